@@ -46,6 +46,11 @@ impl RateLimit {
         self.paid_until
     }
 
+    /// Allows at least this many events at once.
+    pub fn raise_burst(&mut self, at_once: u32) {
+        self.burst = self.burst.max(self.cost * at_once);
+    }
+
     /// Continues an earlier limit, whose events are paid for up to `paid_until`.
     pub fn carry_over(&mut self, paid_until: Instant) {
         self.paid_until = self.paid_until.max(paid_until);
@@ -80,6 +85,10 @@ mod tests {
         let mut following = RateLimit::new(64, 200, now);
         following.carry_over(limit.paid_until());
         assert_eq!(following.debt(now), SECOND / 10);
+        following.raise_burst(20);
+        assert_eq!(following.debt(now), SECOND / 10, "a burst is never lowered");
+        following.raise_burst(74);
+        assert_eq!(following.debt(now), SECOND / 20);
     }
 
     #[test]

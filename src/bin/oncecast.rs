@@ -1,4 +1,4 @@
-//! `oncecast`, the operator's tool: `audit`, `status`, `healthcheck`, `demo`, `chaos`, `bench`.
+//! `oncecast`, the operator's tool: `audit`, `status`, `conform`, `healthcheck`, `demo`, `chaos`, `bench`.
 
 use std::process::ExitCode;
 

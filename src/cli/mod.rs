@@ -15,6 +15,7 @@ use crate::process::config::Setting;
 use crate::process::metrics::healthcheck;
 use crate::process::program::{self, CommandLine};
 use crate::programs::audit::settings as audit;
+use crate::programs::conform::settings as conform;
 use crate::programs::consumer::settings as consumer;
 use crate::programs::dispatcher::settings as dispatcher;
 use crate::programs::publisher::settings as publisher;
@@ -45,6 +46,7 @@ fn tables() -> impl Iterator<Item = &'static [Setting]> {
         publisher::SETTINGS,
         audit::SETTINGS,
         status::SETTINGS,
+        conform::SETTINGS,
         demo::SETTINGS,
         chaos::SETTINGS,
         bench::SETTINGS,

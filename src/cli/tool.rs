@@ -14,8 +14,9 @@ use crate::process::config::Environment;
 use crate::process::metrics::healthcheck;
 use crate::process::program::CommandLine;
 use crate::programs::audit::settings::AuditConfig;
+use crate::programs::conform::settings::ConformConfig;
 use crate::programs::status::settings::StatusConfig;
-use crate::programs::{audit, status};
+use crate::programs::{audit, conform, status};
 
 /// The tool's command line.
 pub const TOOL: CommandLine<ToolConfig> = CommandLine { command, read };
@@ -27,6 +28,8 @@ pub enum ToolConfig {
     Audit(Box<AuditConfig>),
     /// Show the state of a group.
     Status(Box<StatusConfig>),
+    /// Test a consumer.
+    Conform(Box<ConformConfig>),
     /// Run a whole cluster and show how it works.
     Demo(DemoConfig),
     /// Inject faults into a whole cluster.
@@ -47,6 +50,7 @@ pub(super) fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(audit::settings::command())
         .subcommand(status::settings::command())
+        .subcommand(conform::settings::command())
         .subcommand(demo::settings::command())
         .subcommand(chaos::settings::command())
         .subcommand(bench::settings::command())
@@ -60,6 +64,7 @@ fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ToolConfig
     Ok(match name {
         "audit" => ToolConfig::Audit(Box::new(audit::settings::read(matches, environment)?)),
         "status" => ToolConfig::Status(Box::new(status::settings::read(matches, environment)?)),
+        "conform" => ToolConfig::Conform(Box::new(conform::settings::read(matches, environment)?)),
         "demo" => ToolConfig::Demo(demo::settings::read(matches, environment)?),
         "chaos" => ToolConfig::Chaos(Box::new(chaos::settings::read(matches, environment)?)),
         "chaos-consumer" => ToolConfig::ChaosConsumer(Box::new(chaos::consumer::settings::read(matches, environment)?)),
@@ -76,6 +81,7 @@ pub fn run_tool(config: ToolConfig) -> Result<u8> {
     match config {
         ToolConfig::Audit(config) => audit::run(&config),
         ToolConfig::Status(config) => status::run(&config),
+        ToolConfig::Conform(config) => conform::run(&config),
         ToolConfig::Demo(config) => demo::run(&config),
         ToolConfig::Chaos(config) => chaos::run(&config),
         ToolConfig::Bench(config) => bench::run(&config),

@@ -143,6 +143,7 @@ impl Courier {
             self.hear_ingest();
             self.consumer_reports.check(self.links.iter().count());
             self.read_backlog();
+            self.write_confirmations();
             self.deliver();
             self.flush_links();
             self.tend_links();
@@ -223,7 +224,8 @@ impl Courier {
     /// If no consumer has a free place and none reports progress, overdue messages would keep their places for ever. So
     /// this frees the places. The messages are delivered again, until they are done or become dead letters.
     fn free_stuck_places(&mut self) {
-        let active = |link: &&mut Link| !link.draining;
+        // A freed place at a paused consumer is of no use, and its answers would be lost.
+        let active = |link: &&mut Link| !link.draining && link.places.prefetch() > 0;
         if self.table.ready_len() > 0 && self.links.iter_mut().filter(active).all(|link| link.is_stuck()) {
             self.links.iter_mut().filter(active).for_each(|link| link.places.free_overdue());
         }

@@ -16,14 +16,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use tungstenite::WebSocket;
 
-use super::greeting;
+use super::greeting::{self, Introduction};
 use super::link::NewLink;
+use super::settings::Settings;
 use super::shared::Shared;
 use super::sockets::Waker;
 use crate::base::backoff::Backoff;
 use crate::base::error::Result;
 use crate::base::id::Epoch;
-use crate::base::text::Quoted;
+use crate::base::text::{Quoted, beginning};
 use crate::lane::kill_switch::{KillSwitch, Reason};
 use crate::net::{self, Keepalive, Stream};
 
@@ -93,6 +94,7 @@ impl Dialers {
             let dialer = Dialer {
                 index,
                 address: address.clone(),
+                hello: hello_of(&shared.settings),
                 logged_unused: Cell::new(false),
                 shared: shared.clone(),
                 asked: asked.clone(),
@@ -133,9 +135,24 @@ fn unused(used: SocketAddr, all: &[SocketAddr]) -> Option<String> {
     several.then(|| others.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
 }
 
+/// The text of HELLO: what a consumer should know about this dispatcher.
+fn hello_of(settings: &Settings) -> String {
+    /// Keeps HELLO below its limit, however many characters have to be escaped.
+    const MAX_LANE_BYTES: usize = 512;
+    serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "link_timeout_ms": settings.link_timeout.as_millis() as u64,
+        "max_deliveries": settings.max_deliveries,
+        "lane": beginning(settings.name.as_deref().unwrap_or_default(), MAX_LANE_BYTES),
+    })
+    .to_string()
+}
+
 struct Dialer {
     index: usize,
     address: String,
+    /// The text of HELLO.
+    hello: String,
     /// Whether it was logged that the name has addresses that get no link.
     logged_unused: Cell<bool>,
     shared: Arc<Shared>,
@@ -251,7 +268,8 @@ impl Dialer {
 
     fn connect(&self, dial: &Dial) -> Result<NewLink, DialError> {
         let group = &self.shared.settings.keys.group;
-        let greeted = greeting::greet(self.open()?, &self.address, dial.epoch, group, &dial.kill);
+        let introduction = Introduction { epoch: dial.epoch, group, hello: &self.hello };
+        let greeted = greeting::greet(self.open()?, &self.address, introduction, &dial.kill);
         greeted.map(|greeted| NewLink { index: self.index, greeted }).map_err(DialError::Greeting)
     }
 

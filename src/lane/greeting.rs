@@ -1,5 +1,5 @@
-//! How a link begins: the WebSocket handshake, LEAD, and the consumer's READY and HELD, with one deadline for all of
-//! them.
+//! How a link begins: the WebSocket handshake, LEAD (and HELLO), and the consumer's READY and HELD, with one deadline
+//! for all of them.
 //!
 //! A consumer that does something else gets an ERROR that says what was wrong, and a moment to read it before the
 //! close. Nothing that it sends is believed before HELD, because its answer to LEAD may be that it has seen a higher
@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use tungstenite::error::ProtocolError;
 use tungstenite::protocol::WebSocketConfig;
-use tungstenite::{Error as WsError, HandshakeError, Message, WebSocket};
+use tungstenite::{Error as WsError, Message, WebSocket};
 
+use super::handshake::{HandshakeError, Subprotocol, shake_hands};
 use super::places::LINK_BYTES;
 use crate::base::id::{Epoch, MessageId};
 use crate::base::text::Quoted;
@@ -25,12 +26,23 @@ const GREETING_TIMEOUT: Duration = Duration::from_secs(3);
 const LINGER: Duration = Duration::from_millis(500);
 /// The most bytes read from such a consumer and discarded meanwhile.
 const LINGER_BYTES: usize = 64 << 20;
+/// The largest prefetch. A larger one counts as this.
+pub(super) const MAX_PREFETCH: u32 = wire::MAX_IDS as u32;
 /// The longest consumer id, in bytes.
 const MAX_CONSUMER_ID_BYTES: usize = 256;
+
+/// What a dispatcher says first.
+pub(super) struct Introduction<'a> {
+    pub(super) epoch: Epoch,
+    pub(super) group: &'a str,
+    /// The text of HELLO.
+    pub(super) hello: &'a str,
+}
 
 /// What a consumer sent in READY and HELD.
 pub(super) struct Greeted {
     pub(super) socket: WebSocket<Stream>,
+    pub(super) subprotocol: Subprotocol,
     pub(super) consumer: String,
     pub(super) prefetch: u32,
     pub(super) flags: ReadyFlags,
@@ -79,8 +91,7 @@ impl std::error::Error for GreetingError {}
 pub(super) fn greet(
     mut stream: Stream,
     address: &str,
-    epoch: Epoch,
-    group: &str,
+    Introduction { epoch, group, hello }: Introduction<'_>,
     kill: &KillSwitch,
 ) -> Result<Greeted, GreetingError> {
     stream
@@ -93,21 +104,23 @@ pub(super) fn greet(
         .max_write_buffer_size(2 * LINK_BYTES + wire::MAX_WS_MESSAGE_BYTES)
         .max_message_size(Some(wire::MAX_WS_MESSAGE_BYTES))
         .max_frame_size(Some(wire::MAX_WS_MESSAGE_BYTES));
-    let (mut socket, _) = tungstenite::client::client_with_config(format!("ws://{address}/"), stream, Some(config))
-        .map_err(|error| match error {
-            // A stream with a deadline reports a timeout instead of blocking, so this does not happen.
-            HandshakeError::Interrupted(_) => GreetingError::Handshake("interrupted".to_owned()),
-            HandshakeError::Failure(error) if is_late(&error) => GreetingError::Handshake(too_late()),
-            HandshakeError::Failure(error) => GreetingError::Handshake(error.to_string()),
-        })?;
+    let (mut socket, subprotocol) = shake_hands(stream, address, config).map_err(|error| match error {
+        HandshakeError::WebSocket(error) if is_late(&error) => GreetingError::Handshake(too_late()),
+        HandshakeError::WebSocket(error) => GreetingError::Handshake(error.to_string()),
+        HandshakeError::Selection(problem) => GreetingError::Handshake(problem),
+    })?;
+    let mut introduction = Frame::Lead { epoch, group }.to_vec();
+    if subprotocol == Subprotocol::Two {
+        Frame::Hello(hello).encode(&mut introduction);
+    }
     let greeted = socket
-        .send(Message::Binary(Frame::Lead { epoch, group }.to_vec().into()))
+        .send(Message::Binary(introduction.into()))
         .map_err(refusal_of)
-        .and_then(|()| read_greeting(&mut socket, kill));
+        .and_then(|()| read_greeting(&mut socket, subprotocol, kill));
     match greeted {
         Ok((consumer, prefetch, flags, held, leftover)) => {
             socket.get_mut().set_wait(Wait::Never).map_err(|error| GreetingError::Gone(error.to_string()))?;
-            Ok(Greeted { socket, consumer, prefetch, flags, held, leftover })
+            Ok(Greeted { socket, subprotocol, consumer, prefetch, flags, held, leftover })
         }
         Err(refusal) => {
             if let GreetingError::Broken(code, text) = &refusal {
@@ -134,7 +147,11 @@ pub(super) fn flush_and_close(mut socket: WebSocket<Stream>) {
 type ReadyAndHeld = (String, u32, ReadyFlags, Vec<MessageId>, Vec<u8>);
 
 /// Reads READY and HELD.
-fn read_greeting(socket: &mut WebSocket<Stream>, kill: &KillSwitch) -> Result<ReadyAndHeld, GreetingError> {
+fn read_greeting(
+    socket: &mut WebSocket<Stream>,
+    subprotocol: Subprotocol,
+    kill: &KillSwitch,
+) -> Result<ReadyAndHeld, GreetingError> {
     let mut ready = None;
     while !kill.is_set() {
         let message = match socket.read() {
@@ -149,7 +166,7 @@ fn read_greeting(socket: &mut WebSocket<Stream>, kill: &KillSwitch) -> Result<Re
             let frame = frame.map_err(|error| GreetingError::Broken(error.code(), error.to_string()))?;
             match (frame, ready.take()) {
                 (Frame::Ready { prefetch, flags, consumer }, None) => {
-                    ready = Some((name_of(consumer)?, prefetch_of(prefetch)?, flags));
+                    ready = Some((name_of(consumer)?, prefetch_of(prefetch, subprotocol)?, flags));
                 }
                 (Frame::Held(held), Some((consumer, prefetch, flags))) => {
                     return Ok((consumer, prefetch, flags, held, frames.rest().to_vec()));
@@ -178,11 +195,11 @@ fn name_of(consumer: &str) -> Result<String, GreetingError> {
     )))
 }
 
-fn prefetch_of(prefetch: u32) -> Result<u32, GreetingError> {
-    if prefetch == 0 {
+fn prefetch_of(prefetch: u32, subprotocol: Subprotocol) -> Result<u32, GreetingError> {
+    if prefetch == 0 && subprotocol == Subprotocol::One {
         return Err(broken("READY: a prefetch of 0; send DRAIN to be given nothing"));
     }
-    Ok(prefetch.min(wire::MAX_IDS as u32))
+    Ok(prefetch.min(MAX_PREFETCH))
 }
 
 fn broken(problem: impl Into<String>) -> GreetingError {

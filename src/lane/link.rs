@@ -10,17 +10,21 @@ use std::time::{Duration, Instant};
 use tungstenite::error::ProtocolError;
 use tungstenite::{Bytes, Message, WebSocket};
 
-use super::greeting::Greeted;
+use super::greeting::{Greeted, MAX_PREFETCH};
+use super::handshake::Subprotocol;
 use super::places::{LINK_BYTES, Places, TakenPlace};
-use super::stats::LinkFigures;
+use super::stats::{LinkFigures, set};
 use super::strays::Strays;
-use crate::base::id::MessageId;
+use crate::base::id::{IdSet, MessageId};
 use crate::ledger::{DeliveryNumber, Pending};
 use crate::net::{Stream, is_transient};
 use crate::wire::{self, ErrorCode, Frame, ReadyFlags};
 
 /// Frames are gathered into WebSocket messages of about this size.
 const CHUNK_BYTES: usize = 128 << 10;
+
+/// Ids in one RECORDED, so that it fills about one message.
+const IDS_PER_RECORDED: usize = CHUNK_BYTES / 8;
 
 /// Bytes of results of one consumer without Redis that may wait to be recorded. Beyond that, its link is not read.
 const LINK_RESULT_BYTES: usize = 4 << 20;
@@ -46,6 +50,12 @@ pub(super) struct Link {
     pub(super) strays: Strays,
     /// Bytes of results that the consumer has sent and that wait to be recorded.
     pub(super) result_bytes: usize,
+    subprotocol: Subprotocol,
+    /// What the consumer listed in HELD, if it keeps results until they are confirmed. It answers for each once more,
+    /// also for messages that are done.
+    listed: IdSet,
+    /// Answers to confirm that are not yet written.
+    confirmations: Vec<MessageId>,
     socket: WebSocket<Stream>,
     /// The suspect that the consumer was given, until it has released it.
     suspect: Option<MessageId>,
@@ -81,12 +91,12 @@ impl Link {
     /// `strays_paid_until` continues the rate limit of the consumer's last link.
     pub(super) fn new(new: NewLink, serial: u64, strays_paid_until: Option<Instant>) -> Link {
         let now = Instant::now();
-        let Greeted { socket, consumer, prefetch, flags, .. } = new.greeted;
+        let Greeted { socket, subprotocol, consumer, prefetch, flags, .. } = new.greeted;
         let consumer: Arc<str> = consumer.into();
         let figures = LinkFigures {
             consumer: consumer.clone(),
             index: new.index,
-            prefetch,
+            prefetch: AtomicU64::new(prefetch.into()),
             draining: AtomicBool::new(false),
             in_flight: AtomicU64::new(0),
             overdue: AtomicU64::new(0),
@@ -99,9 +109,12 @@ impl Link {
             flags,
             draining: false,
             last_heard: now,
-            places: Places::new(prefetch),
+            places: Places::new(prefetch, subprotocol == Subprotocol::Two),
             strays: Strays::new(prefetch, strays_paid_until, now),
             result_bytes: 0,
+            subprotocol,
+            listed: IdSet::default(),
+            confirmations: Vec::new(),
             socket,
             suspect: None,
             chunk: Vec::new(),
@@ -187,9 +200,61 @@ impl Link {
         Ok(())
     }
 
+    /// Whether the consumer speaks [`Subprotocol::Two`]. It then keeps each result until it is confirmed.
+    pub(super) fn confirms(&self) -> bool {
+        self.subprotocol == Subprotocol::Two
+    }
+
+    /// The consumer need keep no result for this message: its answer is recorded in Redis or has no effect.
+    pub(super) fn confirm(&mut self, id: MessageId) {
+        if self.confirms() {
+            self.confirmations.push(id);
+        }
+    }
+
+    /// Writes the confirmations that wait. Returns how many these were.
+    pub(super) fn write_confirmations(&mut self) -> Result<usize, EndReason> {
+        let ids = std::mem::take(&mut self.confirmations);
+        for ids in ids.chunks(IDS_PER_RECORDED) {
+            if !self.chunk.is_empty() && self.chunk.len() + 8 * ids.len() > CHUNK_BYTES {
+                self.write_chunk()?;
+            }
+            Frame::Recorded(ids.to_vec()).encode(&mut self.chunk);
+        }
+        Ok(ids.len())
+    }
+
+    /// The consumer has listed these in HELD.
+    pub(super) fn note_listed(&mut self, ids: &[MessageId]) {
+        if self.confirms() {
+            self.listed.extend(ids);
+        }
+    }
+
+    /// The result of this message is to be recorded.
+    pub(super) fn record(&mut self, id: MessageId) {
+        self.places.record(id);
+        self.listed.remove(&id);
+    }
+
+    /// Whether an answer without a place for this message is no mistake: the consumer has listed the message in HELD,
+    /// and kept the result because it was not confirmed. Each listed id excuses its first answer.
+    pub(super) fn excuses(&mut self, id: MessageId) -> bool {
+        self.listed.remove(&id)
+    }
+
+    /// Handles CREDIT.
+    pub(super) fn set_prefetch(&mut self, prefetch: u32) {
+        let prefetch = prefetch.min(MAX_PREFETCH);
+        self.places.set_prefetch(prefetch);
+        self.strays.raise(prefetch);
+        set(&self.figures.prefetch, prefetch.into());
+    }
+
     /// The consumer has answered for a message, which frees its place. `None`: it had no place.
     pub(super) fn answer(&mut self, id: MessageId) -> Option<TakenPlace> {
         let held = self.places.answer(id)?;
+        self.listed.remove(&id);
         self.suspect.take_if(|suspect| *suspect == id);
         Some(held)
     }

@@ -165,6 +165,7 @@ impl ListenLoop {
                         self.log_subscribed(join);
                     }
                     stats.overlaps.fetch_add(batch.overlaps, Ordering::Relaxed);
+                    stats.on_long_channels.fetch_add(batch.on_long_channels, Ordering::Relaxed);
                     if !batch.seen.is_empty() {
                         let ignored = sink.append(batch.seen);
                         self.note_ignored(ignored);
@@ -204,7 +205,7 @@ impl ListenLoop {
         let before = seen.len();
         let hearing = &self.parts.stats.hearing;
         seen.retain(|seen| {
-            let (Seen::Marker(marker) | Seen::Elsewhere(marker, _)) = seen else { return true };
+            let (Seen::Marker(marker) | Seen::OtherInterests(marker, _)) = seen else { return true };
             let Some((epoch, number)) = marker.leader_place() else { return true };
             let plausible = hearing.is_plausible(epoch);
             if plausible {

@@ -16,6 +16,8 @@ pub struct ListenerStats {
     pub markers_ignored: AtomicU64,
     /// Copies of messages that did not count because another interest owns the message.
     pub overlaps: AtomicU64,
+    /// Messages that were ignored because their channel's name is longer than is read.
+    pub on_long_channels: AtomicU64,
     /// Beats in each iteration of its loop.
     pub pulse: Pulse,
     /// Detects whether leaders' markers arrive.

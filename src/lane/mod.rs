@@ -19,10 +19,10 @@
 //! `lifecycle` starts and stops the threads. `listener` fills `ring`, its `sink`; `hearing` and `reach` check that
 //! subscription and commands reach one server. `election` competes for the `lease`; `precedence` decides who goes
 //! first. It begins a `term`, to which it passes what `elected` holds and a `kill_switch`. `ingest` and `intake` store
-//! messages. `courier` delivers them, with `table`, `places`, `backlog` and `strays`; `dialer` and `greeting` make each
-//! `link`, and `sockets` waits for them. `tasks` lead to `redistributor`, with `retry_policy`, `refused`,
-//! `dead_letters` and `deaths`. `retry` repeats failed Redis commands; `tests` makes lanes for unit tests. `shadow` is
-//! another composition of a listener: it observes a group and takes part in nothing.
+//! messages. `courier` delivers them, with `table`, `places`, `backlog` and `strays`; `dialer`, `handshake` and
+//! `greeting` make each `link`, and `sockets` waits for them. `tasks` lead to `redistributor`, with `retry_policy`,
+//! `refused`, `dead_letters` and `deaths`. `retry` repeats failed Redis commands; `tests` makes lanes for unit tests.
+//! `shadow` is another composition of a listener: it observes a group and takes part in nothing.
 
 mod backlog;
 mod courier;
@@ -32,6 +32,7 @@ mod dialer;
 mod elected;
 mod election;
 mod greeting;
+mod handshake;
 pub mod health;
 mod hearing;
 mod ingest;

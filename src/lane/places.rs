@@ -52,17 +52,15 @@ impl TakenPlace {
     fn is_attached(&self) -> bool {
         matches!(self.place, Place::Here | Place::Recording)
     }
-
-    /// How many places of the prefetch it takes.
-    fn room(&self) -> usize {
-        usize::from(self.place != Place::NotPending)
-    }
 }
 
 /// See the module's text.
 #[derive(Debug)]
 pub(super) struct Places {
     prefetch: u32,
+    /// Whether the consumer keeps each result until it is confirmed. Then every message that it listed takes room until
+    /// it answers, so that held messages and kept results are never more than the prefetch.
+    keeps_results: bool,
     held: IdMap<TakenPlace>,
     bytes: usize,
     /// Places of the prefetch that are taken.
@@ -74,12 +72,17 @@ pub(super) struct Places {
 }
 
 impl Places {
-    pub(super) fn new(prefetch: u32) -> Places {
-        Places { prefetch, held: IdMap::default(), bytes: 0, taken: 0, overdue: 0, unanswered: 0 }
+    pub(super) fn new(prefetch: u32, keeps_results: bool) -> Places {
+        Places { prefetch, keeps_results, held: IdMap::default(), bytes: 0, taken: 0, overdue: 0, unanswered: 0 }
     }
 
     pub(super) fn prefetch(&self) -> u32 {
         self.prefetch
+    }
+
+    /// The consumer wants to hold this many messages from now on. What it holds stays.
+    pub(super) fn set_prefetch(&mut self, prefetch: u32) {
+        self.prefetch = prefetch;
     }
 
     /// How many places are taken.
@@ -129,7 +132,7 @@ impl Places {
         self.move_to(id, Place::Elsewhere, Place::Here, None)
     }
 
-    /// A message that the consumer listed is not pending, so it takes no room.
+    /// A message that the consumer listed is not pending, so it takes no room, unless the consumer keeps results.
     pub(super) fn vacate(&mut self, id: MessageId, now: Instant) -> bool {
         let adopted = self.held.get(&id).is_some_and(TakenPlace::is_adopted);
         adopted && self.move_to(id, Place::Here, Place::NotPending, Some(now))
@@ -151,7 +154,8 @@ impl Places {
     /// The consumer reports that it works on these.
     pub(super) fn report(&mut self, ids: &[MessageId], now: Instant) {
         for id in ids {
-            if let Some(held) = self.held.get_mut(id).filter(|held| held.place != Place::NotPending) {
+            let counts = |held: &&mut TakenPlace| self.keeps_results || held.place != Place::NotPending;
+            if let Some(held) = self.held.get_mut(id).filter(counts) {
                 held.reported = now;
             }
         }
@@ -193,7 +197,7 @@ impl Places {
 
     /// Takes out all messages that count as being at this consumer.
     pub(super) fn take_attached(&mut self) -> Vec<(MessageId, DeliveryNumber)> {
-        let all = std::mem::replace(self, Places::new(self.prefetch)).held.into_iter();
+        let all = std::mem::replace(self, Places::new(self.prefetch, self.keeps_results)).held.into_iter();
         let mut all: Vec<_> =
             all.filter(|(_, held)| held.is_attached()).map(|(id, held)| (id, held.delivery)).collect();
         all.sort_unstable();
@@ -223,7 +227,7 @@ impl Places {
     fn count(&mut self, held: &TakenPlace, comes: bool) {
         let add = |sum: &mut usize, part: usize| *sum = if comes { *sum + part } else { *sum - part };
         add(&mut self.bytes, held.bytes);
-        add(&mut self.taken, held.room());
+        add(&mut self.taken, (self.keeps_results || held.place != Place::NotPending).into());
         add(&mut self.overdue, (held.place == Place::Overdue).into());
     }
 }

@@ -60,6 +60,8 @@ stats! {
     bad_frames,
     /// Answers for messages that had no place at the consumer they came from.
     stray_answers,
+    /// Answers of consumers without Redis confirmed with RECORDED.
+    confirmed,
     /// Links to consumers that were made.
     links_made,
     /// Links to consumers that were lost.
@@ -99,8 +101,8 @@ pub struct LinkFigures {
     pub consumer: Arc<str>,
     /// The index of its address in the settings.
     pub index: usize,
-    /// The most messages that it holds at once.
-    pub prefetch: u32,
+    /// The most messages that it holds at once, by READY or the last CREDIT.
+    pub prefetch: AtomicU64,
     /// Whether the consumer has sent DRAIN.
     pub draining: AtomicBool,
     /// Messages that it holds.

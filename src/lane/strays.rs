@@ -30,6 +30,12 @@ impl Strays {
         Strays { limit, log: LogSum::new(LogPace::Lines { at_once: 1, per_s: 1 }, now) }
     }
 
+    /// The consumer has a larger prefetch from now on. Answers for what it held before may still come, so a smaller one
+    /// changes nothing.
+    pub(super) fn raise(&mut self, prefetch: u32) {
+        self.limit.raise_burst(prefetch.saturating_add(BURST));
+    }
+
     /// Notes a stray answer for this message. Returns whether it is tolerated.
     pub(super) fn note(&mut self, id: MessageId, now: Instant) -> bool {
         self.log.add(id, now);

@@ -8,6 +8,7 @@ use tungstenite::WebSocket;
 use tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::greeting::Greeted;
+use super::handshake::Subprotocol;
 use super::link::{Link, NewLink};
 use super::{ProcessHandles, Settings, Shared};
 use crate::base::id::{DispatcherId, MessageId};
@@ -44,6 +45,11 @@ pub(crate) fn settings_of(name: Option<&str>, redis: Server, group: &str, consum
 
 /// A link with a small buffer, and its peer, which reads only what the test reads.
 pub(super) fn link(prefetch: u32) -> (Link, TcpStream) {
+    link_that_speaks(Subprotocol::One, prefetch)
+}
+
+/// The same with a subprotocol.
+pub(super) fn link_that_speaks(subprotocol: Subprotocol, prefetch: u32) -> (Link, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let stream = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
     let (peer, _) = listener.accept().expect("it connects");
@@ -53,6 +59,7 @@ pub(super) fn link(prefetch: u32) -> (Link, TcpStream) {
     let socket = WebSocket::from_raw_socket(stream, Role::Client, Some(config));
     let greeted = Greeted {
         socket,
+        subprotocol,
         consumer: "c0".to_owned(),
         prefetch,
         flags: ReadyFlags::COMMITS,

@@ -41,6 +41,7 @@ mod settlement;
 mod split;
 pub mod subscription;
 mod transaction;
+pub mod trial;
 mod types;
 mod url;
 mod value;

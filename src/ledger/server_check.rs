@@ -68,6 +68,18 @@ pub enum Warning {
         /// The value that it needs.
         needed: String,
     },
+    /// The group listens to keyspace events of a database that the server does not have.
+    NoSuchDatabase {
+        /// The number of the database.
+        database: u64,
+        /// How many the server has.
+        databases: u64,
+    },
+    /// The group listens to keyspace events that no command of Redis causes; see [`Warning::is_note`].
+    UnknownEvents {
+        /// Their names, with commas between them.
+        events: String,
+    },
     /// The server is too old.
     OldVersion {
         /// Its version.
@@ -85,7 +97,7 @@ pub enum Warning {
 impl Warning {
     /// Whether this is only a limitation, which may be intended.
     pub fn is_note(&self) -> bool {
-        matches!(self, Warning::NoAppendOnlyFile | Warning::NotTold { .. })
+        matches!(self, Warning::NoAppendOnlyFile | Warning::UnknownEvents { .. } | Warning::NotTold { .. })
     }
 }
 
@@ -123,6 +135,16 @@ impl fmt::Display for Warning {
                 "notify-keyspace-events is {flags:?}: Redis does not publish all events that the group listens to; run \
                  CONFIG SET notify-keyspace-events {needed}, and set the same in redis.conf"
             ),
+            Warning::NoSuchDatabase { database, databases } => write!(
+                f,
+                "the group listens to keyspace events of database {database}, and the server has {databases} \
+                 databases, from 0 on: there are no such events; correct --keyspace-db, or `databases` in redis.conf"
+            ),
+            Warning::UnknownEvents { events } => write!(
+                f,
+                "no command of Redis causes keyspace events named {events}: check the spelling, unless a module \
+                 publishes them"
+            ),
             Warning::OldVersion { version } => {
                 let (major, minor) = OLDEST_VERSION;
                 write!(f, "the server's version is {version}: {major}.{minor} or newer is needed; upgrade it")
@@ -156,7 +178,7 @@ fn takes_only_what_expires(policy: &str) -> bool {
 pub fn check(connection: &mut Connection, interests: Option<&Interests>) -> Result<Vec<Warning>> {
     const READING: &str = "reading Redis's settings";
     // One request for each, because only Redis 7 accepts several patterns or sections at once.
-    let config = ["maxmemory*", "client-output-buffer-limit", "appendonly", "notify-keyspace-events"];
+    let config = ["maxmemory*", "client-output-buffer-limit", "appendonly", "notify-keyspace-events", "databases"];
     let config = config.iter().map(|pattern| Command::of(&["CONFIG", "GET", pattern])).collect();
     let config = if_allowed(connection.pipeline(READING, config))?;
     let info = ["replication", "server"].iter().map(|section| Command::of(&["INFO", section])).collect();
@@ -165,12 +187,30 @@ pub fn check(connection: &mut Connection, interests: Option<&Interests>) -> Resu
     let unknown = unknown.map(|(command, _)| Warning::NotTold { command }).collect::<Vec<_>>();
     let (config, info) = (pairs(&config.unwrap_or_default()), fields(&info.unwrap_or_default()));
     let mut found = judge(&config, &info, connection.server().setting());
-    if let (Some(flags), Some(interests)) = (config.get("notify-keyspace-events"), interests)
+    if let Some(interests) = interests {
+        found.extend(judge_events(&config, interests));
+    }
+    Ok([found, unknown].concat())
+}
+
+/// What keeps keyspace events among the interests from being published.
+fn judge_events(config: &HashMap<String, String>, interests: &Interests) -> Vec<Warning> {
+    let mut found = Vec::new();
+    if let Some(flags) = config.get("notify-keyspace-events")
         && let Some(needed) = keyspace::completed(flags, interests)
     {
         found.push(Warning::KeyspaceEvents { flags: flags.clone(), needed });
     }
-    Ok([found, unknown].concat())
+    if let Some(databases) = config.get("databases").and_then(|databases| databases.parse().ok())
+        && let Some(database) = keyspace::highest_database(interests).filter(|database| *database >= databases)
+    {
+        found.push(Warning::NoSuchDatabase { database, databases });
+    }
+    let events = keyspace::unknown_events(interests);
+    if !events.is_empty() {
+        found.push(Warning::UnknownEvents { events: events.join(", ") });
+    }
+    found
 }
 
 /// Compares the findings of repeated checks, and logs the changes.

@@ -191,7 +191,8 @@ pub(super) fn exact_name(text: &str) -> Result<Vec<u8>, String> {
         match piece {
             Piece::Plain(letter @ ('*' | '?' | '[')) => {
                 return Err(format!(
-                    r"names, not patterns; if {letter} is part of a name, write \{letter}; patterns: --pattern"
+                    "names, not patterns; if {letter} is part of a name, write \\{letter}; a dispatcher takes \
+                     patterns by --pattern"
                 ));
             }
             Piece::Plain(letter) => push(&mut name, letter),
@@ -224,6 +225,13 @@ fn pattern(text: &str) -> Result<Glob, String> {
         }
     }
     fits(&pattern)?;
+    // At least one side of the comma in `{a,b}` has a brace without the other.
+    let count = |brace| text.matches(brace).count();
+    if count('{') != count('}') {
+        return Err(
+            r"patterns of Redis, which have no {a,b}: write each on its own; a brace as \x7b or \x7d".to_owned()
+        );
+    }
     Glob::parse(&pattern)
 }
 
@@ -289,6 +297,8 @@ mod tests {
         let text = |item: &str| pattern(item).expect(item).text().to_vec();
         assert_eq!(text(r"orders.[a-c]\*?*\,"), br"orders.[a-c]\*?*\,");
         assert_eq!(text(r"\x00[\x80-\xff]\x2a"), b"\0[\x80-\xff]\\*");
+        assert_eq!(text(r"{orders}.*\x7b"), br"{orders}.*{");
+        assert!(pattern(split("orders.{eu,us}")[0]).expect_err("half of it").contains("each on its own"));
         assert!(pattern(r"[a-\xff]").is_err());
         assert!(pattern(r"a\").is_err());
     }

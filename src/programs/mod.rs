@@ -1,8 +1,9 @@
-//! The programs: dispatcher, consumer, publisher, `audit` and `status`. The settings of each program are defined beside
-//! it.
+//! The programs: dispatcher, consumer, publisher, `audit`, `status` and `conform`. The settings of each program are
+//! defined beside it.
 
 pub mod audit;
 pub mod common;
+pub mod conform;
 pub mod consumer;
 pub mod dispatcher;
 pub mod interests;

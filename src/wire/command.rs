@@ -14,6 +14,10 @@ pub(super) const RESULT: u8 = 7;
 pub(super) const DRAIN: u8 = 8;
 pub(super) const ERROR: u8 = 9;
 pub(super) const DELIVER: u8 = 10;
+pub(super) const RESULTS: u8 = 11;
+pub(super) const HELLO: u8 = 12;
+pub(super) const RECORDED: u8 = 13;
+pub(super) const CREDIT: u8 = 14;
 
 /// The command's name and the limit of its payload.
 pub(super) fn describe(command: u8) -> Option<(&'static str, usize)> {
@@ -29,6 +33,10 @@ pub(super) fn describe(command: u8) -> Option<(&'static str, usize)> {
         DRAIN => ("DRAIN", 0),
         ERROR => ("ERROR", 2 + MAX_TEXT_BYTES),
         DELIVER => ("DELIVER", 12 + MAX_CHANNEL_BYTES + MAX_BODY_BYTES),
+        RESULTS => ("RESULTS", MAX_PAYLOAD_BYTES),
+        HELLO => ("HELLO", MAX_TEXT_BYTES),
+        RECORDED => ("RECORDED", 8 * MAX_IDS),
+        CREDIT => ("CREDIT", 4),
         _ => return None,
     })
 }
@@ -52,6 +60,10 @@ impl Frame<'_> {
             Frame::Drain => DRAIN,
             Frame::Error { .. } => ERROR,
             Frame::Deliver { .. } => DELIVER,
+            Frame::Results(_) => RESULTS,
+            Frame::Hello(_) => HELLO,
+            Frame::Recorded(_) => RECORDED,
+            Frame::Credit { .. } => CREDIT,
         }
     }
 }

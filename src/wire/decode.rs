@@ -2,11 +2,14 @@
 
 use byteorder::{BigEndian, ByteOrder};
 
-use super::command::{ACK, DELIVER, DRAIN, ERROR, HELD, LEAD, NACK, PROCESS, PROGRESS, READY, RESULT, describe};
+use super::command::{
+    ACK, CREDIT, DELIVER, DRAIN, ERROR, HELD, HELLO, LEAD, NACK, PROCESS, PROGRESS, READY, RECORDED, RESULT, RESULTS,
+    describe,
+};
 use super::error::WireError;
 use super::error_code::ErrorCode;
-use super::frame::{Field, Frame, NackDelay, ReadyFlags};
-use super::limits::{HEADER_BYTES, MAX_CHANNEL_BYTES, VERSION};
+use super::frame::{Field, Frame, MessageResult, NackDelay, ReadyFlags};
+use super::limits::{HEADER_BYTES, MAX_CHANNEL_BYTES, MAX_IDS, VERSION};
 use crate::base::id::{Epoch, MessageId};
 
 /// The frames of a WebSocket message, in order; ends after the first error.
@@ -90,8 +93,12 @@ fn decode_payload(command: u8, payload: &[u8]) -> Result<Frame<'_>, WireError> {
         HELD => Frame::Held(reader.ids()?),
         PROGRESS => Frame::Progress(reader.ids()?),
         RESULT => Frame::Result { id: reader.id()?, fields: reader.fields()? },
+        RESULTS => Frame::Results(reader.results()?),
         DRAIN => Frame::Drain,
         ERROR => Frame::Error { code: ErrorCode::from(reader.u16()?), text: reader.text()? },
+        HELLO => Frame::Hello(reader.text()?),
+        RECORDED => Frame::Recorded(reader.ids()?),
+        CREDIT => Frame::Credit { prefetch: reader.u32()? },
         _ => return Err(WireError::Command(command)),
     };
     if reader.rest.is_empty() { Ok(frame) } else { Err(reader.malformed("bytes are left over")) }
@@ -152,6 +159,22 @@ impl<'a> PayloadReader<'a> {
             return Err(self.malformed("the list of ids is not a multiple of 8 bytes"));
         }
         Ok(bytes.chunks_exact(8).map(|id| MessageId(BigEndian::read_u64(id))).collect())
+    }
+
+    fn result(&mut self) -> Result<MessageResult<'a>, WireError> {
+        Ok(MessageResult { id: self.id()?, fields: self.fields()? })
+    }
+
+    /// One result or more, up to the payload's end.
+    fn results(&mut self) -> Result<Vec<MessageResult<'a>>, WireError> {
+        let mut results = vec![self.result()?];
+        while !self.rest.is_empty() {
+            if results.len() == MAX_IDS {
+                return Err(self.malformed("too many results"));
+            }
+            results.push(self.result()?);
+        }
+        Ok(results)
     }
 
     fn fields(&mut self) -> Result<Vec<Field<'a>>, WireError> {

@@ -2,8 +2,9 @@
 
 use byteorder::{BigEndian, ByteOrder, WriteBytesExt};
 
-use super::frame::Frame;
+use super::frame::{Field, Frame, MessageResult};
 use super::limits::{HEADER_BYTES, MAX_TEXT_BYTES, VERSION};
+use crate::base::id::MessageId;
 use crate::base::text::beginning;
 
 impl Frame<'_> {
@@ -27,7 +28,7 @@ impl Frame<'_> {
                 put_u16(out, *channel_bytes);
                 out.extend_from_slice(joined);
             }
-            Frame::Ack(ids) | Frame::Held(ids) | Frame::Progress(ids) => {
+            Frame::Ack(ids) | Frame::Held(ids) | Frame::Progress(ids) | Frame::Recorded(ids) => {
                 out.reserve(8 * ids.len());
                 ids.iter().for_each(|id| put_u64(out, id.0));
             }
@@ -45,18 +46,14 @@ impl Frame<'_> {
                 out.push(flags.0);
                 out.extend_from_slice(consumer.as_bytes());
             }
-            Frame::Result { id, fields } => {
-                put_u64(out, id.0);
-                fits &= fields.len() <= u16::MAX.into();
-                put_u16(out, fields.len() as u16);
-                for field in fields {
-                    fits &= field.name.len() <= u16::MAX.into() && u32::try_from(field.value.len()).is_ok();
-                    put_u16(out, field.name.len() as u16);
-                    out.extend_from_slice(field.name);
-                    put_u32(out, field.value.len() as u32);
-                    out.extend_from_slice(field.value);
+            Frame::Result { id, fields } => fits &= put_result(out, *id, fields),
+            Frame::Results(results) => {
+                for MessageResult { id, fields } in results {
+                    fits &= put_result(out, *id, fields);
                 }
             }
+            Frame::Hello(settings) => out.extend_from_slice(settings.as_bytes()),
+            Frame::Credit { prefetch } => put_u32(out, *prefetch),
             Frame::Drain => {}
             Frame::Error { code, text } => {
                 put_u16(out, code.code());
@@ -73,6 +70,21 @@ impl Frame<'_> {
         self.encode(&mut out);
         out
     }
+}
+
+/// Appends a result. Returns whether its counts and lengths fit their places.
+fn put_result(out: &mut Vec<u8>, id: MessageId, fields: &[Field<'_>]) -> bool {
+    put_u64(out, id.0);
+    let mut fits = fields.len() <= u16::MAX.into();
+    put_u16(out, fields.len() as u16);
+    for field in fields {
+        fits &= field.name.len() <= u16::MAX.into() && u32::try_from(field.value.len()).is_ok();
+        put_u16(out, field.name.len() as u16);
+        out.extend_from_slice(field.name);
+        put_u32(out, field.value.len() as u32);
+        out.extend_from_slice(field.value);
+    }
+    fits
 }
 
 /// The text, cut to [`MAX_TEXT_BYTES`] without splitting a character.

@@ -77,6 +77,28 @@ pub enum Frame<'a> {
         /// The details, for people.
         text: &'a str,
     },
+    /// C→D, only with [`SUBPROTOCOL_2`](super::SUBPROTOCOL_2): one result or more. The payloads of RESULT one after the
+    /// other, at most [`MAX_IDS`](super::MAX_IDS).
+    Results(Vec<MessageResult<'a>>),
+    /// D→C, only with [`SUBPROTOCOL_2`](super::SUBPROTOCOL_2), right behind LEAD: what a consumer should know. The text
+    /// of a JSON object.
+    Hello(&'a str),
+    /// D→C, only with [`SUBPROTOCOL_2`](super::SUBPROTOCOL_2): the consumer need keep no result for these. `id u64…`
+    Recorded(Vec<MessageId>),
+    /// C→D, only with [`SUBPROTOCOL_2`](super::SUBPROTOCOL_2): a new prefetch. `prefetch u32`.
+    Credit {
+        /// The most messages that the consumer may hold from now on; 0 pauses.
+        prefetch: u32,
+    },
+}
+
+/// One result of a RESULTS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageResult<'a> {
+    /// The message.
+    pub id: MessageId,
+    /// The fields to record, in order.
+    pub fields: Vec<Field<'a>>,
 }
 
 /// A field of a result.

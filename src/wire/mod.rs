@@ -21,14 +21,15 @@ mod error;
 mod error_code;
 mod frame;
 mod limits;
+mod shown;
 
 pub use self::decode::{Frames, frames};
 pub use self::error::WireError;
 pub use self::error_code::{ErrorCode, seen_epoch, seen_text};
-pub use self::frame::{Field, Frame, NackDelay, ReadyFlags};
+pub use self::frame::{Field, Frame, MessageResult, NackDelay, ReadyFlags};
 pub use self::limits::{
     HEADER_BYTES, MAX_BODY_BYTES, MAX_CHANNEL_BYTES, MAX_IDS, MAX_PAYLOAD_BYTES, MAX_TEXT_BYTES, MAX_WS_MESSAGE_BYTES,
-    VERSION,
+    SUBPROTOCOL_1, SUBPROTOCOL_2, VERSION,
 };
 
 #[cfg(test)]

@@ -43,8 +43,10 @@ const NOT_IDS: &str = "the list of ids is not a multiple of 8 bytes";
 const NO_CHANNEL: &str = "the channel's name is empty or too long";
 const TOO_MANY_FIELDS: &str = "more fields announced than the payload can hold";
 
-const NAMES: [&str; 11] =
-    ["PROCESS", "ACK", "NACK", "LEAD", "READY", "HELD", "PROGRESS", "RESULT", "DRAIN", "ERROR", "DELIVER"];
+const NAMES: [&str; 15] = [
+    "PROCESS", "ACK", "NACK", "LEAD", "READY", "HELD", "PROGRESS", "RESULT", "DRAIN", "ERROR", "DELIVER", "RESULTS",
+    "HELLO", "RECORDED", "CREDIT",
+];
 
 /// Every command with its exact bytes.
 fn examples() -> Vec<(Frame<'static>, &'static [u8])> {
@@ -84,6 +86,16 @@ fn examples() -> Vec<(Frame<'static>, &'static [u8])> {
             Frame::Deliver { id: id(5), delivery: 2, channel_bytes: 2, joined: b"euhi" },
             b"\x01\x0a\x00\x00\x00\x10\0\0\0\0\0\0\0\x05\x00\x02\x00\x02euhi",
         ),
+        (
+            Frame::Results(vec![
+                MessageResult { id: id(6), fields: vec![Field { name: b"k", value: b"v" }] },
+                MessageResult { id: id(7), fields: vec![] },
+            ]),
+            b"\x01\x0b\x00\x00\x00\x1c\0\0\0\0\0\0\0\x06\x00\x01\x00\x01k\0\0\0\x01v\0\0\0\0\0\0\0\x07\x00\x00",
+        ),
+        (Frame::Hello("{}"), b"\x01\x0c\x00\x00\x00\x02{}"),
+        (Frame::Recorded(vec![id(8)]), b"\x01\x0d\x00\x00\x00\x08\0\0\0\0\0\0\0\x08"),
+        (Frame::Credit { prefetch: 0x0102_0304 }, b"\x01\x0e\x00\x00\x00\x04\x01\x02\x03\x04"),
     ]
 }
 
@@ -145,7 +157,7 @@ fn the_version_is_judged_before_anything_else() {
 
 #[test]
 fn unknown_commands_are_refused_before_their_length_is_looked_at() {
-    for command in 11..=u8::MAX {
+    for command in 15..=u8::MAX {
         assert_eq!(only(&[VERSION, command, 0xff, 0xff, 0xff, 0xff]), Err(WireError::Command(command)));
         assert_eq!(only(&raw(command, b"")), Err(WireError::Command(command)));
     }
@@ -153,13 +165,15 @@ fn unknown_commands_are_refused_before_their_length_is_looked_at() {
 
 #[test]
 fn payloads_that_are_too_short_are_refused() {
-    for (command, least) in [(PROCESS, 10), (NACK, 12), (LEAD, 8), (READY, 5), (RESULT, 10), (ERROR, 2)] {
+    for (command, least) in
+        [(PROCESS, 10), (NACK, 12), (LEAD, 8), (READY, 5), (RESULT, 10), (ERROR, 2), (RESULTS, 10), (CREDIT, 4)]
+    {
         for length in 0..least {
             assert_eq!(only(&raw(command, &vec![0; length])), malformed(NAMES[command as usize], TOO_SHORT));
         }
         assert!(only(&raw(command, &vec![0; least])).is_ok());
     }
-    for command in [ACK, HELD, PROGRESS] {
+    for command in [ACK, HELD, PROGRESS, RECORDED] {
         for length in [1, 7, 9, 15] {
             assert_eq!(only(&raw(command, &vec![0; length])), malformed(NAMES[command as usize], NOT_IDS));
         }
@@ -179,6 +193,10 @@ fn empty_bodies_texts_and_lists_are_fine() {
         Frame::Ack(vec![]),
         Frame::Held(vec![]),
         Frame::Progress(vec![]),
+        Frame::Results(vec![MessageResult { id: id(0), fields: vec![] }]),
+        Frame::Hello(""),
+        Frame::Recorded(vec![]),
+        Frame::Credit { prefetch: 0 },
     ] {
         assert_eq!(only(&frame.to_vec()), Ok(frame));
     }
@@ -204,7 +222,7 @@ fn a_channel_has_a_name_that_fits_its_frame() {
 
 #[test]
 fn text_that_is_not_utf8_is_refused_and_a_body_may_be_anything() {
-    for (command, before) in [(NACK, 12), (LEAD, 8), (READY, 5), (ERROR, 2)] {
+    for (command, before) in [(NACK, 12), (LEAD, 8), (READY, 5), (ERROR, 2), (HELLO, 0)] {
         for text in [&b"\xff"[..], b"ok\xc3", b"\xed\xa0\x80"] {
             let payload = [&vec![0; before], text].concat();
             assert_eq!(only(&raw(command, &payload)), malformed(NAMES[command as usize], NOT_UTF8));
@@ -221,8 +239,13 @@ fn leftovers_are_refused() {
     assert_eq!(only(&result(0, field)), malformed("RESULT", LEFT_OVER));
     assert_eq!(only(&result(1, &[&field[..], b"x"].concat())), malformed("RESULT", LEFT_OVER));
     assert_eq!(only(&result(1, &[&field[..], field].concat())), malformed("RESULT", LEFT_OVER));
+    // In RESULTS another result may follow, and nothing else.
+    let results = |fields: &[u8]| raw(RESULTS, &[&[0; 8], &1_u16.to_be_bytes()[..], fields].concat());
+    assert!(only(&results(&[&field[..], &[0; 10]].concat())).is_ok());
+    assert_eq!(only(&results(&[&field[..], &[0; 9]].concat())), malformed("RESULTS", TOO_SHORT));
     // A DRAIN has no payload at all.
     assert_eq!(only(&raw(DRAIN, b"x")), Err(WireError::TooLarge { command: "DRAIN", length: 1, limit: 0 }));
+    assert_eq!(only(&raw(CREDIT, &[0; 5])), Err(WireError::TooLarge { command: "CREDIT", length: 5, limit: 4 }));
 }
 
 #[test]
@@ -230,6 +253,8 @@ fn a_result_that_lies_about_its_fields_is_refused() {
     let field = b"\0\x01n\0\0\0\x01v";
     let result = |count: u16, fields: &[u8]| raw(RESULT, &[&[0; 8], &count.to_be_bytes()[..], fields].concat());
     assert_eq!(only(&result(u16::MAX, b"")), malformed("RESULT", TOO_MANY_FIELDS));
+    let second = [&[0; 10][..], &[0; 8], &u16::MAX.to_be_bytes()].concat();
+    assert_eq!(only(&raw(RESULTS, &second)), malformed("RESULTS", TOO_MANY_FIELDS));
     assert_eq!(only(&result(2, field)), malformed("RESULT", TOO_MANY_FIELDS));
     // 16 bytes might hold two fields, but these do not.
     assert_eq!(only(&result(2, b"\0\x0an123456789\0\0\0\0")), malformed("RESULT", TOO_SHORT));
@@ -249,7 +274,7 @@ fn every_error_code_reads_back_and_each_mistake_has_its_own() {
     assert_eq!(ErrorCode::Stale.to_string(), "Stale (6)");
     let codes = [
         (WireError::Version(2), ErrorCode::Version),
-        (WireError::Command(11), ErrorCode::Command),
+        (WireError::Command(15), ErrorCode::Command),
         (WireError::TooLarge { command: "ACK", length: 2, limit: 1 }, ErrorCode::TooLarge),
         (WireError::ShortHeader { got: 1 }, ErrorCode::Malformed),
         (WireError::ShortPayload { command: "ACK", length: 8, got: 1 }, ErrorCode::Malformed),

@@ -24,6 +24,7 @@ mod consumer;
 mod dispatchers;
 mod drains;
 mod garbage;
+mod keepers;
 mod keys;
 mod leader;
 mod limits;

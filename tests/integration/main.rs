@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod conform;
 mod consumers;
 mod delivery;
 mod documents;

@@ -131,7 +131,7 @@ impl Search {
             if dispatcher.set == set || !self.has(Rule::ForeignMarkerNamesItsPlace) {
                 dispatcher.timeline.mark(name);
             } else {
-                dispatcher.timeline.mark_elsewhere(name, set as u64);
+                dispatcher.timeline.mark_other(name, set as u64);
             }
         }
         name
@@ -141,8 +141,8 @@ impl Search {
         let timeline = &world.dispatchers[d].as_ref()?.timeline;
         let live = timeline.live()?;
         let name = world.cursor.map(|(marker, offset)| {
-            let is_elsewhere = live.find_elsewhere(&marker).is_some();
-            let from_marker = is_elsewhere && !self.has(Rule::ForeignCursorContinuesAtNextMarker);
+            let is_others = live.find_other(&marker).is_some();
+            let from_marker = is_others && !self.has(Rule::ForeignCursorContinuesAtNextMarker);
             (marker, if from_marker { 0 } else { offset })
         });
         let found = timeline.resolve(name.as_ref().map(|(marker, offset)| (marker, *offset)), None)?;

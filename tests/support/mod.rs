@@ -7,6 +7,7 @@
 
 pub mod browser;
 pub mod http;
+pub mod keeper;
 pub mod load;
 pub mod peer;
 pub mod processes;

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use oncecast::base::id::{Epoch, MessageId};
 use oncecast::wire::{self, ErrorCode, Frame, ReadyFlags};
+use tungstenite::handshake::server::{Request, Response};
+use tungstenite::http::HeaderValue;
 use tungstenite::{Message, WebSocket};
 
 use super::waiting::DEADLINE;
@@ -26,6 +28,7 @@ pub enum Heard {
         body: String,
     },
     Lead(Epoch),
+    Hello(String),
     Ready {
         prefetch: u32,
         consumer: String,
@@ -73,8 +76,24 @@ impl Peer {
         line
     }
 
+    /// Accepts a dispatcher with the subprotocol oncecast.2 and answers its LEAD and HELLO with READY, HELD and these
+    /// frames.
+    pub fn accept_2(&self, prefetch: u32, held: &[MessageId], frames: &[Frame<'_>]) -> Line {
+        let mut line = self.accept_unread_with(Some(wire::SUBPROTOCOL_2));
+        assert!(matches!(line.next(), Heard::Lead(_)), "the first frame is LEAD");
+        assert!(matches!(line.next(), Heard::Hello(_)), "the second frame is HELLO");
+        let ready = Frame::Ready { prefetch, flags: ReadyFlags(0), consumer: self.name };
+        line.send(&[&[ready, Frame::Held(held.to_vec())], frames].concat());
+        line
+    }
+
     /// Accepts a dispatcher without reading its LEAD.
     pub fn accept_unread(&self) -> Line {
+        self.accept_unread_with(None)
+    }
+
+    /// The same, and selects a subprotocol.
+    pub fn accept_unread_with(&self, subprotocol: Option<&'static str>) -> Line {
         let deadline = Instant::now() + DEADLINE;
         let stream = loop {
             match self.listener.accept() {
@@ -85,9 +104,21 @@ impl Peer {
         };
         stream.set_nonblocking(false).expect("our own socket");
         stream.set_read_timeout(Some(DEADLINE)).expect("our own socket");
-        let socket = tungstenite::accept(stream).expect("a WebSocket handshake");
-        Line::new(socket)
+        Line::new(accept_selecting(stream, subprotocol).expect("a WebSocket handshake"))
     }
+}
+
+/// The handshake of a consumer that selects a subprotocol.
+pub fn accept_selecting(stream: TcpStream, subprotocol: Option<&'static str>) -> Result<WebSocket<TcpStream>, String> {
+    // The callback's type is the library's.
+    #[allow(clippy::result_large_err)]
+    let select = |_: &Request, mut response: Response| {
+        if let Some(subprotocol) = subprotocol {
+            response.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(subprotocol));
+        }
+        Ok(response)
+    };
+    tungstenite::accept_hdr(stream, select).map_err(|error| error.to_string())
 }
 
 /// A connection, from either side.
@@ -185,6 +216,19 @@ impl Line {
         }
     }
 
+    /// The next RECORDED frames, up to so many ids in all.
+    pub fn next_recorded(&mut self, ids: usize) -> Vec<MessageId> {
+        let mut all = Vec::new();
+        while all.len() < ids {
+            match self.next() {
+                Heard::Ids("RECORDED", ids) => all.extend(ids),
+                other => panic!("expected RECORDED, got {other:?}"),
+            }
+        }
+        assert_eq!(all.len(), ids, "{all:?}");
+        all
+    }
+
     /// Everything up to the end of the connection.
     pub fn rest(&mut self) -> Vec<Heard> {
         let mut all = Vec::new();
@@ -208,7 +252,8 @@ fn heard(frame: Frame<'_>) -> Heard {
         }
         Frame::Lead { epoch, .. } => Heard::Lead(epoch),
         Frame::Ready { prefetch, consumer, .. } => Heard::Ready { prefetch, consumer: consumer.to_owned() },
-        Frame::Ack(ids) | Frame::Held(ids) | Frame::Progress(ids) => Heard::Ids(name, ids),
+        Frame::Ack(ids) | Frame::Held(ids) | Frame::Progress(ids) | Frame::Recorded(ids) => Heard::Ids(name, ids),
+        Frame::Hello(settings) => Heard::Hello(settings.to_owned()),
         Frame::Error { code, text } => Heard::Error(code, text.to_owned()),
         _ => Heard::Other(name),
     }

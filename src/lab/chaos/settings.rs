@@ -39,7 +39,7 @@ pub struct ChaosConfig {
 
 /// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
-    Setting::new("duration", "TIME", Text("120s"), "How long to publish"),
+    Setting::new("duration", "TIME", Text("120s"), "How long to publish: at least 1.5 times --every"),
     Setting::new("rate", "N", Text("26000"), "Messages published per second"),
     Setting::new(
         "batch",

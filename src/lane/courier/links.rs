@@ -13,7 +13,7 @@ use crate::base::text::Quoted;
 use crate::lane::dialer::LinkNews;
 use crate::lane::link::{Link, NewLink};
 use crate::lane::places::Place;
-use crate::lane::stats::add;
+use crate::lane::stats::{LaneStats, add};
 use crate::lane::table::{MAX_TRACKED, Whereabouts};
 use crate::lane::tasks::{Claims, Task};
 use crate::ledger::{DeliveryNumber, Hold, Returned, Verdict};
@@ -61,6 +61,7 @@ impl Courier {
     /// Handles HELD: gives places to the listed messages that the consumer may really hold.
     fn adopt_held(&mut self, index: usize, link: &mut Link, held: &[MessageId]) -> Result<(), Mistake> {
         let now = Instant::now();
+        link.note_listed(held);
         let mut claims = Vec::new();
         let mut outcome = Ok(());
         for id in held {
@@ -83,11 +84,13 @@ impl Courier {
                     Some(Place::Here)
                 }
             };
+            // The answer of a consumer that keeps results will come, so until then the id takes room.
+            let place = place.or(link.confirms().then_some(Place::NotPending));
             if let Some(place) = place {
                 link.places.claim(*id, place, now);
             }
             if matches!(place, None | Some(Place::NotPending)) {
-                outcome = outcome.and(note_stray(&self.shared.stats, link, *id));
+                outcome = outcome.and(note_unknown(&self.shared.stats, link, *id));
             }
             if place == Some(Place::Here) {
                 self.table.adopt(*id, index);
@@ -112,7 +115,7 @@ impl Courier {
         for id in ids {
             if link.places.vacate(id, now) {
                 self.table.forget(id);
-                outcome = outcome.and(note_stray(&self.shared.stats, link, id));
+                outcome = outcome.and(note_unknown(&self.shared.stats, link, id));
             }
         }
         if let Err((code, problem)) = outcome {
@@ -226,6 +229,12 @@ impl Courier {
         }
         self.end_link(index, problem, true);
     }
+}
+
+/// Notes an id in HELD that is not pending. A consumer that keeps results until they are confirmed rightly lists such
+/// ids: the confirmation was lost with its last connection.
+fn note_unknown(stats: &LaneStats, link: &mut Link, id: MessageId) -> Result<(), Mistake> {
+    if link.confirms() { Ok(()) } else { note_stray(stats, link, id) }
 }
 
 pub(super) fn log_strays(strays: Option<Sum<MessageId>>, consumer: &str) {

@@ -15,8 +15,8 @@ use crate::lane::stats::{LaneStats, add};
 use crate::lane::strays;
 use crate::lane::table::{Loss, Whereabouts};
 use crate::lane::tasks::{CommitTask, RedistributorReply};
-use crate::ledger::{Commit, DeliveryNumber, Hold, Pending, Returned, Verdict};
-use crate::wire::{ErrorCode, NackDelay};
+use crate::ledger::{Commit, DeliveryNumber, Hold, MAX_RESULT_FIELDS, Pending, Returned, Verdict};
+use crate::wire::{ErrorCode, Field, MessageResult, NackDelay};
 
 /// About how many bytes a result that waits to be recorded takes beside its fields.
 const COMMIT_BYTES: usize = 96;
@@ -52,10 +52,11 @@ impl Courier {
         outcome
     }
 
-    /// The results of these were recorded for the consumer.
+    /// Redis has answered for the results of these, and has each of them or needs it no more.
     fn recorded(&mut self, index: usize, ids: &[MessageId]) {
         let mut settled = Vec::with_capacity(ids.len());
         for id in ids {
+            self.confirm(index, *id);
             if self.links.get_mut(index).and_then(|link| link.answer(*id)).is_some() {
                 self.forget(*id);
                 settled.push(*id);
@@ -108,7 +109,49 @@ impl Courier {
 
     /// An answer for a message without a place at this consumer.
     fn stray(&mut self, index: usize, id: MessageId) -> Result<(), Mistake> {
-        self.links.get_mut(index).map_or(Ok(()), |link| note_stray(&self.shared.stats, link, id))
+        let Some(link) = self.links.get_mut(index) else { return Ok(()) };
+        if link.excuses(id) { Ok(()) } else { note_stray(&self.shared.stats, link, id) }
+    }
+
+    fn confirm(&mut self, index: usize, id: MessageId) {
+        if let Some(link) = self.links.get_mut(index) {
+            link.confirm(id);
+        }
+    }
+
+    /// Handles results of a consumer without Redis. One with too many fields counts as a NACK.
+    pub(super) fn results<'a>(
+        &mut self,
+        index: usize,
+        results: impl IntoIterator<Item = MessageResult<'a>>,
+    ) -> Result<(), Mistake> {
+        let mut too_long = Vec::new();
+        let mut outcome = self.commit(
+            index,
+            results.into_iter().filter_map(|MessageResult { id, fields }| {
+                if fields.len() > MAX_RESULT_FIELDS {
+                    too_long.push((id, fields.len()));
+                    return None;
+                }
+                let fields = fields.iter().flat_map(|Field { name, value }| [name, value]).collect();
+                Some(Commit { id, fields })
+            }),
+        );
+        for (id, fields) in too_long {
+            let reason = format!("a result of {fields} fields, at most {MAX_RESULT_FIELDS} can be stored");
+            // If another result is being recorded, that one's confirmation names the id.
+            let recording = self.is_recording(index, id);
+            outcome = outcome.and(self.nacked(index, id, NackDelay::Never, &reason));
+            if !recording {
+                self.confirm(index, id);
+            }
+        }
+        outcome
+    }
+
+    fn is_recording(&self, index: usize, id: MessageId) -> bool {
+        let held = self.links.get(index).and_then(|link| link.places.get(id));
+        held.is_some_and(|held| held.place == Place::Recording)
     }
 
     pub(super) fn nacked(
@@ -118,9 +161,9 @@ impl Courier {
         delay: NackDelay,
         reason: &str,
     ) -> Result<(), Mistake> {
-        let Some(link) = self.links.get_mut(index) else { return Ok(()) };
         // If its result is being recorded, it has answered already.
-        let recording = link.places.get(id).is_some_and(|held| held.place == Place::Recording);
+        let recording = self.is_recording(index, id);
+        let Some(link) = self.links.get_mut(index) else { return Ok(()) };
         let Some(held) = (!recording).then(|| link.answer(id)).flatten() else { return self.stray(index, id) };
         if held.place != Place::Here {
             // Another consumer counts as its holder and settles it.
@@ -173,14 +216,22 @@ impl Courier {
                 // If another consumer holds it by now, this leader delivered it there after giving up this delivery.
                 // The first result is recorded.
                 Some(Place::Here | Place::Overdue) => {
-                    link.places.record(result.id);
+                    link.record(result.id);
                     adopted |= held.is_some_and(|held| held.is_adopted());
                     bytes += result.bytes() + COMMIT_BYTES;
                     commits.push(result);
                 }
                 // The other consumer's result counts. Only this consumer's HELD says that it has the message at all.
-                Some(Place::Elsewhere | Place::NotPending) => drop(link.answer(result.id)),
-                Some(Place::Recording) | None => outcome = outcome.and(self.stray(index, result.id)),
+                Some(Place::Elsewhere | Place::NotPending) => {
+                    link.answer(result.id);
+                    link.confirm(result.id);
+                }
+                // The confirmation of the result that is being recorded names the id, and no other may come before it.
+                Some(Place::Recording) => outcome = outcome.and(self.stray(index, result.id)),
+                None => {
+                    link.confirm(result.id);
+                    outcome = outcome.and(self.stray(index, result.id));
+                }
             }
         }
         if !commits.is_empty() {

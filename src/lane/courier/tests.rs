@@ -118,6 +118,29 @@ fn a_redelivery_joins_no_run_to_a_link_that_still_holds_it() {
 }
 
 #[test]
+fn a_paused_consumer_gets_nothing_and_keeps_no_places_from_others() {
+    let mut rig = Rig::new(&[4, 4]);
+    rig.courier.links.get_mut(0).expect("it is linked").set_prefetch(0);
+    deliver(&mut rig.courier, 1..=4);
+    assert_eq!(held(&rig.courier), [0, 4]);
+    let overdue = |rig: &mut Rig| {
+        let link = rig.courier.links.get_mut(1).expect("it is linked");
+        link.take_overdue(Duration::ZERO, Instant::now()).len()
+    };
+    assert_eq!(overdue(&mut rig), 4);
+    deliver(&mut rig.courier, 5..=6);
+    assert_eq!(held(&rig.courier), [0, 2], "the overdue ones gave up their places");
+    // A paused consumer's own places stay: it gets no others for them.
+    assert_eq!(overdue(&mut rig), 2);
+    rig.courier.links.get_mut(1).expect("it is linked").set_prefetch(0);
+    deliver(&mut rig.courier, 7..=7);
+    assert_eq!(held(&rig.courier), [0, 2]);
+    rig.courier.links.get_mut(0).expect("it is linked").set_prefetch(u32::MAX);
+    rig.courier.deliver();
+    assert_eq!(held(&rig.courier), [1, 2]);
+}
+
+#[test]
 fn runs_are_bounded() {
     let run = |room, share| run_length(Line::Common, room, share);
     assert_eq!(

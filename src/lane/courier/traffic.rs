@@ -9,10 +9,11 @@ use super::links::log_strays;
 use super::outcomes::Mistake;
 use super::{Courier, PATIENCE};
 use crate::base::text::Quoted;
-use crate::lane::link::{EndReason, Incoming};
+use crate::lane::link::{EndReason, Incoming, Link};
 use crate::lane::sockets::Readiness;
-use crate::ledger::{Commit, MAX_RESULT_FIELDS, Verdict, Words};
-use crate::wire::{self, ErrorCode, Field, Frame, NackDelay};
+use crate::lane::stats::add;
+use crate::ledger::{Commit, Verdict, Words};
+use crate::wire::{self, ErrorCode, Frame, MessageResult};
 
 /// Messages read from one link in one iteration of the loop.
 const READS_PER_ROUND: usize = 64;
@@ -83,13 +84,12 @@ impl Courier {
             Frame::Ack(ids) => {
                 self.commit(index, ids.into_iter().map(|id| Commit { id, fields: Words::default() }))?;
             }
-            Frame::Result { id, fields } if fields.len() <= MAX_RESULT_FIELDS => {
-                let fields = fields.iter().flat_map(|Field { name, value }| [name, value]).collect();
-                self.commit(index, [Commit { id, fields }])?;
-            }
-            Frame::Result { id, fields } => {
-                let reason = format!("a result of {} fields, at most {MAX_RESULT_FIELDS} can be stored", fields.len());
-                self.nacked(index, id, NackDelay::Never, &reason)?;
+            Frame::Result { id, fields } => self.results(index, [MessageResult { id, fields }])?,
+            Frame::Results(results) if link.confirms() => self.results(index, results)?,
+            Frame::Credit { prefetch } if link.confirms() => {
+                if !link.draining {
+                    link.set_prefetch(prefetch);
+                }
             }
             Frame::Nack { id, delay, reason } => self.nacked(index, id, delay, reason)?,
             Frame::Progress(ids) => link.places.report(&ids, Instant::now()),
@@ -109,11 +109,27 @@ impl Courier {
             | Frame::Deliver { .. }
             | Frame::Lead { .. }
             | Frame::Ready { .. }
-            | Frame::Held(_) => {
+            | Frame::Held(_)
+            | Frame::Results(_)
+            | Frame::Hello(_)
+            | Frame::Recorded(_)
+            | Frame::Credit { .. } => {
                 return Err((ErrorCode::Unexpected, format!("{} is not expected now", frame.name())));
             }
         }
         Ok(())
+    }
+
+    /// Writes the confirmations of this iteration, before messages are delivered that take the places they free. So
+    /// messages held and results kept are never more than the prefetch.
+    pub(super) fn write_confirmations(&mut self) {
+        for index in 0..self.links.addresses() {
+            match self.links.get_mut(index).map(Link::write_confirmations) {
+                Some(Ok(written)) => add(&self.shared.stats.confirmed, written),
+                Some(Err(failure)) => self.drop_link(index, &failure),
+                None => {}
+            }
+        }
     }
 
     /// Writes the gathered frames, and makes the poller watch for what each link waits for.

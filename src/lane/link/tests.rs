@@ -1,5 +1,5 @@
 use super::*;
-use crate::lane::tests::{link, message};
+use crate::lane::tests::{link, link_that_speaks, message};
 
 #[test]
 fn unsent_messages_of_a_broken_link_come_back_with_the_others() {
@@ -67,4 +67,33 @@ fn a_peer_that_reads_nothing_of_what_waits_is_given_up() {
         link.flush().expect("the peer is there");
     }
     assert!(!link.reads_nothing(limit, now + 3 * limit));
+}
+
+#[test]
+fn confirmations_are_written_in_frames_that_fit_a_message_and_only_where_they_are_understood() {
+    let ids: Vec<MessageId> = (0..2 * IDS_PER_RECORDED as u64 + 1).map(MessageId).collect();
+    let confirmed = |link: &mut Link| {
+        ids.iter().for_each(|id| link.confirm(*id));
+        link.write_confirmations().expect("the peer is there")
+    };
+    let (mut old, _peer) = link(10);
+    assert_eq!((confirmed(&mut old), old.chunk.len()), (0, 0));
+    let (mut new, _new_peer) = link_that_speaks(Subprotocol::Two, 10);
+    assert_eq!(confirmed(&mut new), ids.len());
+    // The last one waits for more.
+    let last = *ids.last().expect("there are some");
+    assert_eq!(new.chunk, Frame::Recorded(vec![last]).to_vec());
+    assert_eq!(new.write_confirmations(), Ok(0), "each is written once");
+}
+
+#[test]
+fn a_listed_message_excuses_one_answer_of_a_consumer_that_keeps_results() {
+    let ((mut old, _peer), (mut new, _new_peer)) = (link(10), link_that_speaks(Subprotocol::Two, 10));
+    let ids = [MessageId(1), MessageId(2)];
+    [&mut old, &mut new].into_iter().for_each(|link| link.note_listed(&ids));
+    assert!(!old.excuses(ids[0]));
+    assert!(new.excuses(ids[0]) && !new.excuses(ids[0]));
+    new.places.claim(ids[1], crate::lane::places::Place::Here, Instant::now());
+    new.record(ids[1]);
+    assert!(!new.excuses(ids[1]), "it has answered");
 }

@@ -4,7 +4,7 @@ const LIMIT: Duration = Duration::from_secs(6);
 const FIRST: DeliveryNumber = DeliveryNumber::Known(1);
 
 fn with(prefetch: u32, given: std::ops::RangeInclusive<u64>) -> (Places, Instant) {
-    let (mut places, now) = (Places::new(prefetch), Instant::now());
+    let (mut places, now) = (Places::new(prefetch, false), Instant::now());
     given.for_each(|id| places.give(MessageId(id), 1, 10, now));
     (places, now)
 }
@@ -65,7 +65,7 @@ fn a_message_that_is_not_pending_takes_no_room_and_expires() {
 
 #[test]
 fn an_unreported_message_held_elsewhere_loses_its_place() {
-    let (mut places, now) = (Places::new(1), Instant::now());
+    let (mut places, now) = (Places::new(1, false), Instant::now());
     places.claim(MessageId(5), Place::Elsewhere, now);
     assert_eq!((places.expire(LIMIT, now + LIMIT), places.room()), (vec![], 1));
 }
@@ -82,4 +82,20 @@ impl Places {
     fn take_attached_of_a_copy(&self) -> Vec<(MessageId, DeliveryNumber)> {
         Places { held: self.held.clone(), ..*self }.take_attached()
     }
+}
+
+/// Its answer is on its way, or it reports that it still works on the message.
+#[test]
+fn what_a_consumer_lists_takes_room_until_it_answers_if_it_keeps_results() {
+    let (mut places, now) = (Places::new(3, true), Instant::now());
+    [(1, Place::NotPending), (2, Place::Here), (3, Place::NotPending)]
+        .into_iter()
+        .for_each(|(id, place)| places.claim(MessageId(id), place, now));
+    assert!(places.vacate(MessageId(2), now));
+    assert_eq!(places.room(), 0);
+    places.answer(MessageId(1));
+    assert_eq!(places.room(), 1);
+    places.report(&[MessageId(2)], now + LIMIT);
+    assert_eq!((places.expire(LIMIT, now + LIMIT), places.room()), (vec![], 2));
+    assert_eq!(place(&places, 2), Some(Place::NotPending));
 }

@@ -21,6 +21,8 @@ pub const MAX_SEGMENTS: usize = 64;
 /// The most dispatchers that are remembered to have joined. Beyond it the oldest are forgotten. A forgotten
 /// dispatcher is treated as older than this one.
 const MAX_JOINED: usize = 256;
+/// How many times the limits an undivided stretch may have. A longer one is divided.
+const UNDIVIDED_LIMITS: usize = 16;
 /// About what an entry costs beside its payload: its place in the queue, and the queue's spare room.
 pub const ENTRY_BYTES: usize = 64;
 
@@ -40,7 +42,7 @@ pub(super) struct Contents {
     /// The highest marker of a leader that was seen.
     highest: Option<(Epoch, u64)>,
     /// The same of leaders with other interests.
-    highest_elsewhere: Option<(Epoch, u64)>,
+    highest_other: Option<(Epoch, u64)>,
     /// How often the reader was woken although there is nothing to read.
     pub(super) wakes: u64,
 }
@@ -63,7 +65,7 @@ impl Contents {
             seen: 0,
             overrun: 0,
             highest: None,
-            highest_elsewhere: None,
+            highest_other: None,
             wakes: 0,
         }
     }
@@ -82,15 +84,14 @@ impl Contents {
     pub(super) fn is_stray(&self, seen: &Seen) -> bool {
         let (marker, highest) = match seen {
             Seen::Marker(marker) => (marker, self.highest),
-            Seen::Elsewhere(marker, _) => (marker, self.highest_elsewhere),
+            Seen::OtherInterests(marker, _) => (marker, self.highest_other),
             Seen::Published(_) => return false,
         };
         match marker.leader_place() {
             Some(place) => highest >= Some(place),
             None => {
-                let knows = |segment: &Segment<Marker>| {
-                    segment.find(marker).is_some() || segment.find_elsewhere(marker).is_some()
-                };
+                let knows =
+                    |segment: &Segment<Marker>| segment.find(marker).is_some() || segment.find_other(marker).is_some();
                 self.timeline.segments.iter().any(knows)
             }
         }
@@ -110,12 +111,12 @@ impl Contents {
                 self.timeline.push(published);
             }
             Seen::Published(_) => {}
-            Seen::Elsewhere(marker, interests) => {
-                self.highest_elsewhere = self.highest_elsewhere.max(marker.leader_place());
+            Seen::OtherInterests(marker, interests) => {
+                self.highest_other = self.highest_other.max(marker.leader_place());
                 self.note_joined(&marker);
                 // The reader publishes a marker at once.
                 self.wakes += u64::from(marker.joined().is_some());
-                self.timeline.mark_elsewhere(marker, interests);
+                self.timeline.mark_other(marker, interests);
             }
         }
     }
@@ -202,16 +203,17 @@ impl Contents {
             Found::Break(place, marker) => return Taken::Break { place, marker: marker.clone() },
             Found::Ended => return Taken::Ended,
         };
-        // Limitation: a message over its limit is taken alone, also where that divides a stretch.
+        // Limitation: a long stretch, and one with a message over its limit, which is taken alone, is divided.
         let (join, marker) = self.timeline.segment_of(place).and_then(|segment| segment.undivided).unwrap_or_default();
         let whole = if (join..marker).contains(&place.next) { (marker - place.next) as usize } else { 0 };
+        let whole = whole.min(limits.messages * UNDIVIDED_LIMITS);
+        let most_bytes = |taken| if taken < whole { limits.bytes * UNDIVIDED_LIMITS } else { limits.bytes };
         let (mut bytes, mut taken) = (0, 0);
         // What can't be delivered is taken alone: it goes to the dead letters, in a step of its own.
         let mut alone = false;
         let fits = |published: &&Published| {
             let oversize = matches!(published, Published::Oversize { .. });
-            let fits =
-                bytes == 0 || ((taken < whole || bytes + cost(published) <= limits.bytes) && !alone && !oversize);
+            let fits = bytes == 0 || (bytes + cost(published) <= most_bytes(taken) && !alone && !oversize);
             (bytes, taken) = (bytes + cost(published), taken + 1);
             alone |= oversize;
             fits

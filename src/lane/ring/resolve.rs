@@ -1,6 +1,6 @@
 //! Where a cursor lies in a ring, and how well the ring can continue from there. Pure.
 
-use super::segment::{Elsewhere, Mark, Segment};
+use super::segment::{Mark, OtherMarker, Segment};
 use super::timeline::Timeline;
 use super::types::RingPlace;
 
@@ -71,7 +71,7 @@ impl<M: Mark, E> Timeline<M, E> {
     pub fn locate(&self, marker: &M, offset: u64, live: &Segment<M>) -> (RingPlace, Option<&'static str>) {
         let holder = self.segments.iter().rev().find_map(|segment| Some((segment, segment.find(marker)?)));
         let Some((segment, marked)) = holder else {
-            if let Some(found) = self.locate_elsewhere(marker, offset, live) {
+            if let Some(found) = self.locate_other(marker, offset, live) {
                 return found;
             }
             return (self.beginning_after(marker).unwrap_or(live.first_place()), Some(NOT_SUBSCRIBED));
@@ -89,14 +89,9 @@ impl<M: Mark, E> Timeline<M, E> {
     /// The place of a cursor that a leader with other interests has written. At its marker the place is known. After it
     /// the cursor counts other messages: then all up to the next marker of the same interests counts as passed, so that
     /// nothing is stored twice.
-    fn locate_elsewhere(
-        &self,
-        marker: &M,
-        offset: u64,
-        live: &Segment<M>,
-    ) -> Option<(RingPlace, Option<&'static str>)> {
+    fn locate_other(&self, marker: &M, offset: u64, live: &Segment<M>) -> Option<(RingPlace, Option<&'static str>)> {
         let found = |segment: &Segment<M>, next| RingPlace { segment: segment.number, next };
-        if let Some((segment, known)) = self.find_elsewhere(marker) {
+        if let Some((segment, known)) = self.find_other(marker) {
             return Some(match (offset, known.until) {
                 (0, _) => (found(segment, known.next), None),
                 (_, Some(until)) => (found(segment, until), Some(OTHER_INTERESTS)),
@@ -110,8 +105,8 @@ impl<M: Mark, E> Timeline<M, E> {
         self.segments.iter().find_map(after)
     }
 
-    fn find_elsewhere(&self, marker: &M) -> Option<(&Segment<M>, &Elsewhere<M>)> {
-        self.segments.iter().rev().find_map(|segment| Some((segment, segment.find_elsewhere(marker)?)))
+    fn find_other(&self, marker: &M) -> Option<(&Segment<M>, &OtherMarker<M>)> {
+        self.segments.iter().rev().find_map(|segment| Some((segment, segment.find_other(marker)?)))
     }
 
     /// The latest place that a cursor has passed for sure, if everything after that is here.
@@ -119,7 +114,7 @@ impl<M: Mark, E> Timeline<M, E> {
         let place = match (resolution.standing, resolution.gap, name) {
             (Standing::InSync, ..) => resolution.place,
             (_, Some(OTHER_INTERESTS), Some((marker, _))) => {
-                let (segment, known) = self.find_elsewhere(marker)?;
+                let (segment, known) = self.find_other(marker)?;
                 RingPlace { segment: segment.number, next: known.next }
             }
             _ => return None,

@@ -10,7 +10,7 @@ use crate::ledger::Marker;
 const MAX_MARKERS: usize = 65_536;
 
 /// The most markers of dispatchers with other interests: under load, those of some seven minutes.
-const MAX_ELSEWHERE: usize = 4_096;
+const MAX_OTHERS: usize = 4_096;
 
 /// What a segment must know about a marker. [`Marker`] is one; the model in `tests/model` uses numbers instead.
 pub trait Mark: Eq {
@@ -40,9 +40,9 @@ pub struct Segment<M: Mark> {
     pub markers: VecDeque<(M, u64)>,
     /// The latest markers of dispatchers with other interests. They count other messages, so such a marker names its
     /// own place only.
-    pub elsewhere: VecDeque<Elsewhere<M>>,
+    pub others: VecDeque<OtherMarker<M>>,
     /// The last leader's marker that was dropped from them.
-    pub forgotten_elsewhere: Option<M::LeaderPlace>,
+    pub forgotten_other: Option<M::LeaderPlace>,
     /// Where a dispatcher with other interests joined, until a marker of our interests follows: the sequence number of
     /// the message after its join marker. A leader stores nothing beyond it, because that dispatcher could not tell how
     /// far the cursor has passed its join marker.
@@ -54,7 +54,7 @@ pub struct Segment<M: Mark> {
 
 /// A marker of a dispatcher with other interests.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Elsewhere<M> {
+pub struct OtherMarker<M> {
     /// The marker.
     pub marker: M,
     /// Distinguishes the interests of its dispatcher.
@@ -73,8 +73,8 @@ impl<M: Mark> Segment<M> {
             number,
             end: None,
             markers: VecDeque::new(),
-            elsewhere: VecDeque::new(),
-            forgotten_elsewhere: None,
+            others: VecDeque::new(),
+            forgotten_other: None,
             unmarked_join: None,
             undivided: None,
         }
@@ -98,34 +98,34 @@ impl<M: Mark> Segment<M> {
 
     /// Adds a marker of a dispatcher with other interests. Before the first own marker it would name a place at which
     /// not all subscriptions may have been made yet.
-    pub fn mark_elsewhere(&mut self, marker: M, interests: u64, next: u64) {
+    pub fn mark_other(&mut self, marker: M, interests: u64, next: u64) {
         if !self.is_anchored() {
             return;
         }
-        if let Some(last) = self.elsewhere.iter_mut().rev().find(|known| known.interests == interests) {
+        if let Some(last) = self.others.iter_mut().rev().find(|known| known.interests == interests) {
             last.until.get_or_insert(next);
         }
         if marker.leader_place().is_none() {
             self.unmarked_join.get_or_insert(next);
         }
-        self.elsewhere.push_back(Elsewhere { marker, interests, next, until: None });
-        if self.elsewhere.len() > MAX_ELSEWHERE {
+        self.others.push_back(OtherMarker { marker, interests, next, until: None });
+        if self.others.len() > MAX_OTHERS {
             // The markers of leaders rise, and those that join have no place.
-            let forgotten = self.elsewhere.pop_front().and_then(|known| known.marker.leader_place());
-            self.forgotten_elsewhere = forgotten.or(self.forgotten_elsewhere.take());
+            let forgotten = self.others.pop_front().and_then(|known| known.marker.leader_place());
+            self.forgotten_other = forgotten.or(self.forgotten_other.take());
         }
     }
 
     /// The place of the first marker that is kept of dispatchers with other interests, if `place` is the place of an
     /// earlier one that was forgotten.
     pub fn after_forgotten(&self, place: &M::LeaderPlace) -> Option<u64> {
-        let forgotten = self.forgotten_elsewhere.as_ref()? >= place;
-        self.elsewhere.front().filter(|_| forgotten).map(|known| known.next)
+        let forgotten = self.forgotten_other.as_ref()? >= place;
+        self.others.front().filter(|_| forgotten).map(|known| known.next)
     }
 
     /// A marker of a dispatcher with other interests.
-    pub fn find_elsewhere(&self, marker: &M) -> Option<&Elsewhere<M>> {
-        self.elsewhere.iter().rev().find(|known| known.marker == *marker)
+    pub fn find_other(&self, marker: &M) -> Option<&OtherMarker<M>> {
+        self.others.iter().rev().find(|known| known.marker == *marker)
     }
 
     /// The sequence number of the message that follows a marker.
@@ -135,8 +135,8 @@ impl<M: Mark> Segment<M> {
 
     /// Whether it has a leader's marker that is later than `place`.
     pub fn has_later(&self, place: &M::LeaderPlace) -> bool {
-        let elsewhere = self.elsewhere.iter().map(|known| &known.marker);
-        let mut markers = self.markers.iter().map(|(marker, _)| marker).chain(elsewhere);
+        let others = self.others.iter().map(|known| &known.marker);
+        let mut markers = self.markers.iter().map(|(marker, _)| marker).chain(others);
         markers.any(|marker| marker.leader_place().as_ref() > Some(place))
     }
 

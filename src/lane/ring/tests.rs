@@ -256,7 +256,7 @@ fn the_eldest_has_seen_all_others_join() {
     ring.begin_segment();
     let other = Marker::of_join(&crate::base::id::DispatcherId::generate("d1"), 2);
     let others = [other.joined().expect("a join marker").to_owned()];
-    ring.append([Seen::Marker(ours(2)), Seen::Elsewhere(other, OTHERS)]);
+    ring.append([Seen::Marker(ours(2)), Seen::OtherInterests(other, OTHERS)]);
     assert!(ring.is_eldest(&others), "it has other interests, and is younger all the same");
     ring.end_segment();
     ring.begin_segment();
@@ -442,14 +442,14 @@ fn join() -> Marker {
     "d0-1.1".parse().expect("a join marker")
 }
 
-fn elsewhere(number: u64) -> Seen {
-    Seen::Elsewhere(marker(number), OTHERS)
+fn others_marker(number: u64) -> Seen {
+    Seen::OtherInterests(marker(number), OTHERS)
 }
 
 /// A leader with other interests counts other messages, so only its markers themselves name places here.
 #[test]
 fn a_cursor_of_other_interests_is_found_at_its_marker_only() {
-    let ring = ring_with(&[Seen::Marker(join()), published("a"), elsewhere(1), published("b"), published("c")]);
+    let ring = ring_with(&[Seen::Marker(join()), published("a"), others_marker(1), published("b"), published("c")]);
     let found = ring.resolve(Some(&at(1, 0))).expect("it is subscribed");
     assert_eq!((found.place.sequence(), found.standing, found.gap), (1, Standing::InSync, None));
     // Whatever it has stored beyond the marker may be all that is here.
@@ -457,12 +457,12 @@ fn a_cursor_of_other_interests_is_found_at_its_marker_only() {
     assert_eq!((found.place.sequence(), found.standing, found.gap), (3, Standing::Beyond, Some("other-interests")));
     assert_eq!(found.follows.map(RingPlace::sequence), Some(1), "nothing after its marker is missing here");
     // It names places by its own markers: neither an own one nor that of a third dispatcher is a bound.
-    let third = Seen::Elsewhere("d9-1.1".parse().expect("a join marker"), OTHERS + 1);
+    let third = Seen::OtherInterests("d9-1.1".parse().expect("a join marker"), OTHERS + 1);
     ring.append([Seen::Marker("d0-2.1".parse().expect("a join marker")), third, published("d")]);
     let found = ring.resolve(Some(&at(1, 7))).expect("it is subscribed");
     assert_eq!((found.place.sequence(), found.gap), (4, Some("other-interests")));
     // What follows its next marker it has not stored.
-    ring.append([elsewhere(2), published("e")]);
+    ring.append([others_marker(2), published("e")]);
     let found = ring.resolve(Some(&at(1, 7))).expect("it is subscribed");
     assert_eq!((found.place.sequence(), found.gap), (4, Some("other-interests")));
     // Its marker is in an older segment: it may have stored what is in the new one.
@@ -478,10 +478,10 @@ fn a_cursor_of_other_interests_is_found_at_its_marker_only() {
 fn a_forgotten_marker_of_other_interests_is_before_those_that_are_kept() {
     let ring = ring_with(&[Seen::Marker(join()), published("a")]);
     for number in 1..=5_000 {
-        ring.append([elsewhere(number), published("b")]);
+        ring.append([others_marker(number), published("b")]);
         if number == 904 {
             // The last that is forgotten is one whose order is unknown.
-            ring.append([Seen::Elsewhere("d1-9.1".parse().expect("a join marker"), OTHERS)]);
+            ring.append([Seen::OtherInterests("d1-9.1".parse().expect("a join marker"), OTHERS)]);
         }
     }
     let found = ring.resolve(Some(&at(1, 1))).expect("it is subscribed");
@@ -496,7 +496,7 @@ fn a_forgotten_marker_of_other_interests_is_before_those_that_are_kept() {
 /// Otherwise the one that joined could not tell how far the cursor has passed its join marker.
 #[test]
 fn nothing_is_read_beyond_the_join_of_other_interests_before_a_marker() {
-    let theirs = Seen::Elsewhere("d1-2.1".parse().expect("a join marker"), OTHERS);
+    let theirs = Seen::OtherInterests("d1-2.1".parse().expect("a join marker"), OTHERS);
     let ring = ring_with(&[Seen::Marker(join()), published("a"), theirs, published("b"), published("c")]);
     assert!(ring.awaits_marker());
     let first = place(&ring, Cursor { position: Position { marker: join(), offset: 0 }, last_id: MessageId(1) });
@@ -513,8 +513,24 @@ fn nothing_is_read_beyond_the_join_of_other_interests_before_a_marker() {
 }
 
 #[test]
+fn a_long_stretch_after_the_join_of_other_interests_is_divided() {
+    let theirs = Seen::OtherInterests("d1-2.1".parse().expect("a join marker"), OTHERS);
+    let stretch = (0..40).map(|_| published("b")).chain([Seen::Marker(marker(1)), published("c")]);
+    let ring = ring_with(&[Seen::Marker(join()), theirs].into_iter().chain(stretch).collect::<Vec<_>>());
+    let start = place(&ring, Cursor { position: Position { marker: join(), offset: 0 }, last_id: MessageId(1) });
+    let taken = |at: u64, limits| match ring.take(start.after(at as usize), None, limits, Instant::now()) {
+        Taken::Batch { messages, .. } => messages.len(),
+        other => panic!("{other:?}"),
+    };
+    let two = Limits { messages: 2, ..LIMITS };
+    assert_eq!([0, 32].map(|at| taken(at, two)), [32, 8]);
+    let bytes = Limits { bytes: ENTRY_BYTES + 1, ..LIMITS };
+    assert_eq!([0, 16, 32, 40].map(|at| taken(at, bytes)), [16, 16, 8, 1]);
+}
+
+#[test]
 fn before_the_first_own_marker_no_marker_names_a_place() {
-    let ring = ring_with(&[elsewhere(1), published("lost"), Seen::Marker(join()), published("a")]);
+    let ring = ring_with(&[others_marker(1), published("lost"), Seen::Marker(join()), published("a")]);
     let found = ring.resolve(Some(&at(1, 0))).expect("it is subscribed");
     assert_eq!((found.place.sequence(), found.gap), (0, Some("not-subscribed")));
 }

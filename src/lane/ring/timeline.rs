@@ -96,10 +96,10 @@ impl<M: Mark, E> Timeline<M, E> {
     }
 
     /// Adds a marker of a dispatcher with other interests to the growing segment, if there is one.
-    pub fn mark_elsewhere(&mut self, marker: M, interests: u64) {
+    pub fn mark_other(&mut self, marker: M, interests: u64) {
         let tail = self.tail();
         if let Some(segment) = self.segments.back_mut().filter(|segment| segment.end.is_none()) {
-            segment.mark_elsewhere(marker, interests, tail);
+            segment.mark_other(marker, interests, tail);
         }
     }
 

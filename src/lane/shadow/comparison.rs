@@ -92,8 +92,8 @@ impl Comparison {
     }
 
     /// The group's cursor has another meaning now. Returns the reason if a comparison ended.
-    pub(super) fn note_elsewhere(&mut self, located: Located) -> Option<Restart> {
-        let ends = located == Located::Elsewhere && self.stretch.is_some();
+    pub(super) fn note_other_interests(&mut self, located: Located) -> Option<Restart> {
+        let ends = located == Located::OtherInterests && self.stretch.is_some();
         ends.then(|| self.end_stretch(Restart::OtherInterests))
     }
 
@@ -235,9 +235,9 @@ mod tests {
     #[test]
     fn a_leader_with_other_interests_ends_the_stretch() {
         let mut comparison = compared(&[point(1, 100, counts(0, 100, 0)), point(1, 110, counts(0, 110, 0))]);
-        assert_eq!(comparison.note_elsewhere(Located::NotYet), None);
-        assert_eq!(comparison.note_elsewhere(Located::Elsewhere), Some(Restart::OtherInterests));
-        assert_eq!(comparison.note_elsewhere(Located::Elsewhere), None, "once");
+        assert_eq!(comparison.note_other_interests(Located::NotYet), None);
+        assert_eq!(comparison.note_other_interests(Located::OtherInterests), Some(Restart::OtherInterests));
+        assert_eq!(comparison.note_other_interests(Located::OtherInterests), None, "once");
         assert_eq!(comparison.add(point(1, 900, counts(0, 1, 0))), None);
         assert_eq!(comparison.totals().heard, 10);
     }

@@ -30,6 +30,8 @@ const REPLY_LIMIT: Duration = Duration::from_secs(2);
 const MAX_WAITING: usize = 64;
 /// If the cursor of no sample was heard for this long, the shadow waits for the group.
 const HEARD_WITHIN: Duration = Duration::from_secs(5);
+/// The shortest time between two lines about a difference, which may rise all the time.
+const LOG_EVERY: Duration = Duration::from_secs(60);
 /// For how long the cursor may move without a leader's marker; see [`Hearing`](crate::lane::hearing::Hearing).
 const UNHEARD_LIMIT: Duration = Duration::from_secs(2);
 
@@ -54,6 +56,8 @@ struct Differences {
     /// That of the last sample. It is logged once it has lasted for two, because a step may be half done in one.
     last: i64,
     logged: i64,
+    /// When a difference other than 0 was last logged.
+    logged_at: Option<Instant>,
 }
 
 impl Sampler {
@@ -167,7 +171,7 @@ impl Sampler {
         let restart = match located {
             // A later one was heard.
             Located::NotYet => return,
-            Located::Elsewhere => self.comparison.note_elsewhere(located),
+            Located::OtherInterests => self.comparison.note_other_interests(located),
             Located::At { segment, count: position } => {
                 let (counts, redis_ms) = (sample.counts, sample.redis_ms);
                 self.comparison.add(Point { segment, position, counts, redis_ms })
@@ -177,7 +181,8 @@ impl Sampler {
         if let Some(why) = restart {
             log_restart(why);
         }
-        let comparing = if located == Located::Elsewhere { Comparing::OtherInterests } else { Comparing::Compares };
+        let comparing =
+            if located == Located::OtherInterests { Comparing::OtherInterests } else { Comparing::Compares };
         let before = std::mem::replace(&mut self.shared.findings.lock().comparing, comparing);
         if comparing != before {
             match comparing {
@@ -188,7 +193,7 @@ impl Sampler {
                 ),
             }
         }
-        self.differences.note(&self.comparison);
+        self.differences.note(&self.comparison, self.heard);
     }
 
     /// Publishes what was found.
@@ -203,12 +208,13 @@ impl Sampler {
 
 impl Differences {
     /// Logs a difference that has lasted for two samples, once.
-    fn note(&mut self, comparison: &Comparison) {
+    fn note(&mut self, comparison: &Comparison, now: Instant) {
         let totals = comparison.totals();
         let difference = totals.difference();
         let lasts = difference == self.last;
         self.last = difference;
-        if !lasts || difference == self.logged {
+        let is_soon = self.logged_at.is_some_and(|logged| now.duration_since(logged) < LOG_EVERY);
+        if !lasts || difference == self.logged || (difference != 0 && is_soon) {
             return;
         }
         self.logged = difference;
@@ -216,6 +222,7 @@ impl Differences {
         if difference == 0 {
             log::info!("event=difference-gone heard={heard} stored={stored}");
         } else {
+            self.logged_at = Some(now);
             log::warn!(
                 "event=difference messages={difference} heard={heard} stored={stored} gaps={gaps} note=\"messages that \
                  were heard here and not stored by the group; handlers that return no fields cause it, too\""

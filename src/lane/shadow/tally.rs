@@ -40,7 +40,7 @@ pub(super) enum Located {
     /// Its marker has not come, or the messages after it have not.
     NotYet,
     /// Its marker is one of a dispatcher with other interests, which counts other messages.
-    Elsewhere,
+    OtherInterests,
 }
 
 #[derive(Debug, Default)]
@@ -67,7 +67,7 @@ impl Tally {
             Some((_, Some(at))) if at.saturating_add(position.offset) <= counts.received.messages => {
                 Located::At { segment: counts.segment, count: at + position.offset }
             }
-            Some((_, None)) => Located::Elsewhere,
+            Some((_, None)) => Located::OtherInterests,
             _ => Located::NotYet,
         }
     }
@@ -83,15 +83,15 @@ impl Tally {
 
 impl Counts {
     /// Adds a marker, unless it is known or a leader's that is not higher than the last.
-    fn mark(&mut self, marker: Marker, is_elsewhere: bool) -> bool {
-        let highest = &mut self.highest[usize::from(is_elsewhere)];
+    fn mark(&mut self, marker: Marker, is_others: bool) -> bool {
+        let highest = &mut self.highest[usize::from(is_others)];
         let is_stray = match marker.leader_place() {
             Some(place) => *highest >= Some(place),
             None => self.markers.iter().any(|(known, _)| *known == marker),
         };
         if !is_stray {
             *highest = (*highest).max(marker.leader_place());
-            self.markers.push_back((marker, (!is_elsewhere).then_some(self.received.messages)));
+            self.markers.push_back((marker, (!is_others).then_some(self.received.messages)));
             if self.markers.len() > MAX_MARKERS {
                 self.markers.pop_front();
             }
@@ -125,7 +125,7 @@ impl Sink for Tally {
             match seen {
                 Seen::Published(published) => counts.received.add(payload_bytes(&published)),
                 Seen::Marker(marker) => ignored += usize::from(!counts.mark(marker, false)),
-                Seen::Elsewhere(marker, _) => ignored += usize::from(!counts.mark(marker, true)),
+                Seen::OtherInterests(marker, _) => ignored += usize::from(!counts.mark(marker, true)),
             }
         }
         ignored
@@ -190,9 +190,9 @@ mod tests {
         assert_eq!(tally.locate(&position(marker(7, 1), 2)), at(3));
         assert_eq!(tally.locate(&position(marker(7, 1), 3)), Located::NotYet, "the third has not come");
         assert_eq!(tally.locate(&position(marker(7, 2), 0)), Located::NotYet);
-        tally.append(vec![Seen::Marker(marker(7, 2)), Seen::Elsewhere(marker(8, 1), 5)]);
+        tally.append(vec![Seen::Marker(marker(7, 2)), Seen::OtherInterests(marker(8, 1), 5)]);
         assert_eq!(tally.locate(&position(marker(7, 2), 0)), at(3));
-        assert_eq!(tally.locate(&position(marker(8, 1), 0)), Located::Elsewhere);
+        assert_eq!(tally.locate(&position(marker(8, 1), 0)), Located::OtherInterests);
         tally.forget_before(&marker(7, 2));
         assert_eq!(tally.locate(&position(marker(7, 1), 0)), Located::NotYet);
         assert_eq!(tally.locate(&position(marker(7, 2), 0)), at(3));
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(tally.append(strays.map(Seen::Marker).to_vec()), 4);
         assert_eq!(tally.locate(&position(marker(7, 2), 0)), Located::At { segment: 1, count: 0 });
         assert_eq!(
-            tally.append(vec![Seen::Elsewhere(marker(6, 9), 5)]),
+            tally.append(vec![Seen::OtherInterests(marker(6, 9), 5)]),
             0,
             "those of others have an order of their own"
         );

@@ -7,38 +7,63 @@ const ALL: &str = "g$lshzxetd";
 /// The classes that `A` does not include: key misses, and new keys.
 const BESIDE_ALL: &str = "mn";
 
+/// What a name that keyspace events are published on begins with, and the flag that switches them on.
+const KINDS: [(&[u8], char); 2] = [(b"__keyevent@", 'E'), (b"__keyspace@", 'K')];
+/// A pattern that begins so is taken to mean keyspace events. `*` matches them, too, and hardly ever means them.
+const MEANT: &[u8] = b"__key";
+/// The bytes that have a meaning in a pattern.
+const SPECIAL: &[u8] = b"*?[\\";
+
 /// The value that `notify-keyspace-events` needs so that Redis publishes what these interests name; `None` if `flags`,
 /// its present value, is enough. It keeps what is set.
 pub fn completed(flags: &str, interests: &Interests) -> Option<String> {
     let mut all = flags.to_owned();
     for name in interests.channels().chain(interests.patterns()) {
-        let (kind, class) = if let Some(rest) = name.strip_prefix(b"__keyevent@") {
-            ('E', event(rest).map(class_of))
-        } else if name.starts_with(b"__keyspace@") {
-            ('K', None)
-        } else {
-            continue;
-        };
-        if !all.contains(kind) {
-            all.push(kind);
+        let kinds = kinds(name);
+        let Some(first) = kinds.first() else { continue };
+        if !all.contains(kinds.as_slice()) {
+            all.push(*first);
         }
-        match class {
+        match event(name).filter(|_| *first == 'E').and_then(class_of) {
             // Which classes the events belong to is not known here: some must be set.
-            None | Some(None)
-                if all.contains(|flag| flag == 'A' || ALL.contains(flag) || BESIDE_ALL.contains(flag)) => {}
-            None | Some(None) => all.push('A'),
-            Some(Some(class)) if all.contains(class) || all.contains('A') && ALL.contains(class) => {}
-            Some(Some(class)) => all.push(class),
+            None if all.contains(|flag| flag == 'A' || ALL.contains(flag) || BESIDE_ALL.contains(flag)) => {}
+            None => all.push('A'),
+            Some(class) if all.contains(class) || all.contains('A') && ALL.contains(class) => {}
+            Some(class) => all.push(class),
         }
     }
     (all != flags).then_some(all)
 }
 
-/// The event in what follows `__keyevent@`, unless it is a pattern.
-fn event(rest: &[u8]) -> Option<&str> {
-    let rest = std::str::from_utf8(rest).ok()?;
-    let (_, event) = rest.split_once("__:")?;
-    (!event.contains(['*', '?', '[', '\\'])).then_some(event)
+/// The events among the interests that no command of Redis causes: of a module, or misspelt.
+pub fn unknown_events(interests: &Interests) -> Vec<&str> {
+    let named = |name| kinds(name).contains(&'E').then(|| event(name)).flatten();
+    let mut unknown: Vec<&str> = interests.channels().chain(interests.patterns()).filter_map(named).collect();
+    unknown.retain(|event| class_of(event).is_none());
+    unknown
+}
+
+/// The highest database that is named among the interests.
+pub fn highest_database(interests: &Interests) -> Option<u64> {
+    let database = |name: &[u8]| {
+        let rest = KINDS.iter().find_map(|(prefix, _)| name.strip_prefix(*prefix))?;
+        std::str::from_utf8(rest).ok()?.split_once("__:")?.0.parse().ok()
+    };
+    interests.channels().chain(interests.patterns()).filter_map(database).max()
+}
+
+/// The flags of the kinds of events that a channel or pattern may name, the likeliest first.
+fn kinds(name: &[u8]) -> Vec<char> {
+    let literal = &name[..name.iter().position(|byte| SPECIAL.contains(byte)).unwrap_or(name.len())];
+    let is_pattern = literal.len() < name.len() && literal.starts_with(MEANT);
+    let fits = |prefix: &[u8]| literal.starts_with(prefix) || is_pattern && prefix.starts_with(literal);
+    KINDS.into_iter().filter(|(prefix, _)| fits(prefix)).map(|(_, flag)| flag).collect()
+}
+
+/// The event at the end of a channel or pattern, unless it is a pattern itself.
+fn event(name: &[u8]) -> Option<&str> {
+    let (_, event) = std::str::from_utf8(name).ok()?.rsplit_once(':')?;
+    (!event.bytes().any(|byte| SPECIAL.contains(&byte))).then_some(event)
 }
 
 /// The flag of an event's class, for the events of Redis's own commands.
@@ -50,7 +75,7 @@ fn class_of(event: &str) -> Option<char> {
         "new" => 'n',
         "del" | "expire" | "persist" | "rename_from" | "rename_to" | "move_from" | "move_to" | "copy_to"
         | "restore" => 'g',
-        "set" | "setrange" | "append" | "incrby" | "incrbyfloat" => '$',
+        "set" | "setbit" | "setrange" | "append" | "incrby" | "incrbyfloat" | "pfadd" => '$',
         _ if event.starts_with("xadd")
             || event.starts_with("xdel")
             || event.starts_with("xsetid")
@@ -59,7 +84,9 @@ fn class_of(event: &str) -> Option<char> {
         {
             't'
         }
-        _ if event.starts_with("zadd") || event.starts_with("zincr") || event.starts_with("zrem") => 'z',
+        "zadd" | "zincr" | "zrem" | "zremrangebyscore" | "zremrangebyrank" | "zremrangebylex" | "zpopmin"
+        | "zpopmax" | "zunionstore" | "zinterstore" | "zdiffstore" | "zrangestore" | "georadiusstore"
+        | "geosearchstore" => 'z',
         _ if event.starts_with("hset")
             || event.starts_with("hexpire")
             || event.starts_with("hpersist")
@@ -99,5 +126,22 @@ mod tests {
         assert_eq!(needed("Ex", &[], &["__keyevent@0__:*"]), None);
         assert_eq!(needed("Ex", &["__keyevent@0__:of.a.module"], &[]), None);
         assert_eq!(needed("", &["orders"], &["*"]), None);
+        assert_eq!(needed("", &[], &["__key*:expired"]).as_deref(), Some("Ex"));
+        assert_eq!(needed("Kx", &[], &["__key*:expired"]), None);
+        assert_eq!(needed("", &["__key"], &["__keyspaces?"]), None);
+    }
+
+    #[test]
+    fn an_event_that_no_command_causes_is_found() {
+        let names = ["__keyevent@0__:expired", "__keyevent@0__:Expired", "__keyevent@0__:expierd", "orders:Expired"];
+        let channels = names.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let pattern = |text: &str| Glob::parse(text.as_bytes()).expect(text);
+        let globs =
+            vec![pattern("__keyevent@*__:dell"), pattern("__keyspace@0__:expierd"), pattern("__keyevent@9__:x*")];
+        let interests = Interests::of(channels, globs).expect("good ones");
+        let mut unknown = unknown_events(&interests);
+        unknown.sort_unstable();
+        assert_eq!(unknown, ["Expired", "dell", "expierd"]);
+        assert_eq!(highest_database(&interests), Some(9));
     }
 }

@@ -51,7 +51,9 @@ pub struct Subscription {
     pings: VecDeque<u64>,
     /// Whether it was logged that a dispatcher of the group has other interests.
     warned_of_interests: bool,
-    /// Whether it was logged that messages come on channels with names of any length.
+    /// Messages on channels with longer names than are read, since the last batch.
+    on_long_channels: u64,
+    /// Whether such a message was logged.
     warned_of_long_channel: bool,
     /// Whether it was logged that another program publishes on the control channel, which may happen often.
     warned_of_stranger: bool,
@@ -93,6 +95,7 @@ impl Subscription {
             unanswered: 0,
             pings: VecDeque::new(),
             warned_of_interests: false,
+            on_long_channels: 0,
             warned_of_long_channel: false,
             warned_of_stranger: false,
         };
@@ -165,7 +168,7 @@ impl Subscription {
                         }
                         Some(Notice::Marker(marker, of)) => {
                             warn_of_interests(&mut self.warned_of_interests, &of);
-                            self.gathering.push(Seen::Elsewhere(marker, identity_hash(&of)));
+                            self.gathering.push(Seen::OtherInterests(marker, identity_hash(&of)));
                         }
                         None => warn_of_stranger(&mut self.warned_of_stranger, payload.len()),
                     }
@@ -185,6 +188,7 @@ impl Subscription {
                     self.skip = rest;
                 }
                 Received::LongChannel { rest } => {
+                    self.on_long_channels += 1;
                     warn_of_long_channel(&mut self.warned_of_long_channel, rest);
                     (self.skip, self.skips_payload) = (rest, true);
                 }
@@ -204,7 +208,9 @@ impl Subscription {
     }
 
     fn batch(&mut self, released: Option<Epoch>, answered: Option<u64>) -> Batch {
-        Batch { seen: self.gathering.finish(), released, answered, overlaps: self.copies.take_overlaps() }
+        let on_long_channels = std::mem::take(&mut self.on_long_channels);
+        let overlaps = self.copies.take_overlaps();
+        Batch { seen: self.gathering.finish(), released, answered, overlaps, on_long_channels }
     }
 
     fn send(&mut self, step: impl Into<Step>, bytes: &[u8]) -> Result<()> {

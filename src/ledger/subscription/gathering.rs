@@ -93,7 +93,7 @@ mod tests {
             &Seen::Published(Published::Message(ref payload) | Published::Oversize { excerpt: ref payload, .. }) => {
                 Some(payload.joined().1)
             }
-            Seen::Marker(_) | Seen::Elsewhere(..) => None,
+            Seen::Marker(_) | Seen::OtherInterests(..) => None,
         };
         seen.iter().filter_map(payload).collect()
     }

@@ -36,7 +36,7 @@ pub enum Seen {
     Marker(Marker),
     /// A marker of a dispatcher with other interests. It names the place where it is, but no place after it, because
     /// its dispatcher counts other messages.
-    Elsewhere(Marker, u64),
+    OtherInterests(Marker, u64),
 }
 
 /// The messages and markers of one read.
@@ -50,4 +50,6 @@ pub struct Batch {
     pub answered: Option<u64>,
     /// Copies of messages that did not count because another interest owns the message.
     pub overlaps: u64,
+    /// Messages that were ignored because their channel's name is longer than is read.
+    pub on_long_channels: u64,
 }

@@ -9,7 +9,7 @@ use crate::ledger::server_check::keyspace::completed;
 const CLASSES: &str = "g$lshzxetdm";
 
 /// Events of Redis's own commands, and commands that end with each.
-const EVENTS: [(&str, &[&str]); 44] = [
+const EVENTS: [(&str, &[&str]); 53] = [
     ("del", &["SET k v", "DEL k"]),
     ("expire", &["SET k v", "EXPIRE k 100"]),
     ("persist", &["SET k v EX 100", "PERSIST k"]),
@@ -18,6 +18,8 @@ const EVENTS: [(&str, &[&str]); 44] = [
     ("move_from", &["SET k v", "MOVE k 1"]),
     ("copy_to", &["SET k v", "COPY k l"]),
     ("set", &["SET k v"]),
+    ("setbit", &["SETBIT k 0 1"]),
+    ("pfadd", &["PFADD k v"]),
     ("setrange", &["SETRANGE k 0 v"]),
     ("append", &["APPEND k v"]),
     ("incrby", &["INCR k"]),
@@ -46,6 +48,13 @@ const EVENTS: [(&str, &[&str]); 44] = [
     ("zrem", &["ZADD k 1 v", "ZREM k v"]),
     ("zremrangebyscore", &["ZADD k 1 v", "ZREMRANGEBYSCORE k 1 1"]),
     ("zremrangebyrank", &["ZADD k 1 v", "ZREMRANGEBYRANK k 0 0"]),
+    ("zpopmin", &["ZADD k 1 v", "ZPOPMIN k"]),
+    ("zpopmax", &["ZADD k 1 v", "ZPOPMAX k"]),
+    ("zremrangebylex", &["ZADD k 0 v", "ZREMRANGEBYLEX k - +"]),
+    ("zunionstore", &["ZADD k 1 v", "ZUNIONSTORE l 1 k"]),
+    ("zinterstore", &["ZADD k 1 v", "ZINTERSTORE l 1 k"]),
+    ("zdiffstore", &["ZADD k 1 v", "ZDIFFSTORE l 1 k"]),
+    ("zrangestore", &["ZADD k 1 v", "ZRANGESTORE l k 0 -1"]),
     ("xadd", &["XADD k * f v"]),
     ("xdel", &["XADD k 1-1 f v", "XDEL k 1-1"]),
     ("xtrim", &["XADD k * f v", "XTRIM k MAXLEN 0"]),

@@ -7,7 +7,7 @@ use clap::{ArgMatches, Command};
 
 use crate::base::setting::ConfigError;
 use crate::process::config::Default::{Found, Text};
-use crate::process::config::{self, Environment, Setting, Values};
+use crate::process::config::{self, Environment, Setting, Values, quoted};
 use crate::process::log::settings::LOG_LEVEL;
 use crate::programs::common::{CommonConfig, GROUP, REDIS_URL};
 
@@ -72,6 +72,9 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<AuditC
     let values = &Values::new(matches, SETTINGS, environment);
     let mut common = CommonConfig::read(values)?;
     if let Some(stream) = values.text("stream")? {
+        if stream.is_empty() {
+            return Err(ConfigError::new("stream", quoted(&stream), "the key of a stream"));
+        }
         common.keys = common.keys.with_stream(&stream);
     }
     Ok(AuditConfig {

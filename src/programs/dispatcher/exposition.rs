@@ -128,6 +128,7 @@ fn links(lanes: &mut LaneMetrics<'_>) {
     lanes.counter("bad_frames", "Malformed or unexpected frames from consumers", |stats| &stats.bad_frames);
     lanes
         .counter("stray_answers", "Answers for messages that the consumer does not hold", |stats| &stats.stray_answers);
+    lanes.counter("answers_confirmed", "Answers confirmed to consumers without Redis", |stats| &stats.confirmed);
     lanes.counter("links_made", "Connections to consumers made", |stats| &stats.links_made);
     lanes.counter("links_lost", "Connections to consumers lost", |stats| &stats.links_lost);
     lanes.number(MetricKind::Gauge, "consumers", "Consumers connected now", |hosted| {
@@ -165,6 +166,12 @@ fn subscription(lanes: &mut LaneMetrics<'_>) {
         "messages_overrun",
         "Messages dropped at the ring's limit before they were stored",
         ring(|stats| stats.overrun),
+    );
+    lanes.number(
+        MetricKind::Counter,
+        "messages_on_long_channels",
+        "Messages ignored because their channel's name has more than 65,536 bytes",
+        of(|lane| lane.listener.on_long_channels.load(Ordering::Relaxed)),
     );
     lanes.number(
         MetricKind::Counter,

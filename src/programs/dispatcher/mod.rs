@@ -12,6 +12,7 @@ mod exposition;
 mod health;
 mod hosted;
 mod rates;
+mod report_thread;
 mod reporter;
 mod service;
 pub mod settings;

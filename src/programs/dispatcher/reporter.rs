@@ -7,81 +7,32 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select, tick};
+use crossbeam_channel::{Receiver, RecvTimeoutError, select, tick};
 
 use super::health;
 use super::hosted::{Host, HostedLane};
 use super::rates::RateMeter;
+use super::report_thread::{self, EVERY, REPLY_LIMIT, REPORT_TTL, ReportThread};
 use crate::base::backoff::Backoff;
-use crate::base::error::{Error, Result};
+use crate::base::error::Result;
 use crate::base::log_context;
-use crate::base::text::Quoted;
 use crate::lane::{LinkFigures, Settings};
 use crate::ledger::server_check::ServerWatch;
 use crate::ledger::{Connection, Destination, Ledger};
 use crate::programs::status::report::{ConsumerReport, Report};
 use crate::programs::status::{MAX_AGE, Status, StatusReader};
 
-/// How often it reports and checks.
-const EVERY: Duration = Duration::from_secs(1);
 /// The shortest pause between two reports, however often the lane changes.
 const LEAST_PAUSE: Duration = Duration::from_millis(200);
-/// How long a report lasts.
-const REPORT_TTL: Duration = Duration::from_secs(5);
-/// How long to wait for a reply of Redis.
-const REPLY_LIMIT: Duration = Duration::from_secs(2);
-
-/// The handle: stops and joins the thread when dropped.
-pub(super) struct Reporter {
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Reporter {
-    /// Starts reporting on one of the lanes of `host`.
-    pub(super) fn start(host: &Arc<Host>, lane: usize) -> Result<Reporter> {
-        let (stop, stopped) = bounded(0);
-        let settings = &host.lanes[lane].lane.settings;
-        let (redis, keys) = (&settings.redis, &settings.keys);
-        let reports = ReportLoop {
-            ledger: Ledger::new(redis.clone(), Arc::new(keys.clone()), REPLY_LIMIT),
-            status: StatusReader::new(Connection::new(redis.clone(), REPLY_LIMIT), keys.clone(), MAX_AGE)
-                .with_interests(settings.interests.clone()),
-            key: keys.report_of(host.id.as_str()),
-            host: host.clone(),
-            lane,
-            stopped,
-            began: Instant::now(),
-            rates: RateMeter::default(),
-            settings: ServerWatch::default(),
-            backoff: Backoff::for_redis(),
-            unreachable: false,
-            left_logged: 0,
-        };
-        let log = host.lanes[lane].lane.log.clone();
-        let thread = thread::Builder::new()
-            .name("reporter".to_owned())
-            .spawn(move || {
-                log_context::enter(&log);
-                reports.run();
-            })
-            .map_err(Error::io("starting the thread reporter"))?;
-        Ok(Reporter { stop: Some(stop), thread: Some(thread) })
-    }
-}
-
-impl Drop for Reporter {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("event=panic thread=reporter");
-        }
-    }
+/// Starts reporting on one of the lanes of `host`.
+pub(super) fn start(host: &Arc<Host>, lane: usize) -> Result<ReportThread> {
+    let host = host.clone();
+    ReportThread::start(move |stopped| {
+        log_context::enter(&host.lanes[lane].lane.log);
+        ReportLoop::new(host, lane, stopped).run();
+    })
 }
 
 struct ReportLoop {
@@ -106,6 +57,26 @@ struct ReportLoop {
 }
 
 impl ReportLoop {
+    fn new(host: Arc<Host>, lane: usize, stopped: Receiver<()>) -> ReportLoop {
+        let settings = &host.lanes[lane].lane.settings;
+        let (redis, keys) = (&settings.redis, &settings.keys);
+        ReportLoop {
+            ledger: Ledger::new(redis.clone(), Arc::new(keys.clone()), REPLY_LIMIT),
+            status: StatusReader::new(Connection::new(redis.clone(), REPLY_LIMIT), keys.clone(), MAX_AGE)
+                .with_interests(settings.interests.clone()),
+            key: keys.report_of(host.id.as_str()),
+            host,
+            lane,
+            stopped,
+            began: Instant::now(),
+            rates: RateMeter::default(),
+            settings: ServerWatch::default(),
+            backoff: Backoff::for_redis(),
+            unreachable: false,
+            left_logged: 0,
+        }
+    }
+
     /// The main loop of the thread.
     fn run(mut self) {
         let ticks = tick(EVERY);
@@ -123,12 +94,7 @@ impl ReportLoop {
                 break;
             }
         }
-        // The report expires by itself, so a Redis that does not answer is not waited for.
-        if !self.unreachable
-            && let Err(error) = self.ledger.end_reports(&self.key)
-        {
-            log::debug!("event=report-left error={}", Quoted(error));
-        }
+        report_thread::end(&mut self.ledger, &self.key, !self.unreachable);
     }
 
     fn hosted(&self) -> &HostedLane {
@@ -190,7 +156,7 @@ impl ReportLoop {
             draining: link.draining.load(Ordering::Relaxed),
             in_flight: get(&link.in_flight),
             overdue: get(&link.overdue),
-            prefetch: link.prefetch.into(),
+            prefetch: get(&link.prefetch),
             acked_per_s: self.rates.acked_by(&link.consumer),
         };
         let stats = &lane.stats;
@@ -216,6 +182,7 @@ impl ReportLoop {
             missing: if leads { missing(&lane.settings, &linked) } else { Vec::new() },
             stream: lane.settings.keys.stream.clone().unwrap_or_default(),
             agreement: agreement(&lane.settings),
+            redis_warnings: board.read(Status::own_redis_warnings).unwrap_or_default(),
         }
     }
 }

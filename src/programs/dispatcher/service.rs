@@ -6,7 +6,8 @@ use crossbeam_channel::{bounded, select};
 
 use super::board::Board;
 use super::hosted::{Host, HostedLane};
-use super::reporter::Reporter;
+use super::report_thread::ReportThread;
+use super::reporter;
 use super::settings::DispatcherConfig;
 use super::{exposition, health, shadow};
 use crate::base::error::Result;
@@ -40,8 +41,8 @@ pub(super) fn run_lanes(host: &Arc<Host>, metrics_addr: Option<&str>, requests: 
     let (ended, ends) = bounded(host.lanes.len());
     let start = |hosted: &HostedLane| Lane::start(&hosted.lane, ended.clone());
     let lanes: Vec<Lane> = host.lanes.iter().map(start).collect::<Result<_>>()?;
-    let reporters: Vec<Reporter> =
-        (0..host.lanes.len()).map(|lane| Reporter::start(host, lane)).collect::<Result<_>>()?;
+    let reporters: Vec<ReportThread> =
+        (0..host.lanes.len()).map(|lane| reporter::start(host, lane)).collect::<Result<_>>()?;
     let mut supervisor = Supervisor::from_environment();
     let mut running = lanes.len();
     // The main loop runs until all lanes have ended. If a lane ends by itself, which is a failure, the others are

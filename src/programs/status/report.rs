@@ -46,6 +46,8 @@ pub struct Report {
     pub stream: String,
     /// A fingerprint of the settings that must be the same for all dispatchers.
     pub agreement: String,
+    /// The settings of Redis that it warns of. It knows the group's interests, which observers don't.
+    pub redis_warnings: Vec<String>,
 }
 
 /// Messages per second.
@@ -104,6 +106,7 @@ impl Report {
             "missing": self.missing,
             "stream": self.stream,
             "agreement": self.agreement,
+            "redis_warnings": self.redis_warnings,
             "consumers": self.consumers.iter().map(ConsumerReport::to_json).collect::<Value>(),
         })
     }
@@ -132,6 +135,7 @@ impl Report {
             missing: list("missing").iter().map(text_of).collect(),
             stream: text_of(&report["stream"]),
             agreement: text_of(&report["agreement"]),
+            redis_warnings: list("redis_warnings").iter().map(text_of).collect(),
         })
     }
 }
@@ -240,6 +244,7 @@ mod tests {
             missing: vec!["10.0.0.1:6969".into()],
             stream: "orders:messages".to_owned(),
             agreement: "0f".into(),
+            redis_warnings: vec!["set it".into()],
         };
         assert_eq!(Report::parse(&report.to_json().to_string()), Some(report));
     }

@@ -92,7 +92,11 @@ const UNREACHABLE: &str = "unreachable";
 
 /// The state of a consumer that is linked.
 fn state_of(consumer: &ConsumerReport) -> &'static str {
-    if consumer.draining { "draining" } else { "linked" }
+    match consumer {
+        ConsumerReport { draining: true, .. } => "draining",
+        ConsumerReport { prefetch: 0, .. } => "paused",
+        _ => "linked",
+    }
 }
 
 /// JSON on one line, with control characters escaped so that they can't affect a terminal.

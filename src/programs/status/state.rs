@@ -12,6 +12,8 @@ use crate::ledger::server_check::Warning;
 
 /// The most gaps that are shown.
 pub const SHOWN_GAPS: usize = 10;
+/// The most warnings that are taken from the leader's report.
+const MAX_REPORTED_WARNINGS: usize = 16;
 /// How long a message may be pending before that needs attention, unless set otherwise.
 pub const MAX_AGE: Duration = Duration::from_secs(60);
 /// This many dead letters within [`DEATHS_WINDOW`](crate::lane::DEATHS_WINDOW) need attention. The alert
@@ -69,8 +71,21 @@ impl Status {
         self.snapshot.lease.as_ref().filter(|lease| self.members.iter().any(|member| member.id == lease.holder))
     }
 
-    /// Settings of the server that endanger the guarantees, in words.
+    /// Settings of the server that endanger the guarantees, in words: those found here, and others that the leader
+    /// found.
     pub fn redis_warnings(&self) -> Vec<String> {
+        let mut warnings = self.own_redis_warnings();
+        let reported = self.leaders_report().map(|report| report.redis_warnings.as_slice()).unwrap_or_default();
+        for warning in reported.iter().take(MAX_REPORTED_WARNINGS) {
+            if !warnings.contains(warning) {
+                warnings.push(warning.clone());
+            }
+        }
+        warnings
+    }
+
+    /// Those found here.
+    pub fn own_redis_warnings(&self) -> Vec<String> {
         self.settings.iter().filter(|warning| !warning.is_note()).map(Warning::to_string).collect()
     }
 

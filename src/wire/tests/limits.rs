@@ -16,6 +16,10 @@ fn a_length_over_the_limit_is_refused_before_the_payload_is_there() {
         0,
         2 + 4_096,
         12 + 4_096 + (8 << 20),
+        12 << 20,
+        4_096,
+        8 * 65_536,
+        4,
     ];
     for (command, limit) in limits.into_iter().enumerate() {
         let (name, command) = (NAMES[command], command as u8);
@@ -46,7 +50,9 @@ fn frames_at_their_limits_pass_and_one_byte_more_does_not() {
             Frame::Ready { prefetch: 1, flags: ReadyFlags(0), consumer: text },
             Frame::Ack(ids.clone()),
             Frame::Held(ids.clone()),
-            Frame::Progress(ids),
+            Frame::Progress(ids.clone()),
+            Frame::Recorded(ids),
+            Frame::Hello(text),
             // id, count, name length, value length: 16 bytes beside the value.
             Frame::Result {
                 id: id(1),
@@ -55,13 +61,27 @@ fn frames_at_their_limits_pass_and_one_byte_more_does_not() {
         ]
         .map(|frame| frame.to_vec())
     };
-    for bytes in at(0) {
+    // As in RESULT, but the first result of two.
+    let results = |over: usize| {
+        let value = vec![1; MAX_PAYLOAD_BYTES - 26 + over];
+        let fields = vec![Field { name: b"", value: &value }];
+        let last = MessageResult { id: id(2), fields: vec![] };
+        Frame::Results(vec![MessageResult { id: id(1), fields }, last]).to_vec()
+    };
+    for bytes in at(0).into_iter().chain([results(0)]) {
         assert!(bytes.len() <= MAX_WS_MESSAGE_BYTES);
         assert!(only(&bytes).is_ok(), "{:?}", bytes[1]);
     }
-    for bytes in at(1) {
+    for bytes in at(1).into_iter().chain([results(1)]) {
         assert!(matches!(only(&bytes), Err(WireError::TooLarge { .. })), "{:?}", bytes[1]);
     }
+}
+
+#[test]
+fn a_frame_has_at_most_so_many_results() {
+    let results = |count| Frame::Results(vec![MessageResult { id: id(1), fields: vec![] }; count]).to_vec();
+    assert!(only(&results(MAX_IDS)).is_ok());
+    assert_eq!(only(&results(MAX_IDS + 1)), malformed("RESULTS", "too many results"));
 }
 
 #[test]
@@ -85,6 +105,8 @@ fn values_too_long_for_their_length_field_are_refused_by_the_receiver() {
         let length = u32::MAX as usize;
         assert_eq!(all(&bytes)[0], Err(WireError::TooLarge { command: "RESULT", length, limit: MAX_PAYLOAD_BYTES }));
     }
+    let results = Frame::Results(vec![MessageResult { id: id(1), fields: vec![field; 65_536] }; 2]).to_vec();
+    assert!(matches!(all(&results)[0], Err(WireError::TooLarge { command: "RESULTS", .. })));
     let most = Frame::Result { id: id(1), fields: vec![Field { name: &[b'n'; 65_535], value: b"" }; 2] };
     assert_eq!(only(&most.to_vec()), Ok(most));
 }

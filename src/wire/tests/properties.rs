@@ -2,6 +2,8 @@
 
 use super::*;
 
+type OwnedFields = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// A frame that owns its parts; [`Owned::frame`] lends them.
 #[derive(Clone, Debug)]
 enum Owned {
@@ -13,9 +15,13 @@ enum Owned {
     Ready(u32, u8, String),
     Held(Vec<u64>),
     Progress(Vec<u64>),
-    Result(u64, Vec<(Vec<u8>, Vec<u8>)>),
+    Result(u64, OwnedFields),
     Drain,
     Error(u16, String),
+    Results(Vec<(u64, OwnedFields)>),
+    Hello(String),
+    Recorded(Vec<u64>),
+    Credit(u32),
 }
 
 impl Owned {
@@ -37,19 +43,28 @@ impl Owned {
             }
             Owned::Held(list) => Frame::Held(ids(list)),
             Owned::Progress(list) => Frame::Progress(ids(list)),
-            Owned::Result(id, fields) => Frame::Result {
-                id: MessageId(*id),
-                fields: fields.iter().map(|(name, value)| Field { name, value }).collect(),
-            },
+            Owned::Result(id, list) => Frame::Result { id: MessageId(*id), fields: fields(list) },
+            Owned::Results(results) => {
+                let results = results.iter().map(|(id, list)| (MessageId(*id), fields(list)));
+                Frame::Results(results.map(|(id, fields)| MessageResult { id, fields }).collect())
+            }
+            Owned::Hello(text) => Frame::Hello(text),
+            Owned::Recorded(list) => Frame::Recorded(ids(list)),
+            Owned::Credit(prefetch) => Frame::Credit { prefetch: *prefetch },
             Owned::Drain => Frame::Drain,
             Owned::Error(code, text) => Frame::Error { code: ErrorCode::from(*code), text },
         }
     }
 }
 
+fn fields(list: &[(Vec<u8>, Vec<u8>)]) -> Vec<Field<'_>> {
+    list.iter().map(|(name, value)| Field { name, value }).collect()
+}
+
 fn owned() -> impl Strategy<Value = Owned> {
     let bytes = |most: usize| prop::collection::vec(any::<u8>(), 0..most);
     let ids = || prop::collection::vec(any::<u64>(), 0..50);
+    let fields = || prop::collection::vec((bytes(20), bytes(80)), 0..12);
     let text = || prop::collection::vec(any::<char>(), 0..60).prop_map(String::from_iter);
     prop_oneof![
         (any::<u64>(), any::<u16>(), bytes(300)).prop_map(|(id, delivery, body)| Owned::Process(id, delivery, body)),
@@ -62,8 +77,11 @@ fn owned() -> impl Strategy<Value = Owned> {
         (any::<u32>(), any::<u8>(), text()).prop_map(|(prefetch, flags, name)| Owned::Ready(prefetch, flags, name)),
         ids().prop_map(Owned::Held),
         ids().prop_map(Owned::Progress),
-        (any::<u64>(), prop::collection::vec((bytes(20), bytes(80)), 0..12))
-            .prop_map(|(id, fields)| Owned::Result(id, fields)),
+        (any::<u64>(), fields()).prop_map(|(id, fields)| Owned::Result(id, fields)),
+        prop::collection::vec((any::<u64>(), fields()), 1..5).prop_map(Owned::Results),
+        text().prop_map(Owned::Hello),
+        ids().prop_map(Owned::Recorded),
+        any::<u32>().prop_map(Owned::Credit),
         Just(Owned::Drain),
         (any::<u16>(), text()).prop_map(|(code, text)| Owned::Error(code, text)),
     ]
@@ -71,7 +89,7 @@ fn owned() -> impl Strategy<Value = Owned> {
 
 /// Bytes that look enough like frames to reach deep into the decoder: small lengths, known commands, or noise.
 fn framelike() -> impl Strategy<Value = Vec<u8>> {
-    let frame = (0..12_u8, 0..40_u32, prop::collection::vec(prop_oneof![0..3_u8, any::<u8>()], 0..40));
+    let frame = (0..16_u8, 0..40_u32, prop::collection::vec(prop_oneof![0..3_u8, any::<u8>()], 0..40));
     let piece = prop_oneof![
         8 => frame.prop_map(|(command, length, payload)| {
             let mut bytes = raw(command, &payload);
@@ -93,16 +111,24 @@ fn judge(message: &[u8]) -> Result<(), TestCaseError> {
     prop_assert!(decoded.len() <= message.len() / HEADER_BYTES + 1);
     let mut ids = 0;
     let mut fields = 0;
+    let mut results = 0;
     for (place, item) in decoded.iter().enumerate() {
         match item {
-            Ok(Frame::Ack(list) | Frame::Held(list) | Frame::Progress(list)) => ids += list.capacity(),
+            Ok(Frame::Ack(list) | Frame::Held(list) | Frame::Progress(list) | Frame::Recorded(list)) => {
+                ids += list.capacity();
+            }
             Ok(Frame::Result { fields: list, .. }) => fields += list.capacity(),
+            Ok(Frame::Results(list)) => {
+                results += list.len();
+                fields += list.iter().map(|result| result.fields.capacity()).sum::<usize>();
+            }
             Ok(_) => {}
             Err(_) => prop_assert_eq!(place + 1, decoded.len(), "nothing follows an error"),
         }
     }
-    // Each id takes 8 bytes of the input, each field at least 6: no count or length reserves more than that.
-    prop_assert!(8 * ids + 6 * fields <= message.len());
+    // Each id takes 8 bytes of the input, each field at least 6, each result at least 10: no count or length reserves
+    // more than that.
+    prop_assert!(8 * ids + 6 * fields + 10 * results <= message.len());
     // What was accepted is the input and nothing else: encoded again it gives the same bytes.
     let mut again = Vec::new();
     decoded.iter().flatten().for_each(|frame| frame.encode(&mut again));

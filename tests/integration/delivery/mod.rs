@@ -1,6 +1,7 @@
 //! Delivery of messages to consumers, and its outcomes.
 
 mod answers;
+mod confirmations;
 mod deliveries;
 mod forward;
 mod gaps;

@@ -47,32 +47,6 @@ fn number(text: &str) -> usize {
     text.parse().unwrap_or_else(|_| panic!("{text:?} is no number"))
 }
 
-/// A frame as the document writes it.
-fn shown(frame: &Frame<'_>) -> String {
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("examples are text");
-    let list = |ids: &[MessageId]| ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(", ");
-    let rest = match frame {
-        Frame::Process { id, delivery, body } => format!(" id={} delivery={delivery} body={:?}", id.0, text(body)),
-        Frame::Deliver { id, delivery, channel_bytes, joined } => {
-            let (channel, body) = joined.split_at(usize::from(*channel_bytes));
-            format!(" id={} delivery={delivery} channel={:?} body={:?}", id.0, text(channel), text(body))
-        }
-        Frame::Ack(ids) | Frame::Held(ids) | Frame::Progress(ids) => format!(" ids=[{}]", list(ids)),
-        Frame::Nack { id, delay, reason } => format!(" id={} delay_ms={} reason={reason:?}", id.0, delay.to_wire()),
-        Frame::Lead { epoch, group } => format!(" epoch={epoch} group={group:?}"),
-        Frame::Ready { prefetch, flags, consumer } => {
-            format!(" prefetch={prefetch} flags={} consumer={consumer:?}", flags.0)
-        }
-        Frame::Result { id, fields } => {
-            let fields = fields.iter().map(|field| format!("{}={:?}", text(field.name), text(field.value)));
-            format!(" id={} fields=[{}]", id.0, fields.collect::<Vec<_>>().join(", "))
-        }
-        Frame::Drain => String::new(),
-        Frame::Error { code, text } => format!(" code={} text={text:?}", code.code()),
-    };
-    format!("{}{rest}", frame.name())
-}
-
 /// An example: one message and its description.
 #[derive(Default)]
 struct Example {
@@ -112,7 +86,7 @@ fn every_example_decodes_to_its_description() {
         let frames = wire::frames(&bytes).collect::<Result<Vec<_>, _>>();
         let frames = frames.unwrap_or_else(|error| panic!("{described:?}: {error}"));
         let descriptions: Vec<String> = described.iter().map(|(_, description)| description.clone()).collect();
-        assert_eq!(frames.iter().map(shown).collect::<Vec<_>>(), descriptions);
+        assert_eq!(frames.iter().map(ToString::to_string).collect::<Vec<_>>(), descriptions);
         assert_eq!(frames.iter().flat_map(Frame::to_vec).collect::<Vec<_>>(), bytes, "{descriptions:?}");
         for (frame, (way, _)) in frames.iter().zip(&described) {
             assert!([way, "both"].contains(&ways[frame.name()]), "{} goes {}", frame.name(), ways[frame.name()]);
@@ -180,14 +154,15 @@ fn the_limits_match_the_code() {
         ("body of one message", wire::MAX_BODY_BYTES),
         ("payload of any frame", wire::MAX_PAYLOAD_BYTES),
         ("WebSocket message, either way", wire::MAX_WS_MESSAGE_BYTES),
-        ("group name, consumer id, reason or error text, channel of a DELIVER", wire::MAX_TEXT_BYTES),
-        ("ids in one ACK, HELD or PROGRESS", wire::MAX_IDS),
+        ("group name, consumer id, reason or error text, channel of a DELIVER, HELLO", wire::MAX_TEXT_BYTES),
+        ("ids in one ACK, HELD, PROGRESS or RECORDED; results in one RESULTS", wire::MAX_IDS),
         ("prefetch; a larger one counts as this", wire::MAX_IDS),
         ("fields in one result", MAX_RESULT_FIELDS),
     ]);
     assert_eq!(limits, expected);
     // These are in the text.
     assert_eq!(wire::VERSION, 1);
+    assert!(DOCUMENT.contains(&format!("`Sec-WebSocket-Protocol: {}, {}`", wire::SUBPROTOCOL_1, wire::SUBPROTOCOL_2)));
     assert!(DOCUMENT.contains("The version is 1.") && DOCUMENT.contains("This is version 1;"));
     assert_eq!(wire::NackDelay::Never.to_wire(), 0xFFFF_FFFF);
     let largest_process = Frame::Process { id: MessageId(1), delivery: 1, body: &vec![0; wire::MAX_BODY_BYTES] };

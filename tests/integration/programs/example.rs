@@ -15,7 +15,7 @@ use crate::support::{
 
 /// Builds an example with the profile of the test. `cargo test` builds it, but `cargo test --test integration` does
 /// not.
-fn built_example(name: &str) -> PathBuf {
+pub fn built_example(name: &str) -> PathBuf {
     let this = std::env::current_exe().expect("a test knows where it is");
     let folder = this.parent().and_then(|deps| deps.parent()).expect("target/<profile>/deps");
     let profile = match folder.file_name().and_then(|name| name.to_str()) {

@@ -1,7 +1,7 @@
 //! The programs as seen by a shell, systemd and an operator.
 
 mod audit;
-mod example;
+pub mod example;
 mod healthcheck;
 mod http;
 mod local;

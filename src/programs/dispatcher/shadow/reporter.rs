@@ -4,65 +4,25 @@
 //! listens to keyspace events hears nothing if Redis does not publish them.
 
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::health::{self, Watched};
 use crate::base::backoff::Backoff;
-use crate::base::error::{Error, Result};
-use crate::base::text::Quoted;
+use crate::base::error::Result;
 use crate::ledger::Ledger;
 use crate::ledger::server_check::{self, ServerWatch};
+use crate::programs::dispatcher::report_thread::{self, EVERY, REPLY_LIMIT, REPORT_TTL, ReportThread};
 use crate::programs::status::shadow::{Compared, ShadowReport};
 
-/// How often it reports.
-const EVERY: Duration = Duration::from_secs(1);
-/// How long a report lasts.
-const REPORT_TTL: Duration = Duration::from_secs(5);
-/// How long to wait for a reply of Redis.
-const REPLY_LIMIT: Duration = Duration::from_secs(2);
 /// How often the server's settings are checked.
 const SETTINGS_EVERY: Duration = Duration::from_secs(60);
 
-/// The handle: stops and joins the thread when dropped.
-pub(super) struct ShadowReporter {
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl ShadowReporter {
-    /// Starts reporting.
-    pub(super) fn start(watched: &Arc<Watched>) -> Result<ShadowReporter> {
-        let (stop, stopped) = bounded(0);
-        let settings = &watched.shadow.settings;
-        let reports = ReportLoop {
-            ledger: Ledger::new(settings.redis.clone(), Arc::new(settings.keys.clone()), REPLY_LIMIT),
-            key: settings.keys.shadow_report_of(watched.shadow.id.as_str()),
-            watched: watched.clone(),
-            stopped,
-            began: Instant::now(),
-            settings: ServerWatch::default(),
-            settings_checked: None,
-            backoff: Backoff::for_redis(),
-            reachable: false,
-        };
-        let thread = thread::Builder::new().name("reporter".to_owned()).spawn(move || reports.run());
-        let thread = thread.map_err(Error::io("starting the thread reporter"))?;
-        Ok(ShadowReporter { stop: Some(stop), thread: Some(thread) })
-    }
-}
-
-impl Drop for ShadowReporter {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("event=panic thread=reporter");
-        }
-    }
+/// Starts reporting.
+pub(super) fn start(watched: &Arc<Watched>) -> Result<ReportThread> {
+    let watched = watched.clone();
+    ReportThread::start(move |stopped| ReportLoop::new(watched, stopped).run())
 }
 
 struct ReportLoop {
@@ -82,6 +42,21 @@ struct ReportLoop {
 }
 
 impl ReportLoop {
+    fn new(watched: Arc<Watched>, stopped: Receiver<()>) -> ReportLoop {
+        let settings = &watched.shadow.settings;
+        ReportLoop {
+            ledger: Ledger::new(settings.redis.clone(), Arc::new(settings.keys.clone()), REPLY_LIMIT),
+            key: settings.keys.shadow_report_of(watched.shadow.id.as_str()),
+            watched,
+            stopped,
+            began: Instant::now(),
+            settings: ServerWatch::default(),
+            settings_checked: None,
+            backoff: Backoff::for_redis(),
+            reachable: false,
+        }
+    }
+
     /// The main loop of the thread.
     fn run(mut self) {
         loop {
@@ -91,12 +66,7 @@ impl ReportLoop {
                 break;
             }
         }
-        // The report expires by itself, so a Redis that does not answer is not waited for.
-        if self.reachable
-            && let Err(error) = self.ledger.end_reports(&self.key)
-        {
-            log::debug!("event=report-left error={}", Quoted(error));
-        }
+        report_thread::end(&mut self.ledger, &self.key, self.reachable);
     }
 
     fn iterate(&mut self) {

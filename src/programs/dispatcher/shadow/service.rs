@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crossbeam_channel::select;
 
 use super::health::{self, Watched};
-use super::{exposition, reporter::ShadowReporter};
+use super::{exposition, reporter};
 use crate::base::error::Result;
 use crate::base::id::DispatcherId;
 use crate::base::log_context::LogContext;
@@ -29,7 +29,7 @@ pub fn run(config: DispatcherConfig) -> Result<u8> {
     let watched = Arc::new(Watched { shadow: shared.clone(), main: Pulse::default() });
     let metrics = config.common.metrics_addr.map(|address| exposition::serve(&address, &watched)).transpose()?;
     let shadow = Shadow::start(&shared)?;
-    let reporter = ShadowReporter::start(&watched)?;
+    let reporter = reporter::start(&watched)?;
     let mut supervisor = Supervisor::from_environment();
     // The main loop runs until asked to stop.
     loop {

@@ -290,3 +290,24 @@ fn dangerous_redis_settings_are_logged_and_shown() {
     });
     assert!(metric.starts_with("oncecast_redis_warnings 2"), "{metric}");
 }
+
+/// Observers don't know what the group listens to; its leader tells them.
+#[test]
+fn keyspace_events_that_redis_does_not_publish_are_shown() {
+    let cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
+    let mut command: Command = cluster.command("oncecast-dispatcher").expect("the program is built");
+    let consumer = cluster.address(0).to_string();
+    command.args(["--dispatcher-id", "d0", "--consumers", &consumer]);
+    command.args(["--keyevent", "expired,expierd", "--keyspace-db", "99"]);
+    let dispatcher = ChildProcess::spawn("d0", command).expect("it starts");
+    let logged = dispatcher.wait_for_line("check the spelling", DEADLINE).expect("it is logged at the start");
+    assert!(logged.contains("event=redis-setting note=") && logged.contains("named expierd"), "{logged}");
+    let shown = |words: &str| {
+        wait_until("the status to show it", || {
+            let (code, text) = status(&cluster, &[]);
+            (code != 0 && text.lines().any(|line| line.starts_with("redis ") && line.contains(words))).then_some(())
+        });
+    };
+    shown("CONFIG SET notify-keyspace-events Ex");
+    shown("database 99, and the server has 16 databases");
+}

@@ -1,0 +1,151 @@
+#!/usr/bin/env bash
+# Checks the package for Node (sdk/node): types, tests, what `npm pack` puts into the package, and that the README's
+# consumer runs from that package in an empty folder and keeps the protocol (`oncecast conform`). Needs node and npm,
+# redis-server, and the programs: ONCECAST_BIN names their folder, or else they are in target/release or target/debug.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+
+PACKED='README.md
+index.d.ts
+package.json
+src/consumer.js
+src/decode.js
+src/delivery.js
+src/encode.js
+src/frames.js
+src/index.js
+src/jobs.js
+src/limiter.js
+src/link/connection.js
+src/link/desk.js
+src/link/results.js
+src/link/server.js
+src/link/worker.js
+src/logger.js
+src/outcome.js
+src/pool.js
+src/settings.js'
+
+fail() {
+    echo "check-sdk-node: $*" >&2
+    exit 1
+}
+
+for tool in node npm redis-server redis-cli; do
+    command -v "$tool" >/dev/null || fail "$tool is missing: install it and run this again"
+done
+node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 18 ? 0 : 1)' || fail 'node is older than 18'
+
+has_programs() {
+    [[ -x $1/oncecast && -x $1/oncecast-dispatcher && -x $1/oncecast-publisher ]]
+}
+bin=${ONCECAST_BIN:-target/release}
+[[ -n ${ONCECAST_BIN:-} ]] || has_programs "$bin" || bin=target/debug
+has_programs "$bin" || fail "no programs in $bin: run cargo build, or set ONCECAST_BIN"
+ONCECAST_BIN=$(cd "$bin" && pwd)
+
+work=$(mktemp -d)
+children=()
+clean_up() {
+    for child in "${children[@]}"; do
+        kill -KILL "$child" 2>/dev/null || true
+        wait "$child" 2>/dev/null || true
+    done
+    rm -rf "$work"
+}
+trap clean_up EXIT
+
+# wait_for WHAT COMMAND…: until the command succeeds, at most 20 s.
+wait_for() {
+    local what=$1
+    shift
+    for _ in {1..200}; do
+        if "$@" >/dev/null 2>&1; then
+            return
+        fi
+        sleep 0.1
+    done
+    fail "not within 20 s: $what
+$(tail -n 20 "$work"/*.log)"
+}
+
+free_port() {
+    node -e 'const s = require("net").createServer().listen(0, "127.0.0.1", () => {
+        console.log(s.address().port); s.close(); })'
+}
+
+pushd sdk/node >/dev/null
+if grep -nE 'https?://' package-lock.json; then
+    fail 'package-lock.json names a host'
+fi
+npm ci --silent --no-audit --no-fund
+npm run --silent check
+ONCECAST_BIN=$ONCECAST_BIN npm test --silent
+npm pack --silent --pack-destination "$work" >/dev/null
+popd >/dev/null
+
+package=("$work"/oncecast-*.tgz)
+packed=$(tar -tzf "${package[0]}" | sed 's|^package/||' | LC_ALL=C sort)
+[[ $packed == "$PACKED" ]] || fail "the package does not contain exactly what it should:
+$(diff <(echo "$PACKED") <(echo "$packed"))"
+
+mkdir "$work/app"
+cd "$work/app"
+npm init -y >/dev/null
+npm install --silent --no-audit --no-fund "${package[0]}"
+
+# The README's consumer, with a port that is free here.
+redis=$(free_port) listen=127.0.0.1:$(free_port)
+# The backquotes are those of Markdown.
+# shellcheck disable=SC2016
+sed -n '/^```js$/,/^```$/p' node_modules/oncecast/README.md | sed '/^```/d' >worker.mjs
+(($(wc -l <worker.mjs) < 10)) || fail 'the consumer in README.md has ten lines or more'
+sed -i.bak "s|'127.0.0.1:6969'|'$listen'|" worker.mjs
+grep -q "$listen" worker.mjs || fail 'the consumer in README.md does not listen on 127.0.0.1:6969'
+
+redis-server --port "$redis" --bind 127.0.0.1 --dir "$work" --save '' >"$work/redis.log" &
+children+=($!)
+wait_for 'Redis answers' redis-cli -p "$redis" PING
+env -u ONCECAST_BIN "$ONCECAST_BIN/oncecast-dispatcher" --redis-url "redis://127.0.0.1:$redis" --consumers "$listen" \
+    2>"$work/dispatcher.log" &
+children+=($!)
+node worker.mjs >"$work/worker.log" 2>&1 &
+worker=$!
+children+=("$worker")
+wait_for 'the consumer is linked' grep -q 'event=consumer-linked' "$work/dispatcher.log"
+redis-cli -p "$redis" PUBLISH messages:published '{"id":"o-1","price":21,"count":2}' >/dev/null
+has_result() {
+    [[ $(redis-cli -p "$redis" XRANGE messages:processed - + | tail -n +2 | paste -sd ' ') == 'order o-1 total 42' ]]
+}
+wait_for 'the result' has_result
+kill -TERM "$worker"
+wait "$worker" || fail "the consumer did not stop cleanly: $(cat "$work/worker.log")"
+[[ ! -s $work/worker.log ]] || fail "the consumer printed something: $(cat "$work/worker.log")"
+
+# The rules that can be seen from outside.
+cp "$root/sdk/node/examples/conform_worker.mjs" .
+listen=127.0.0.1:$(free_port)
+node conform_worker.mjs "$listen" conform 2>"$work/conform_worker.log" &
+worker=$!
+children+=("$worker")
+listens() {
+    (exec 3<>"/dev/tcp/${listen/:/\/}")
+}
+wait_for 'the consumer for conform listens' listens
+conform() {
+    env -u ONCECAST_BIN "$ONCECAST_BIN/oncecast" conform "$@"
+}
+if conform --help >/dev/null 2>&1; then
+    conform "ws://$listen" --group conform --conformance-handler --pid "$worker" >"$work/conform.log" \
+        || fail "the consumer violates the protocol: $(grep -v '^ok' "$work/conform.log")"
+    tail -n 1 "$work/conform.log"
+    wait "$worker" || fail "the consumer for conform did not stop cleanly: $(cat "$work/conform_worker.log")"
+else
+    echo 'skipped: this oncecast has no conform'
+fi
+
+if node -p 'process.features.require_module' | grep -qx true; then
+    node --no-warnings -e 'new (require("oncecast").Consumer)(() => {})' || fail 'require does not work'
+fi
+echo 'the package for Node: types, tests, contents, and a consumer from it'

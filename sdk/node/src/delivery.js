@@ -1,0 +1,59 @@
+/** A message as a handler receives it. */
+
+const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+const REPLACEMENT = '\ufffd';
+
+export class Delivery {
+  /**
+   * Dispatchers deliver messages. A test of a handler makes its own.
+   *
+   * @param {string | Uint8Array} payload
+   * @param {{ id?: number, number?: number, channel?: string | Uint8Array | null, consumerId?: string }} [rest]
+   */
+  constructor(payload, { id = 1, number = 1, channel = null, consumerId = 'test' } = {}) {
+    this.id = id;
+    this.number = number;
+    this.channel = channel === null ? null : bytes(channel);
+    this.payload = bytes(payload);
+    this.consumerId = consumerId;
+  }
+
+  /** The id as dead letters and members in Redis show it: 16 hexadecimal digits. */
+  get hexId() {
+    return this.id.toString(16).padStart(16, '0');
+  }
+
+  get channelText() {
+    return this.channel === null ? null : text(this.channel);
+  }
+
+  text() {
+    return text(this.payload);
+  }
+
+  json() {
+    return JSON.parse(this.text());
+  }
+}
+
+/**
+ * @param {string | Uint8Array} value
+ * @returns {Buffer}
+ */
+function bytes(value) {
+  if (Buffer.isBuffer(value)) {
+    return value;
+  }
+  return typeof value === 'string' ? Buffer.from(value) : Buffer.from(value.buffer, value.byteOffset, value.length);
+}
+
+/**
+ * @param {Buffer} value
+ * @returns {string}
+ * @throws {TypeError} if it is not UTF-8
+ */
+function text(value) {
+  // Faster than the strict decoder, which is needed only to tell a true replacement character from an error.
+  const quick = value.toString();
+  return quick.includes(REPLACEMENT) ? strict.decode(value) : quick;
+}

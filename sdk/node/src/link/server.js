@@ -1,0 +1,201 @@
+/**
+ * The listener: accepts TCP connections, refuses what is no dispatcher, and limits how many there are.
+ */
+import { createServer } from 'node:http';
+import { WebSocketServer } from 'ws';
+import { CODES, MAX_MESSAGE_BYTES, ProtocolError } from '../frames.js';
+import { Connection, LEAD_TIMEOUT_MS } from './connection.js';
+
+/** The most connections at a time. */
+const MAX_CONNECTIONS = 64;
+const MAX_HEADER_BYTES = 8_192;
+/**
+ * A message that is a little too large is answered with an ERROR. The library closes the connection, without one, at
+ * the first frame that goes beyond this.
+ */
+const MAX_RECEIVED_BYTES = MAX_MESSAGE_BYTES + 1_048_576;
+
+const FORBIDDEN = 'a handshake with an Origin header comes from a web page; only dispatchers may connect here';
+const NOT_FOUND = 'the path for dispatchers is /';
+const UPGRADE_REQUIRED =
+  'this is the port of an Oncecast consumer, where dispatchers connect by WebSocket (version 13)';
+
+/** A TCP connection. @typedef {{ socket: import('node:net').Socket, connection: Connection | null }} Peer */
+
+export class Server {
+  /** Oldest first. @type {Set<Peer>} */
+  #peers = new Set();
+
+  /**
+   * @param {import('./desk.js').Desk} desk
+   * @param {(hello: Record<string, unknown>) => void} hello
+   * @param {import('../limiter.js').Event} event
+   */
+  constructor(desk, hello, event) {
+    this.desk = desk;
+    this.hello = hello;
+    this.event = event;
+    this.http = createServer({
+      noDelay: true,
+      maxHeaderSize: MAX_HEADER_BYTES,
+      headersTimeout: LEAD_TIMEOUT_MS,
+      requestTimeout: LEAD_TIMEOUT_MS,
+    });
+    this.webSockets = new WebSocketServer({
+      noServer: true,
+      clientTracking: false,
+      perMessageDeflate: false,
+      maxPayload: MAX_RECEIVED_BYTES,
+      handleProtocols: (offered) => ['oncecast.2', 'oncecast.1'].find((protocol) => offered.has(protocol)) ?? false,
+    });
+    this.http.on('connection', (socket) => this.#connected(socket));
+    this.http.on('request', (request, response) => {
+      const status = 426;
+      this.event('warn', 'handshake-refused', { peer: nameOf(request.socket), status });
+      response.writeHead(status, headers(UPGRADE_REQUIRED, status));
+      response.end(`${UPGRADE_REQUIRED}\n`);
+    });
+    this.http.on('upgrade', (request, socket, head) => this.#upgrade(request, socket, head));
+  }
+
+  /**
+   * @param {string} host
+   * @param {number} port
+   * @returns {Promise<import('node:net').AddressInfo>} where it listens
+   */
+  listen(host, port) {
+    return new Promise((resolve, reject) => {
+      this.http.once('error', reject);
+      this.http.listen({ host, port, backlog: 2 * MAX_CONNECTIONS }, () => {
+        this.http.off('error', reject);
+        this.http.on('error', (error) => this.event('warn', 'accept-failed', { reason: error.message }));
+        resolve(/** @type {import('node:net').AddressInfo} */ (this.http.address()));
+      });
+    });
+  }
+
+  /** @param {import('node:net').Socket} socket */
+  #connected(socket) {
+    if (this.#peers.size >= MAX_CONNECTIONS) {
+      this.#makeRoom();
+    }
+    /** @type {Peer} */
+    const peer = { socket, connection: null };
+    this.#peers.add(peer);
+    peers.set(socket, peer);
+    const timer = setTimeout(() => {
+      if (peer.connection === null) {
+        socket.destroy();
+      } else if (peer.connection.epoch === null) {
+        peer.connection.refuse(new ProtocolError(CODES.unexpected, 'no LEAD in time'));
+      }
+    }, LEAD_TIMEOUT_MS);
+    timer.unref();
+    socket.on('close', () => {
+      clearTimeout(timer);
+      this.#peers.delete(peer);
+    });
+  }
+
+  /** Ends a connection that is closing, or else the oldest without a LEAD. There is one, as only one is active. */
+  #makeRoom() {
+    const others = [...this.#peers].filter(({ connection }) => connection === null || connection !== this.desk.active);
+    const ended = others.find(({ connection }) => connection?.isClosing) ?? others[0];
+    this.event('warn', 'connection-refused', { peer: nameOf(ended.socket), reason: 'too many connections' });
+    this.#peers.delete(ended);
+    ended.socket.destroy();
+  }
+
+  /**
+   * @param {import('node:http').IncomingMessage} request
+   * @param {import('node:stream').Duplex} socket
+   * @param {Buffer} head
+   */
+  #upgrade(request, socket, head) {
+    const name = nameOf(request.socket);
+    // The library listens for errors from `handleUpgrade` on.
+    socket.on('error', () => socket.destroy());
+    const refusal = refusalOf(request);
+    if (refusal !== null) {
+      const [status, text] = refusal;
+      this.event('warn', 'handshake-refused', { peer: name, status, reason: text });
+      const lines = Object.entries(headers(text, status)).map(([key, value]) => `${key}: ${value}\r\n`);
+      socket.end(`HTTP/1.1 ${status} ${REASONS[status]}\r\n${lines.join('')}\r\n${text}\n`);
+      return;
+    }
+    this.webSockets.handleUpgrade(request, socket, head, (webSocket) => {
+      const peer = peers.get(request.socket);
+      const connection = new Connection(webSocket, name, this.desk, { hello: this.hello, event: this.event });
+      if (peer !== undefined) {
+        peer.connection = connection;
+      }
+    });
+  }
+
+  /** Stops listening and ends all connections, which are given a moment to send what they have. */
+  async close() {
+    const closed = new Promise((resolve) => {
+      this.http.close(resolve);
+    });
+    /** @type {import('node:net').Socket[]} */
+    const leaving = [];
+    for (const { socket, connection } of this.#peers) {
+      if (connection === null) {
+        socket.destroy();
+      } else {
+        connection.close();
+        leaving.push(socket);
+      }
+    }
+    // `Connection.close` sets a limit to each, but its timer does not keep this thread alive.
+    const limit = setTimeout(() => leaving.forEach((socket) => socket.destroy()), 1_000);
+    await closed;
+    clearTimeout(limit);
+  }
+}
+
+/** @type {WeakMap<import('node:net').Socket, Peer>} */
+const peers = new WeakMap();
+
+/** @type {Record<number, string>} */
+const REASONS = { 403: 'Forbidden', 404: 'Not Found', 426: 'Upgrade Required' };
+
+/**
+ * @param {import('node:http').IncomingMessage} request
+ * @returns {[number, string] | null}
+ */
+function refusalOf(request) {
+  if (request.method !== 'GET' || request.headers.upgrade?.toLowerCase() !== 'websocket') {
+    return [426, UPGRADE_REQUIRED];
+  }
+  // A page of any site may open a WebSocket to any address that the browser reaches, and browsers send this header.
+  if (request.headers.origin !== undefined) {
+    return [403, FORBIDDEN];
+  }
+  const path = (request.url ?? '').replace(/^\w+:\/\/[^/]*/, '').replace(/[?#].*$/s, '');
+  if (path !== '/' && path !== '') {
+    return [404, NOT_FOUND];
+  }
+  return request.headers['sec-websocket-version']?.trim() === '13' ? null : [426, UPGRADE_REQUIRED];
+}
+
+/**
+ * @param {string} text
+ * @param {number} status
+ * @returns {Record<string, string>}
+ */
+function headers(text, status) {
+  const upgrade = status === 426;
+  return {
+    'Content-Type': 'text/plain; charset=utf-8',
+    'Content-Length': String(Buffer.byteLength(text) + 1),
+    'X-Content-Type-Options': 'nosniff',
+    Connection: upgrade ? 'Upgrade, close' : 'close',
+    ...(upgrade ? { Upgrade: 'websocket', 'Sec-WebSocket-Version': '13' } : {}),
+  };
+}
+
+/** @param {import('node:net').Socket} socket */
+function nameOf(socket) {
+  return `${socket.remoteAddress}:${socket.remotePort}`;
+}

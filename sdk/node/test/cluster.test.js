@@ -1,0 +1,120 @@
+/** With real dispatchers, a real publisher and a real Redis; see `support/cluster.js` for where they come from. */
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import test from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { Cluster, freePort, programs, until } from './support/cluster.js';
+
+const WORKER = fileURLToPath(new URL('support/worker.js', import.meta.url));
+
+const bin = programs();
+const skip = bin === null ? 'no programs: run cargo build, or set ONCECAST_BIN' : false;
+const real = { skip, timeout: 120_000 };
+
+async function start(t) {
+  const cluster = await Cluster.start(bin);
+  t.after(() => cluster.close());
+  return cluster;
+}
+
+async function worker(cluster, listen, mode = '') {
+  const started = cluster.spawn(process.execPath, [WORKER, listen, mode]);
+  await until('the consumer listens', () => started.log().includes('event=listening'));
+  return started;
+}
+
+/** The number in a dispatcher's id, which begins with `d` and that number, if one leads. */
+async function leader(cluster) {
+  return until('a leader', async () => /^d(\d+)-/.exec(await cluster.redis('GET', 'messages:leader'))?.[1]);
+}
+
+async function connected(consumer) {
+  await until('a dispatcher is connected', () => consumer.log().includes('event=dispatcher-rules'));
+}
+
+test('leaders and a consumer are killed under load: nothing is lost or recorded twice', real, async (t) => {
+  const cluster = await start(t);
+  const listens = [`127.0.0.1:${await freePort()}`, `127.0.0.1:${await freePort()}`];
+  const consumers = [await worker(cluster, listens[0]), await worker(cluster, listens[1])];
+  const dispatchers = [0, 1, 2, 3].map(() => null);
+  const begin = (i) => {
+    dispatchers[i] = cluster.dispatcher(listens, ['--dispatcher-id', `d${i}`, '--link-timeout-ms', '1000']);
+  };
+  begin(0);
+  begin(1);
+  await connected(consumers[0]);
+  await connected(consumers[1]);
+  const ids = join(cluster.folder, 'ids');
+  const publisher = cluster.publisher(['--rate', '5000', '--duration', '8s', '--ids-file', ids]);
+  for (let round = 0; round < 2; round++) {
+    await sleep(1_500);
+    dispatchers[Number(await leader(cluster))].child.kill('SIGKILL');
+    begin(2 + round);
+    await sleep(1_500);
+    consumers[round].child.kill('SIGKILL');
+    await consumers[round].ended;
+    consumers[round] = await worker(cluster, listens[round]);
+  }
+  assert.equal(await publisher.ended, 0, publisher.log());
+  await until('all is done', async () => (await cluster.pending()) === 0);
+  const published = readFileSync(ids, 'utf8').trimEnd().split('\n');
+  const recorded = await cluster.results('message_id');
+  assert.ok(published.length > 30_000, `${published.length}`);
+  assert.equal(recorded.length - new Set(recorded).size, 0, 'twice');
+  assert.deepEqual([...new Set(recorded)].sort(), published.sort(), 'lost or foreign');
+  assert.equal(await cluster.redis('XLEN', 'messages:dead'), '0');
+  assert.equal(new Set(await cluster.results('by')).size, 2);
+  for (const consumer of consumers) {
+    consumer.child.kill('SIGTERM');
+    assert.equal(await consumer.ended, 0, consumer.log());
+  }
+});
+
+test('a handler blocks for six link timeouts: the link and the result survive', real, async (t) => {
+  const cluster = await start(t);
+  const listen = `127.0.0.1:${await freePort()}`;
+  const consumer = await worker(cluster, listen, 'block');
+  const dispatcher = cluster.dispatcher([listen], ['--link-timeout-ms', '1000']);
+  await connected(consumer);
+  await cluster.publisher(['--count', '3']).ended;
+  await until('all is done', async () => (await cluster.pending()) === 0, 40_000);
+  assert.deepEqual(await cluster.results('number'), ['1', '1', '1']);
+  assert.doesNotMatch(dispatcher.log(), /event=consumer-lost|redelivered=[1-9]/);
+});
+
+test('SIGTERM: running handlers end, the rest goes to another consumer, uncounted', real, async (t) => {
+  const cluster = await start(t);
+  const listens = [`127.0.0.1:${await freePort()}`, `127.0.0.1:${await freePort()}`];
+  const first = await worker(cluster, listens[0], 'slow');
+  cluster.dispatcher(listens);
+  await connected(first);
+  await cluster.publisher(['--count', '40']).ended;
+  await until('some are done', async () => (await cluster.pending()) < 40);
+  const second = await worker(cluster, listens[1], 'slow');
+  await connected(second);
+  first.child.kill('SIGTERM');
+  const begun = Date.now();
+  assert.equal(await first.ended, 0, first.log());
+  assert.ok(Date.now() - begun < 3_000);
+  assert.match(first.log(), /event=stopped unfinished=0 unconfirmed=0/);
+  await until('all is done', async () => (await cluster.pending()) === 0);
+  const recorded = await cluster.results('message_id');
+  assert.equal(new Set(recorded).size, 40);
+  assert.equal(recorded.length, 40);
+  assert.deepEqual([...new Set(await cluster.results('number'))], ['1']);
+});
+
+test('a rejected message is a dead letter', real, async (t) => {
+  const cluster = await start(t);
+  const listen = `127.0.0.1:${await freePort()}`;
+  const consumer = await worker(cluster, listen, 'reject');
+  cluster.dispatcher([listen]);
+  await connected(consumer);
+  await cluster.publisher(['--count', '1']).ended;
+  await until('all is done', async () => (await cluster.redis('XLEN', 'messages:dead')) === '1');
+  const dead = (await cluster.redis('XRANGE', 'messages:dead', '-', '+')).split('\n');
+  assert.equal(dead[dead.indexOf('reason') + 1], 'not today');
+  assert.match(consumer.log(), new RegExp(`event=handler-refused id=${dead[dead.indexOf('id') + 1]} delivery=1`));
+});

@@ -1,0 +1,186 @@
+"""A private Redis server, dispatchers and a publisher, for tests with the real programs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Callable, Dict, List, Optional, Type
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def program(name: str) -> Optional[str]:
+    """The path of one of Oncecast's programs: in ONCECAST_BIN, else in target/release or target/debug."""
+    folders = [os.environ["ONCECAST_BIN"]] if "ONCECAST_BIN" in os.environ else []
+    for folder in [*folders, str(ROOT / "target/release"), str(ROOT / "target/debug")]:
+        path = Path(folder) / name
+        if path.exists():
+            return str(path)
+    return None
+
+
+def is_available() -> bool:
+    """Whether all that a cluster needs is there."""
+    return bool(program("oncecast-dispatcher") and program("oncecast-publisher") and shutil.which("redis-server"))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout: float = 30.0) -> None:
+    until = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > until:
+            raise AssertionError(f"not within {timeout} s: {what}")
+        time.sleep(0.02)
+
+
+class Redis:
+    """Sends commands to a Redis server and reads the replies: what the tests need, without a client library."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self._file = self._socket.makefile("rb")
+
+    def close(self) -> None:
+        self._file.close()
+        self._socket.close()
+
+    def command(self, *words: object) -> object:
+        encoded = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+        parts = [b"*%d\r\n" % len(encoded)]
+        parts += [b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded]
+        self._socket.sendall(b"".join(parts))
+        return self._reply()
+
+    def _reply(self) -> object:
+        line = self._file.readline()
+        kind, rest = line[:1], line[1:-2]
+        if kind == b"+":
+            return rest
+        if kind == b"-":
+            raise RuntimeError(rest.decode())
+        if kind == b":":
+            return int(rest)
+        if kind == b"$":
+            return None if rest == b"-1" else self._file.read(int(rest) + 2)[:-2]
+        return None if rest == b"-1" else [self._reply() for _ in range(int(rest))]
+
+    def number(self, *words: object) -> int:
+        reply = self.command(*words)
+        return reply if isinstance(reply, int) else int(reply or 0)  # type: ignore[call-overload, no-any-return]
+
+
+class Cluster:
+    """A Redis server and programs that use it; all end with it."""
+
+    def __init__(self, folder: str, group: str = "messages") -> None:
+        self.folder = Path(folder)
+        self.group = group
+        self.port = free_port()
+        self.dispatchers: List[subprocess.Popen[bytes]] = []
+        self._children: List[subprocess.Popen[bytes]] = []
+        self._logs: Dict[int, Path] = {}
+        self._redis: Optional[Redis] = None
+
+    @property
+    def redis(self) -> Redis:
+        assert self._redis is not None
+        return self._redis
+
+    def __enter__(self) -> Cluster:
+        options = ["--port", str(self.port), "--dir", str(self.folder), "--save", "", "--appendonly", "no"]
+        self._start("redis", ["redis-server", *options])
+        wait_for(self._connects, "Redis accepts connections")
+        return self
+
+    def _connects(self) -> bool:
+        try:
+            self._redis = Redis(self.port)
+        except OSError:
+            return False
+        return True
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        if self._redis is not None:
+            self._redis.close()
+        for child in reversed(self._children):
+            child.kill()
+            child.wait()
+
+    def _start(self, name: str, command: List[str], env: Optional[Dict[str, str]] = None) -> subprocess.Popen[bytes]:
+        path = self.folder / f"{name}-{len(self._children)}.log"
+        with open(path, "wb") as log:
+            child = subprocess.Popen(command, stdout=log, stderr=log, env=env)
+        self._logs[child.pid] = path
+        self._children.append(child)
+        return child
+
+    def start(self, name: str, command: List[str], env: Optional[Dict[str, str]] = None) -> subprocess.Popen[bytes]:
+        """Starts a program whose output goes to a file in the folder."""
+        return self._start(name, command, env)
+
+    def wait_for_log(self, child: subprocess.Popen[bytes], text: str) -> None:
+        wait_for(lambda: text in self._logs[child.pid].read_text(), f"a program logs {text!r}")
+
+    def start_dispatcher(self, consumers: List[str], *options: str) -> subprocess.Popen[bytes]:
+        path = program("oncecast-dispatcher")
+        assert path is not None
+        command = [path, "--redis-url", self.url, "--group", self.group, "--consumers", ",".join(consumers)]
+        child = self._start("dispatcher", [*command, *options])
+        self.dispatchers.append(child)
+        return child
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    def publish(self, count: int, *options: str) -> None:
+        """Publishes messages, and waits until they are published."""
+        path = program("oncecast-publisher")
+        assert path is not None
+        command = [path, "--redis-url", self.url, "--group", self.group, "--count", str(count), *options]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300)
+
+    def start_publisher(self, *options: str) -> subprocess.Popen[bytes]:
+        path = program("oncecast-publisher")
+        assert path is not None
+        return self._start("publisher", [path, "--redis-url", self.url, "--group", self.group, *options])
+
+    def key(self, name: str) -> str:
+        return f"{self.group}:{name}"
+
+    def wait_until_leading(self) -> None:
+        wait_for(lambda: self.redis.command("GET", self.key("cursor")) is not None, "a dispatcher leads")
+
+    def pending(self) -> int:
+        return self.redis.number("ZCARD", self.key("pending"))
+
+    def wait_until_recorded(self, timeout: float = 120.0) -> None:
+        """Waits until no message is pending."""
+        wait_for(lambda: self.pending() == 0, "no message is pending", timeout)
+
+    def results(self) -> List[Dict[bytes, bytes]]:
+        """All results, from the stream."""
+        reply = self.redis.command("XRANGE", self.key("processed"), "-", "+")
+        assert isinstance(reply, list)
+        return [dict(zip(fields[::2], fields[1::2])) for _, fields in reply]
+
+    def leader_is(self) -> bytes:
+        """The name of the dispatcher that leads, or nothing."""
+        lease = self.redis.command("GET", self.key("leader"))
+        return lease.split(b"-")[0] if isinstance(lease, bytes) else b""
+
+    def kill(self, child: subprocess.Popen[bytes]) -> None:
+        child.send_signal(signal.SIGKILL)
+        child.wait()

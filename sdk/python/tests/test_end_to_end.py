@@ -1,0 +1,134 @@
+"""With the real programs and a real Redis: nothing is lost and nothing recorded twice, whatever is killed."""
+
+import collections
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, free_port, is_available, program, wait_for
+
+HERE = Path(__file__).parent
+
+pytestmark = pytest.mark.skipif(
+    not is_available(), reason="needs redis-server and, in ONCECAST_BIN or target/, the dispatcher and the publisher"
+)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    with Cluster(str(tmp_path)) as cluster:
+        yield cluster
+
+
+def start_worker(cluster, address, *options):
+    command = [sys.executable, str(HERE / "load_worker.py"), address, *options]
+    return cluster.start("worker", command)
+
+
+def start_load(cluster, seconds, rate=3000):
+    """Publishes so many messages a second, and gives the publisher and the file with their ids."""
+    ids = cluster.folder / "ids"
+    options = ["--rate", str(rate), "--duration", f"{seconds}s", "--ids-file", str(ids)]
+    return cluster.start_publisher(*options), ids
+
+
+def check(cluster, publisher, ids, timeout=60):
+    """Waits for the end of the load: each message has one result."""
+    assert publisher.wait(60) == 0
+    published = set(ids.read_text().split())
+    assert len(published) > 5_000
+    wait_for(lambda: cluster.pending() == 0 and len(cluster.results()) >= len(published), "all is recorded", timeout)
+    counts = collections.Counter(result[b"message_id"].decode() for result in cluster.results())
+    lost, twice = published - set(counts), [id for id, count in counts.items() if count > 1]
+    assert (len(lost), len(twice), set(counts) - published) == (0, 0, set())
+    assert cluster.redis.number("XLEN", cluster.key("dead")) == 0
+    return len(published)
+
+
+@pytest.mark.parametrize("options", [[], ["--asyncio"]], ids=["threads", "asyncio"])
+def test_the_leader_is_killed(cluster, options):
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    for address in addresses:
+        start_worker(cluster, address, *options)
+    dispatchers = {name: cluster.start_dispatcher(addresses, "--dispatcher-id", name) for name in ("d0", "d1")}
+    cluster.wait_until_leading()
+    publisher, ids = start_load(cluster, 10)
+    for _ in range(4):
+        time.sleep(2)
+        leader = cluster.leader_is().decode()
+        cluster.kill(dispatchers[leader])
+        wait_for(lambda: cluster.leader_is().decode() not in ("", leader), "the other one leads")
+        dispatchers[leader] = cluster.start_dispatcher(addresses, "--dispatcher-id", leader)
+    check(cluster, publisher, ids)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+def test_consumers_are_ended(cluster, number):
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    workers = [start_worker(cluster, address) for address in addresses]
+    cluster.start_dispatcher(addresses)
+    cluster.wait_until_leading()
+    publisher, ids = start_load(cluster, 10)
+    for turn in range(5):
+        time.sleep(1.5)
+        at = turn % 2
+        cluster.wait_for_log(workers[at], "listening on")
+        workers[at].send_signal(number)
+        workers[at].wait(15)
+        if number == signal.SIGTERM:
+            assert workers[at].returncode == 0
+        workers[at] = start_worker(cluster, addresses[at])
+    check(cluster, publisher, ids)
+    if number == signal.SIGTERM:
+        deliveries = collections.Counter(result[b"delivery"] for result in cluster.results())
+        assert set(deliveries) == {b"1"}, "those that a stopping consumer returns are not counted"
+
+
+def test_an_end_under_load_returns_0_and_loses_nothing_that_is_held(cluster):
+    """SIGTERM in the middle of the backlog, and the rest waits for the next consumer."""
+    address = f"127.0.0.1:{free_port()}"
+    worker = start_worker(cluster, address)
+    cluster.start_dispatcher([address])
+    cluster.wait_until_leading()
+    publisher, ids = start_load(cluster, 3)
+    time.sleep(1)
+    worker.send_signal(signal.SIGINT)
+    assert worker.wait(15) == 0
+    start_worker(cluster, address)
+    check(cluster, publisher, ids)
+
+
+def conform(tmp_path, options):
+    """Runs `oncecast conform` against the conformance worker; gives its exit code and output."""
+    port = free_port()
+    with open(tmp_path / "worker.log", "wb") as log:
+        worker = subprocess.Popen(
+            [sys.executable, str(HERE.parent / "examples/conform_worker.py"), f"127.0.0.1:{port}", "conform", *options],
+            stderr=log,
+        )
+    try:
+        wait_for(lambda: "listening on" in (tmp_path / "worker.log").read_text(), "the worker listens")
+        command = [str(program("oncecast")), "conform", f"ws://127.0.0.1:{port}", "--group", "conform"]
+        command += ["--conformance-handler", "--pid", str(worker.pid)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
+        return done.returncode, done.stdout
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+def has_conform():
+    path = program("oncecast")
+    return path is not None and subprocess.run([path, "conform", "--list"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not has_conform(), reason="needs oncecast with the subcommand conform")
+@pytest.mark.parametrize("options", [[], ["--asyncio"]], ids=["threads", "asyncio"])
+def test_it_conforms(tmp_path, options):
+    code, output = conform(tmp_path, options)
+    assert code == 0, output
+    assert int(re.search(r"(\d+) ok, 0 failed", output).group(1)) > 40, output

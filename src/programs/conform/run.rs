@@ -1,0 +1,226 @@
+//! The subcommand: tries the consumer, plays the cases, and prints each verdict as soon as it is known.
+
+use std::time::Duration;
+
+use super::case::{Case, Cases, Need};
+use super::group::Group;
+use super::handshake::Offer;
+use super::heard::Heard;
+use super::parse::cases;
+use super::report::{Failure, Judged, Report, Stop, Verdict};
+use super::settings::ConformConfig;
+use super::stage::Stage;
+use super::target::{Facts, Target};
+use crate::base::error::{Error, Result};
+use crate::base::setting::ConfigError;
+use crate::process::log;
+use crate::process::output::{self, StdoutReader};
+use crate::wire::{ErrorCode, ReadyFlags, SUBPROTOCOL_1, SUBPROTOCOL_2};
+
+/// How long to wait, between two cases, for answers that belong to the first of them.
+const SETTLE_FOR: Duration = Duration::from_secs(5);
+/// The name of the connection that does that, and of the one that tries the consumer.
+const TRIAL: &str = "trial";
+
+/// The subcommand: runs the cases, prints the report and returns the exit code.
+pub fn run(config: &ConformConfig) -> Result<u8> {
+    let _log = log::init(config.log_level, "oncecast", "conform")?;
+    let cases = chosen(config)?;
+    if config.list {
+        let lines: String = cases.iter().map(listed).collect();
+        return output::print(lines).map(|_| 0);
+    }
+    let mut reader = StdoutReader::Present;
+    let report = conform(config, |case| {
+        if !config.json && reader == StdoutReader::Present {
+            reader = output::print(case)?;
+        }
+        Ok(())
+    })?;
+    match config.json {
+        true => output::print(format_args!("{}\n", report.to_json()))?,
+        false => output::print(format_args!("{}\n", report.summary()))?,
+    };
+    Ok(report.exit_code())
+}
+
+/// Runs the cases against the consumer. Each is passed to `judged` when it is done.
+pub fn conform(config: &ConformConfig, mut judged: impl FnMut(&Judged) -> Result<()>) -> Result<Report> {
+    let cases = chosen(config)?;
+    let address = config.address.as_deref().expect("an address is required unless the cases are listed");
+    let mut target = Target::new(address, &config.keys.group, config.timeout)?;
+    (target.has_handler, target.pid) = (config.conformance_handler, config.pid);
+    let mut group = Group::new(config.redis.clone(), config.keys.clone());
+    let outcome = run_cases(&cases, &mut target, &mut group, &mut judged);
+    // What was written is removed, however the run ended.
+    let cleared = group.end();
+    let report = outcome?;
+    cleared.map(|()| report)
+}
+
+/// The cases that are asked for.
+fn chosen(config: &ConformConfig) -> Result<Vec<Case>> {
+    let Cases { cases, .. } = cases().expect("a test reads this file");
+    if let Some(unknown) = config.only.iter().find(|name| cases.iter().all(|case| case.name != **name)) {
+        return Err(ConfigError::new("only", format_args!("{unknown:?}"), "the name of a case, see --list").into());
+    }
+    let only = &config.only;
+    Ok(cases.into_iter().filter(|case| only.is_empty() || only.contains(&case.name)).collect())
+}
+
+fn listed(case: &Case) -> String {
+    let needs: String = case.needs.iter().map(|need| format!("; needs {need}")).collect();
+    format!("{:<33} {:<4} {}{needs}\n", case.name, case.section, case.rule)
+}
+
+fn run_cases(
+    cases: &[Case],
+    target: &mut Target,
+    group: &mut Group,
+    judged: &mut impl FnMut(&Judged) -> Result<()>,
+) -> Result<Report> {
+    try_consumer(target, group)?;
+    let mut report = Report { address: target.address.clone(), consumer: described(target), cases: Vec::new() };
+    for case in cases {
+        let verdict = match target.lacks(&case.needs) {
+            Some(need) => Verdict::Skipped(need.to_string()),
+            None => play(case, target, group)?,
+        };
+        let case = Judged::new(case, verdict);
+        judged(&case)?;
+        report.cases.push(case);
+    }
+    Ok(report)
+}
+
+fn described(target: &Target) -> String {
+    let Facts { consumer, prefetch, records, channels, protocol } = &target.facts;
+    let flags = u8::from(*records) + 2 * u8::from(*channels);
+    let protocol = protocol.as_deref().unwrap_or("no subprotocol");
+    format!("{consumer} (prefetch={prefetch} flags={flags} {protocol})")
+}
+
+/// Plays one case, and waits until the consumer has finished what it left over.
+fn play(case: &Case, target: &mut Target, group: &mut Group) -> Result<Verdict> {
+    let mut stage = Stage::new(target, group, case.confirm);
+    let outcome = case.steps.iter().try_for_each(|step| stage.execute(case, step));
+    let verdict = match outcome {
+        Ok(()) => Verdict::Ok,
+        Err(Stop::Ended(error)) => return Err(error),
+        Err(Stop::Failed(mut failure)) => {
+            failure.frames = std::mem::take(&mut stage.transcript);
+            Verdict::Failed(failure)
+        }
+    };
+    let left = !stage.is_settled();
+    drop(stage);
+    if left && !case.needs.contains(&Need::Pid) {
+        settle(target, group)?;
+    }
+    Ok(verdict)
+}
+
+/// Leads, and waits until everything that the consumer lists is answered. A consumer that does not get so far fails
+/// the cases by itself.
+fn settle(target: &mut Target, group: &mut Group) -> Result<()> {
+    let mut stage = Stage::new(target, group, true);
+    match greet(&mut stage, true) {
+        Ok(()) => {
+            // What goes wrong here goes wrong in a case, too.
+            let _ = stage.wait(SETTLE_FOR, |stage| stage.is_settled().then_some(()));
+            Ok(())
+        }
+        Err(Stop::Failed(_)) => Ok(()),
+        Err(Stop::Ended(error)) => Err(error),
+    }
+}
+
+/// What the consumer answers when it is tried.
+enum Tried {
+    /// READY, and perhaps HELD.
+    Ready(Facts),
+    /// An ERROR.
+    Refused(u16, String),
+    /// Neither.
+    NotReady(Failure),
+}
+
+/// Tries the consumer, to learn what it can do. One that sends no READY is not tested.
+fn try_consumer(target: &mut Target, group: &mut Group) -> Result<()> {
+    let mut tried = try_once(target, group)?;
+    let records = match &tried {
+        Tried::Ready(facts) => facts.records,
+        // So answers a consumer that has not found the epoch in its Redis.
+        Tried::Refused(code, _) => [ErrorCode::Stale, ErrorCode::Unavailable].map(ErrorCode::code).contains(code),
+        Tried::NotReady(_) => false,
+    };
+    if records {
+        group.begin()?;
+        tried = try_once(target, group)?;
+    }
+    let problem = match tried {
+        Tried::Ready(facts) => {
+            target.facts = facts;
+            return settle(target, group);
+        }
+        Tried::Refused(code, text) => format!(
+            "the consumer refuses every leader: ERROR code={code} text={text:?} (do --group and --redis-url name what \
+             the consumer uses, and did no dispatcher with a later epoch lead it?)"
+        ),
+        Tried::NotReady(Failure { expected, got, .. }) => {
+            format!("not a consumer that can be tested: expected {expected}, got {got}")
+        }
+    };
+    Err(Error::Failed(format!("{}: {problem}", target.address)))
+}
+
+fn try_once(target: &mut Target, group: &mut Group) -> Result<Tried> {
+    let address = target.address.clone();
+    let mut stage = Stage::new(target, group, true);
+    stage.tolerates_unknown_ids();
+    let offer = Offer { origin: None, protocols: &[SUBPROTOCOL_1, SUBPROTOCOL_2] };
+    stage.connect(TRIAL, &offer).map_err(|error| Error::Failed(format!("{address}: {error}")))?;
+    let outcome = greet(&mut stage, false);
+    let facts = stage.facts(TRIAL);
+    Ok(match (outcome, facts, stage.first(TRIAL, error_in)) {
+        (Err(Stop::Ended(error)), ..) => return Err(error),
+        (_, Some(facts), _) => Tried::Ready(facts),
+        (_, None, Some((code, text))) => Tried::Refused(code, text),
+        (Err(Stop::Failed(failure)), None, None) => Tried::NotReady(failure),
+        (Ok(()), None, None) => unreachable!("a greeting has a READY"),
+    })
+}
+
+fn error_in(heard: &Heard) -> Option<(u16, String)> {
+    match heard {
+        Heard::Error { code, text } => Some((*code, text.clone())),
+        _ => None,
+    }
+}
+
+/// Leads a connection, after making it if `connect`.
+fn greet(stage: &mut Stage<'_>, connect: bool) -> std::result::Result<(), Stop> {
+    if connect {
+        let offer = Offer { origin: None, protocols: &[SUBPROTOCOL_1, SUBPROTOCOL_2] };
+        let connected = stage.connect(TRIAL, &offer);
+        connected.map_err(|error| Failure::new("a connection", error.to_string()))?;
+    }
+    let epoch = stage.epoch;
+    stage.lead(TRIAL, epoch, None, true, "{}")?;
+    stage.expect_greeting(TRIAL, &[], &[])
+}
+
+impl Stage<'_> {
+    /// What READY has said, if it has arrived.
+    fn facts(&self, name: &str) -> Option<Facts> {
+        let protocol = self.links.get(name).and_then(|link| link.peer.as_ref()?.protocol.clone());
+        self.entries.iter().find_map(|entry| match &entry.heard {
+            Heard::Ready { prefetch, flags, consumer } => {
+                let (consumer, flags) = (consumer.clone(), ReadyFlags(*flags));
+                let (records, channels) = (flags.commits(), flags.takes_channels());
+                Some(Facts { consumer, prefetch: *prefetch, records, channels, protocol: protocol.clone() })
+            }
+            _ => None,
+        })
+    }
+}
