@@ -1,8 +1,9 @@
 //! The threads that run the handler. The setting `concurrency` is their number.
 //!
 //! Each takes one message at a time, so a slow message delays only its own thread. A panic fails only its message.
-//! Successes go to the committer, failures and messages that were not begun straight to the desk. While Redis does not store results, a bounded number
-//! of bytes waits to be recorded. Beyond that, each thread keeps its result, waits, and begins no other message.
+//! Successes go to the committer, failures and messages that were not begun straight to the desk. While Redis does not
+//! store results, a bounded number of bytes waits to be recorded. Beyond that, each thread keeps its result, waits, and
+//! begins no other message.
 //!
 //! Limitation: a handler that never returns occupies its thread forever.
 

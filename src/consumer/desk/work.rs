@@ -73,8 +73,8 @@ impl Desk {
         }
     }
 
-    /// Waits for a message for a handler thread. `None`: the desk is closed. While the consumer can't work, no message is
-    /// begun: those that can't be returned because no connection rules wait.
+    /// Waits for a message for a handler thread. `None`: the desk is closed. While the consumer can't work, no message
+    /// is begun: those that can't be returned because no connection rules wait.
     pub(in crate::consumer) fn next(&self, thread: usize) -> Option<Job> {
         let mut state = self.state.lock();
         while !state.closed {

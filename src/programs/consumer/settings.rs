@@ -57,8 +57,8 @@ pub const HANDLER: Setting = Setting::new(
     "NAME",
     Text("stamp"),
     "What is recorded of a message: stamp (the fields of its JSON object, random_property and consumer_id), forward \
-     (the message as it is: id, channel if the dispatcher sends it, payload), http (what the server of --url answers to \
-     it) or exec (what the program after -- answers to it)",
+     (the message as it is: id, channel if the dispatcher sends it, payload), http (what the server of --url answers \
+     to it) or exec (what the program after -- answers to it)",
 );
 
 /// All settings, in the order in which `--help` lists them.
@@ -121,8 +121,9 @@ a copy of the channels with one entry per message. In Rust, write a consumer wit
   oncecast-consumer --handler exec --exec-per-message -- php job.php
 
 A server for --handler http gets the payload as the body, and Oncecast-Id, Oncecast-Delivery, Oncecast-Group,
-Oncecast-Channel and Idempotency-Key as headers. 2xx: done, the members of a JSON object are recorded. 408, 425, 429, 5xx:
-delivered again, after Retry-After if 429 or 503 have it. Other 4xx: rejected. While nothing listens, nothing is delivered.
+Oncecast-Channel and Idempotency-Key as headers. 2xx: done, the members of a JSON object are recorded. 408, 425, 429,
+5xx: delivered again, after Retry-After if 429 or 503 have it. Other 4xx: rejected. While nothing listens, nothing is
+delivered.
 
 A program for --handler exec reads lines such as {"id":"0006123456789abc","delivery":1,"channel":"c","payload":"text"}
 (payload_base64 if it is not UTF-8) and answers each with {"ok":{"field":"value"}}, {"ok":null}, {"retry":"why"},

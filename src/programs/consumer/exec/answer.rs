@@ -40,7 +40,7 @@ pub(super) fn read(line: &[u8], id: MessageId) -> Result<Result<Outcome, Handler
     {
         return Err(format!("it is for the message {}, not for {id}", shown(named.get().as_bytes())));
     }
-    let after = after.map(|after| milliseconds(after)).transpose()?;
+    let after = after.map(milliseconds).transpose()?;
     match (ok, retry, reject, after) {
         (Some(value), None, None, None) => outcome(value).map(Ok),
         (None, Some(why), None, None) => Ok(Err(HandlerError::retry(reason("retry", why)?))),

@@ -1,8 +1,8 @@
 //! What ureq sends and receives over: connections made by `net`, each with the deadline of its request.
 //!
 //! ureq's own would look the name up anew for each request, and give each write its full time again. This one also
-//! knows two things that decide what a failure means: whether anything was sent at all ([`NotConnected`]), and whether a
-//! kept connection was closed before it brought a byte of an answer ([`Stale`]).
+//! knows two things that decide what a failure means: whether anything was sent at all ([`NotConnected`]), and whether
+//! a kept connection was closed before it brought a byte of an answer ([`Stale`]).
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};

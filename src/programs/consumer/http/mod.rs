@@ -1,8 +1,8 @@
 //! The built-in handler `http`: sends each message to an HTTP server as a POST, and makes an outcome of the answer.
 //!
-//! In reading order: `settings` reads the URL, `target` checks it, `handler` is what runs for each message, and `answer` decides what an answer
-//! means. `request` has the headers. `connection` is what ureq sends and receives over, and `server` knows whether the
-//! server listens.
+//! In reading order: `settings` reads the URL, `target` checks it, `handler` is what runs for each message, and
+//! `answer` decides what an answer means. `request` has the headers. `connection` is what ureq sends and receives over,
+//! and `server` knows whether the server listens.
 //!
 //! The handler runs on the threads of the pool. `server` has a thread of its own, so that no handler waits for a name
 //! to be looked up.

@@ -1,9 +1,9 @@
 //! Whether the HTTP server listens, and at which addresses.
 //!
 //! One thread looks: once at the start, then whenever a request found that nothing listens, with growing waits until
-//! something does. A look is a lookup of the name and a TCP connection that is closed at once. While the server listens,
-//! the thread only looks the name up from time to time, so that requests follow a name that moves. Requests use the
-//! addresses found last and never wait for a lookup.
+//! something does. A look is a lookup of the name and a TCP connection that is closed at once. While the server
+//! listens, the thread only looks the name up from time to time, so that requests follow a name that moves. Requests
+//! use the addresses found last and never wait for a lookup.
 //!
 //! Limitation: a lookup may take as long as the system allows. Whoever drops the handle does not wait for that: the
 //! thread ends as soon as its lookup does.
@@ -53,8 +53,8 @@ struct Watch {
 }
 
 impl Server {
-    /// Starts the thread, and waits a moment for its first look. `host` is an IPv6 address without brackets, or anything
-    /// else.
+    /// Starts the thread, and waits a moment for its first look. `host` is an IPv6 address without brackets, or
+    /// anything else.
     pub(super) fn watch(host: &str, port: u16) -> io::Result<Server> {
         let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         let state = Arc::new(Mutex::new(State::Absent(format!("{address}: the name has not been looked up yet"))));

@@ -25,9 +25,9 @@ pub fn read(values: &Values<'_>) -> Result<Target, ConfigError> {
     Target::parse(&url).map_err(problem)
 }
 
-/// Refuses a URL for another handler.
+/// Refuses the flag with another handler. The variable may stand in a file that several consumers share.
 pub fn check_unused(values: &Values<'_>) -> Result<(), ConfigError> {
-    if values.is_given(URL.name) {
+    if values.is_flag_given(URL.name) {
         return Err(ConfigError::new(URL.name, "a URL without --handler http", "a URL only with --handler http"));
     }
     Ok(())

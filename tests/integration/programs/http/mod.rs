@@ -174,7 +174,7 @@ fn no_delivery_counts_while_nothing_listens() {
     let results = results(connection);
     assert_eq!(results.len(), 40);
     assert!(results.values().all(|fields| fields["delivery"] == "1"), "{results:?}");
-    assert!(get(metrics, "/metrics").expect("it answers").1.contains("oncecast_consumer_unable 0"));
+    assert!(get(metrics, "/metrics").expect("it answers").1.contains("oncecast_unable 0"));
 
     // A stop does not wait for the server.
     server.kill();
