@@ -14,6 +14,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 .PHONY: help demo chaos bench micro-bench takeovers test faults model check fuzz cargo redis monitoring-check
+.PHONY: check-sdk interpreters
 .PHONY: compose-test build man book install uninstall dist deb check-systemd check-packaging systemd-test cargo-deb
 
 help:
@@ -27,6 +28,7 @@ help:
 	@echo 'make model   check the model of leadership and intake with larger bounds'
 	@echo 'make monitoring-check  alerts and dashboard against a real Prometheus and a real cluster'
 	@echo 'make compose-test  build the image, start compose.yml, inject faults, audit (DURATION=60 SEED=7)'
+	@echo 'make check-sdk  the packages for Python and Node: types, tests, conformance, contents'
 	@echo 'make check   formatting, lints and documentation; warnings are errors'
 	@echo "make fuzz    feed each parser arbitrary bytes, for FUZZ_SECONDS=$(FUZZ_SECONDS) each (cargo install cargo-fuzz)"
 	@echo 'make build   build the programs for use'
@@ -65,7 +67,7 @@ takeovers: cargo redis
 	done
 
 # Most tests wait for processes more than they compute, so three times as many run at a time as there are cores.
-test: cargo redis
+test: cargo redis interpreters
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((3 * $$(nproc)))} cargo test --locked
 
 faults: cargo redis
@@ -87,6 +89,11 @@ check: cargo
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
 	cargo test --locked --test house
 	@bash scripts/check-library.sh
+
+check-sdk: cargo redis interpreters
+	cargo build --locked --bins
+	@ONCECAST_BIN=$(CURDIR)/target/debug bash scripts/check-sdk-python.sh
+	@ONCECAST_BIN=$(CURDIR)/target/debug bash scripts/check-sdk-node.sh
 
 # Coverage instrumentation is a nightly feature; this variable enables it in stable Rust.
 fuzz: cargo
@@ -137,3 +144,6 @@ cargo:
 
 redis:
 	@sh scripts/ensure-redis.sh
+
+interpreters:
+	@sh scripts/ensure-interpreters.sh

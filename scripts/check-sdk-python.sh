@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the Python package in sdk/python: types, tests, and the wheel. Builds in target/sdk-python and leaves nothing in
-# sdk/. The tests with real dispatchers need redis-server and the programs, in ONCECAST_BIN, target/release or
+# Checks the Python package in sdk/python: types, tests, and the wheel. Builds in target/sdk-python and leaves nothing
+# in sdk/. The tests with real dispatchers need redis-server and the programs, in ONCECAST_BIN, target/release or
 # target/debug; without them this fails, unless ONCECAST_SKIP_END_TO_END=1. PYTHON names another Python; the default is
 # python3.
 set -euo pipefail
@@ -42,8 +42,8 @@ if [[ ${ONCECAST_SKIP_END_TO_END:-} == 1 ]]; then
     echo 'left out: the tests with real dispatchers'
     selection=(--ignore sdk/python/tests/test_end_to_end.py)
 else
-    has_programs "${ONCECAST_BIN:-/nonexistent}" || fail 'oncecast, oncecast-dispatcher or oncecast-publisher is missing:
-run cargo build, or set ONCECAST_BIN to their folder'
+    has_programs "${ONCECAST_BIN:-/nonexistent}" || fail 'oncecast, oncecast-dispatcher or oncecast-publisher is
+missing: run cargo build, or set ONCECAST_BIN to their folder'
     command -v redis-server >/dev/null || fail 'there is no redis-server: run sh scripts/ensure-redis.sh'
 fi
 
@@ -60,7 +60,8 @@ venv=$WORK/venv-$("$PYTHON" -c 'import platform; print(platform.python_version()
 python=$venv/bin/python
 "$python" -m pip install --quiet 'pytest>=7' 'mypy>=1.8' 'build>=1' 'websockets>=13'
 
-"$python" -m build --wheel --outdir "$WORK/wheel" "$WORK/source" >"$WORK/build.log" 2>&1 || fail "$(cat "$WORK/build.log")"
+"$python" -m build --wheel --outdir "$WORK/wheel" "$WORK/source" >"$WORK/build.log" 2>&1 ||
+    fail "$(cat "$WORK/build.log")"
 wheel=$(echo "$WORK"/wheel/*.whl)
 listed=$("$python" -m zipfile --list "$wheel" | awk 'NR > 1 { print $1 }')
 shown=$(grep -v 'dist-info/' <<<"$listed" | sort)
