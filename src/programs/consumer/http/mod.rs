@@ -9,7 +9,7 @@
 //!
 //! Guarantees: A request that could not be sent is not a delivery: the consumer is not ready until something listens. A
 //! request is sent once for each delivery, with one exception: a kept connection that the server closes within
-//! [`STALE_WITHIN`](connection::STALE_WITHIN) without a byte of an answer. Then the request was most likely not read,
+//! `STALE_WITHIN` without a byte of an answer. Then the request was most likely not read,
 //! and is sent once more, over a new connection, with a line in the log. Each request has one time limit, from the
 //! connection to the last byte of the answer. There are at most as many connections as handler threads, and the size
 //! of an answer and of its headers is limited. No proxy is used, and no redirect is followed.
