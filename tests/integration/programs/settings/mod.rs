@@ -60,7 +60,10 @@ fn an_invalid_setting_stops_the_program_and_is_named() {
         ("oncecast-consumer --listen nowhere", &["--listen", "ONCECAST_LISTEN", "nowhere"]),
         ("oncecast-consumer --prefetch 0", &["--prefetch", "ONCECAST_PREFETCH"]),
         ("oncecast-consumer --concurrency many", &["--concurrency", "ONCECAST_CONCURRENCY", "many"]),
-        ("oncecast-consumer --handler magic", &["--handler", "ONCECAST_HANDLER", "magic", "stamp or forward"]),
+        (
+            "oncecast-consumer --handler magic",
+            &["--handler", "ONCECAST_HANDLER", "magic", "stamp, forward, http or exec"],
+        ),
         ("oncecast-consumer --handler-timeout-ms -1", &["--handler-timeout-ms", "ONCECAST_HANDLER_TIMEOUT_MS", "-1"]),
         ("oncecast-consumer --log-level loud", &["--log-level", "ONCECAST_LOG_LEVEL", "loud"]),
         ("ONCECAST_REDIS_URL=nonsense oncecast-consumer", &["--redis-url", "ONCECAST_REDIS_URL"]),
