@@ -63,8 +63,8 @@ pub enum Hint {
     Database(UrlSetting, i64),
     /// The server does not speak RESP3.
     Resp3,
-    /// A stream has no higher id left.
-    StreamExhausted,
+    /// A stream has no higher id left: this key, if it is known.
+    StreamExhausted(Option<String>),
     /// Another node of the cluster has the group's keys.
     Moved {
         /// The setting that must name it.
@@ -130,7 +130,10 @@ impl fmt::Display for Hint {
                 "a subscription needs RESP3, the protocol of Redis 6 and newer: an older server or a proxy does not \
                  have it",
             ),
-            Hint::StreamExhausted => {
+            Hint::StreamExhausted(key) => {
+                if let Some(key) = key {
+                    write!(f, "the stream {key} has run out of ids: ")?;
+                }
                 f.write_str("someone added an entry with the highest id there is: rename or delete that stream")
             }
             Hint::Moved { setting, owner } => {

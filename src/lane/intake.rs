@@ -20,7 +20,6 @@ use super::ring::{CURSOR_LOST, RingPlace};
 use super::shared::Shared;
 use super::sockets::Waker;
 use super::stats::add;
-use crate::base::backoff::Backoff;
 use crate::base::id::{Epoch, MessageId, wall_clock_us};
 use crate::base::text::Quoted;
 use crate::ledger::resp::EXCERPT_BYTES;
@@ -45,8 +44,6 @@ pub(super) struct Intake {
     vanished: bool,
     /// The last id assigned.
     last_id: MessageId,
-    /// Limits how often it is logged that the stream's ids are ahead.
-    ahead: Backoff,
     /// Whether anything was stored this term.
     pub(super) advanced: bool,
     /// Whether anything was stored since the last marker.
@@ -78,7 +75,6 @@ impl Intake {
             cursor: elected.cursor.clone(),
             vanished: false,
             last_id: elected.last_id,
-            ahead: Backoff::for_redis(),
             advanced: false,
             unmarked: false,
         }
@@ -269,17 +265,6 @@ impl Intake {
             }
             Carried::Done(IntakeAnswer::Rewound(reason)) => {
                 log::warn!("event=redis-trouble worker=ingest messages={} error={}", batch.len(), Quoted(reason));
-                Ok(Carried::Done(None))
-            }
-            Carried::Done(IntakeAnswer::Behind(last)) => {
-                if self.ahead.should_log() {
-                    log::warn!(
-                        "event=stream-ahead stream={} last_id={last} note=\"another program adds to it, or a clock was \
-                         set back; ids continue above\"",
-                        Quoted(self.ledger.keys().stream.as_deref().unwrap_or_default())
-                    );
-                }
-                self.last_id = self.last_id.max(last);
                 Ok(Carried::Done(None))
             }
             Carried::Halve => Ok(Carried::Halve),

@@ -19,8 +19,6 @@ pub(super) struct Attempts {
     /// The highest last id in a cursor that an earlier attempt with an unknown outcome may have written or may still
     /// write.
     spent: Option<MessageId>,
-    /// How often in a row a batch was refused because the stream's last id had passed its ids.
-    pub(super) behind: u32,
     /// A transaction that took effect only in part, until that part is undone.
     pub(super) partly_done: Option<PartlyDone>,
 }

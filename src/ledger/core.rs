@@ -21,6 +21,9 @@ use crate::base::hint::Hint;
 use crate::base::id::Epoch;
 use crate::base::refusal::Refusal;
 
+/// Where the last ids of a stream begin, which is out of reach of every clock.
+const LAST_IDS: &str = "18446744073709551615-0";
+
 /// A group's state in Redis, through one connection.
 pub struct Ledger {
     pub(super) connection: Connection,
@@ -102,22 +105,39 @@ impl Ledger {
         if text(&reply) == Some("OK") { Ok(()) } else { self.fenced(epoch, doing, &reply) }
     }
 
-    /// Finds out which key has the wrong type, because Redis does not say, and names it in the error.
+    /// Finds out which key has the wrong type, or has run out of ids, because Redis does not say, and names it in the
+    /// error.
     pub(super) fn name_the_key(&mut self, error: Error) -> Error {
-        if error.refusal() != Some(Refusal::WrongType) {
-            return error;
-        }
+        let find = match error.refusal() {
+            Some(Refusal::WrongType) => Self::of_another_type,
+            Some(Refusal::StreamExhausted) => Self::exhausted,
+            _ => return error,
+        };
         let Error::Redis { server, step, cause, hint } = error else { return error };
         let keys = self.keys.clone();
-        let wrong = keys.types().find_map(|(key, wanted)| {
-            match self.connection.query("asking for a key's type", Command::of(&["TYPE", key])) {
-                Ok(Value::SimpleString(found)) if found != wanted && found != "none" => {
-                    Some(Box::new(Hint::KeyType { key: key.to_owned(), found, wanted }))
-                }
-                _ => None,
+        let named = keys.types().find_map(|(key, wanted)| find(self, key, wanted));
+        Error::Redis { server, step, hint: named.map(Box::new).or(hint), cause }
+    }
+
+    fn of_another_type(&mut self, key: &str, wanted: &'static str) -> Option<Hint> {
+        match self.connection.query("asking for a key's type", Command::of(&["TYPE", key])) {
+            Ok(Value::SimpleString(found)) if found != wanted && found != "none" => {
+                Some(Hint::KeyType { key: key.to_owned(), found, wanted })
             }
-        });
-        Error::Redis { server, step, hint: wrong.or(hint), cause }
+            _ => None,
+        }
+    }
+
+    fn exhausted(&mut self, key: &str, wanted: &'static str) -> Option<Hint> {
+        if wanted != "stream" {
+            return None;
+        }
+        // An entry with one of the last ids, if it was not deleted.
+        let search = Command::of(&["XREVRANGE", key, "+", LAST_IDS, "COUNT", "1"]);
+        match self.connection.query("looking for the last id of a stream", search) {
+            Ok(Value::Array(entries)) if !entries.is_empty() => Some(Hint::StreamExhausted(Some(key.to_owned()))),
+            _ => None,
+        }
     }
 
     /// The values after a leading OK.

@@ -17,7 +17,6 @@ use super::attempts::{DonePart, PartlyDone};
 use super::command::{Command, begin, number, word};
 use super::core::Ledger;
 use super::cursor::Cursor;
-use super::destination::message_id;
 use super::member;
 use super::resp::Reply;
 use super::scripts::{IntakeCall, RewindCall, WithdrawCall};
@@ -25,14 +24,10 @@ use super::types::{Arrival, IntakeAnswer};
 use super::value::text;
 use crate::base::error::Result;
 use crate::base::failure::Failure;
-use crate::base::id::{Epoch, MessageId, wall_clock_us};
+use crate::base::id::{Epoch, MessageId};
 use crate::base::text::Quoted;
 
 const DOING: &str = "storing messages";
-/// How far ahead of the clock the ids in a stream may be. Message ids continue above them.
-const MOST_AHEAD_US: u64 = 24 * 3_600 * 1_000_000;
-/// The highest id of an entry.
-const HIGHEST_ENTRY: &str = "18446744073709551615-18446744073709551615";
 
 impl Ledger {
     /// How far the channel has been stored. A value that no dispatcher can have written counts as absent.
@@ -140,15 +135,14 @@ impl Ledger {
         batch: &[Arrival],
     ) -> Result<IntakeAnswer> {
         let doubts = &self.attempts.doubts;
-        let form = self.destination.form(batch, self.attempts.behind);
-        let (doubts_count, width) = (doubts.len() as u64, form.width);
+        let (doubts_count, width) = (doubts.len() as u64, self.destination.width(batch));
         let call = IntakeCall { my_epoch: epoch, expected, next_cursor: next, doubts: doubts_count, maxlen: 0, width };
         let mut call = self.destination.intake_call(&call, &self.keys);
         doubts.iter().for_each(|doubt| call.push(doubt));
         let mut member = Vec::new();
         for arrival @ Arrival { id, body, refused } in batch {
             match refused {
-                None => self.destination.push(&mut call, arrival, form, &mut member),
+                None => self.destination.push(&mut call, arrival, width, &mut member),
                 Some(reason) => {
                     assert_eq!(batch.len(), 1, "a message that can't be delivered is a batch of its own");
                     call.push("dead");
@@ -164,37 +158,11 @@ impl Ledger {
                     let cursor = if text(cursor) == Some("") { None } else { self.cursor_of(cursor)? };
                     Ok(IntakeAnswer::Moved(cursor))
                 }
-                [verdict, last] if text(verdict) == Some("BEHIND") => {
-                    self.behind(text(last).unwrap_or_default(), &reply)
-                }
                 _ => self.fenced(epoch, DOING, &reply),
             },
-            _ if text(&reply) == Some("OK") => {
-                self.attempts.behind = 0;
-                Ok(IntakeAnswer::Taken(next.clone()))
-            }
+            _ if text(&reply) == Some("OK") => Ok(IntakeAnswer::Taken(next.clone())),
             _ => self.unexpected_reply(DOING, &reply),
         }
-    }
-
-    /// The stream has reached `last`, so higher ids are needed. An error if they would be absurd.
-    fn behind(&mut self, entry: &str, reply: &Value) -> Result<IntakeAnswer> {
-        let Some(last) = message_id(entry) else { return self.unexpected_reply(DOING, reply) };
-        if last.0 <= wall_clock_us().saturating_add(MOST_AHEAD_US) {
-            self.attempts.behind += 1;
-            return Ok(IntakeAnswer::Behind(last));
-        }
-        let key = self.keys.stream.as_deref().unwrap_or_default();
-        let problem = if entry == HIGHEST_ENTRY {
-            // As Redis says it, but with the key.
-            format!("ERR the stream {key} has exhausted the last possible ID")
-        } else {
-            format!(
-                "ERR the last id of the stream {key} is more than a day ahead of the clock, so nothing can be added in \
-                 order; rename or delete that stream"
-            )
-        };
-        Err(self.connection.refusal(DOING, Failure::of_reply(problem.as_bytes())))
     }
 
     /// Whether an attempt that moved the cursor also stored this message. The script stores before it moves the cursor;

@@ -172,7 +172,7 @@ impl Server {
                 Some(name) if name.eq_ignore_ascii_case("HELLO") => Hint::Resp3,
                 name => Hint::Command(name.map(str::to_owned)),
             },
-            Refusal::StreamExhausted => Hint::StreamExhausted,
+            Refusal::StreamExhausted => Hint::StreamExhausted(None),
             Refusal::Cluster => match (refusal::moved_to(text), refusal::code(text)) {
                 (Some(owner), _) => Hint::Moved { setting, owner: owner.to_owned() },
                 (None, Some("ASK" | "TRYAGAIN")) => Hint::Moving,

@@ -69,8 +69,6 @@ pub enum IntakeAnswer {
     Taken(Cursor),
     /// The cursor is not the one expected; nothing was changed.
     Moved(Option<Cursor>),
-    /// The stream has reached this id already; nothing was changed. The batch needs higher ids.
-    Behind(MessageId),
     /// A transaction moved the cursor, but its members were refused, for this reason. The cursor has been moved back.
     /// It must not be written again, nor its ids used, because a copy of the transaction may arrive late.
     Rewound(String),

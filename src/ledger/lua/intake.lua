@@ -10,7 +10,7 @@
 --       then for each of these attempts the cursor that it writes
 --       then for each message what its destination needs; or for one that can't be delivered: 'dead', id, reason,
 --       channel or '', excerpt
--- Gives 'OK' | {'STALE', epoch} | {'MOVED', cursor} | {'BEHIND', last id of the stream}
+-- Gives 'OK' | {'STALE', epoch} | {'MOVED', cursor}
 local epoch_key, cursor_key, dead_key, destination_key = unpack(KEYS)
 local my_epoch, expected, next_cursor, doubts, maxlen, width = unpack(ARGV, 1, 6)
 local FIRST = 7
@@ -36,10 +36,7 @@ end
 -- The cursor's move is tried first and made last. It needs memory, so nothing is stored when the memory is full.
 try_set(cursor_key)
 if messages then
-  local behind = add(destination_key, first, maxlen, tonumber(width), earlier)
-  if behind then
-    return behind
-  end
+  add(destination_key, first, maxlen, tonumber(width), earlier)
 elseif dead then
   -- Adding messages is tried as well. Otherwise a missing right would send a message to the dead letters.
   try_adding(destination_key)

@@ -1,5 +1,5 @@
--- How `intake.lua` adds messages to a stream. Arguments for each message: entry id, payload; or entry id,
--- channel, payload, if the group records channels.
+-- How `intake.lua` adds messages to a stream. Arguments for each message: payload; or channel, payload, if the group
+-- records channels.
 
 -- Tries the command without changing anything: Redis refuses this id whatever the key holds.
 local function try_adding(key)
@@ -10,43 +10,38 @@ local function try_adding(key)
   end
 end
 
+local function fields(i, width)
+  if width == 1 then
+    return 'payload', ARGV[i]
+  end
+  return 'channel', ARGV[i], 'payload', ARGV[i + 1]
+end
+
+-- Adds an entry, and limits the stream. Gives the entry's id.
+local function add_limited(key, maxlen, ...)
+  local words = maxlen == '0' and {'*', ...} or {'MAXLEN', '~', maxlen, '*', ...}
+  return redis.call('XADD', key, unpack(words))
+end
+
 -- Adds the messages from ARGV[first] on, each of `width` arguments. `repeated`: an earlier attempt has moved the cursor
 -- over them. That was this script, which adds all or nothing, so they were added, even if workers have deleted them
--- since. Gives nil, or {'BEHIND', the stream's last id} if the stream has reached the first id already; then nothing
--- was added.
+-- since.
 local function add(key, first, maxlen, width, repeated)
   if repeated then
-    return nil
+    return
   end
-  local words = maxlen == '0' and {key} or {key, 'MAXLEN', '~', maxlen}
-  local names = width == 3 and {'channel', 'payload'} or {'payload'}
-  local id = #words + 1
-  for number, name in ipairs(names) do
-    words[id + 2 * number - 1] = name
+  -- If Redis accepts the first entry, it accepts the others, unless it runs out of ids on the way. So an entry with one
+  -- of the last ids is taken out again, and nothing is added.
+  local id = add_limited(key, maxlen, fields(first, width))
+  if string.find(id, '18446744073709551615-', 1, true) == 1 then
+    redis.call('XDEL', key, id)
+    error('the stream ' .. key .. ' has exhausted the last possible ID')
   end
-  local function entry(i)
-    words[id] = ARGV[i]
-    for number = 1, #names do
-      words[id + 2 * number] = ARGV[i + number]
-    end
-    return unpack(words)
+  local last = #ARGV - width + 1
+  for i = first + width, last - 1, width do
+    redis.call('XADD', key, '*', fields(i, width))
   end
-  -- If the first entry is accepted, so are the others: their ids rise.
-  local refused = redis.pcall('XADD', entry(first))
-  if type(refused) == 'table' and refused.err then
-    local behind = string.find(refused.err, 'equal or smaller', 1, true)
-      or string.find(refused.err, 'exhausted the last possible ID', 1, true)
-    if not behind then
-      redis.call('XADD', entry(first))
-    end
-    local info = redis.call('XINFO', 'STREAM', key)
-    for i = 1, #info, 2 do
-      if info[i] == 'last-generated-id' then
-        return {'BEHIND', info[i + 1]}
-      end
-    end
-  end
-  for i = first + width, #ARGV, width do
-    redis.call('XADD', entry(i))
+  if last > first then
+    add_limited(key, maxlen, fields(last, width))
   end
 end
