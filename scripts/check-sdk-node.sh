@@ -98,33 +98,44 @@ cd "$work/app"
 npm init -y >/dev/null
 npm install --silent --no-audit --no-fund "${package[0]}"
 
-# The README's consumer, with a port that is free here.
-redis=$(free_port) listen=127.0.0.1:$(free_port)
-# The backquotes are those of Markdown.
-# shellcheck disable=SC2016
-sed -n '/^```js$/,/^```$/p' node_modules/oncecast/README.md | sed '/^```/d' >worker.mjs
-(($(wc -l <worker.mjs) < 10)) || fail 'the consumer in README.md has ten lines or more'
-sed -i.bak "s|'127.0.0.1:6969'|'$listen'|" worker.mjs
-grep -q "$listen" worker.mjs || fail 'the consumer in README.md does not listen on 127.0.0.1:6969'
-
+# The consumers in the package's README and in the project's, with a port that is free here.
+redis=$(free_port)
 redis-server --port "$redis" --bind 127.0.0.1 --dir "$work" --save '' >"$work/redis.log" &
 children+=($!)
 wait_for 'Redis answers' redis-cli -p "$redis" PING
-env -u ONCECAST_BIN "$ONCECAST_BIN/oncecast-dispatcher" --redis-url "redis://127.0.0.1:$redis" --consumers "$listen" \
-    2>"$work/dispatcher.log" &
-children+=($!)
-node worker.mjs >"$work/worker.log" 2>&1 &
-worker=$!
-children+=("$worker")
-wait_for 'the consumer is linked' grep -q 'event=consumer-linked' "$work/dispatcher.log"
-redis-cli -p "$redis" PUBLISH messages:published '{"id":"o-1","price":21,"count":2}' >/dev/null
-has_result() {
-    [[ $(redis-cli -p "$redis" XRANGE messages:processed - + | tail -n +2 | paste -sd ' ') == 'order o-1 total 42' ]]
+
+# Runs the consumer that a file shows, and compares the result of one message.
+try_the_consumer_of() {
+    local readme=$1 expected=$2 name=$3 listen dispatcher worker
+    listen=127.0.0.1:$(free_port)
+    # The backquotes are those of Markdown.
+    # shellcheck disable=SC2016
+    sed -n '/^```js$/,/^```$/p' "$readme" | sed '/^```/d' >"$name.mjs"
+    (($(wc -l <"$name.mjs") < 10)) || fail "the consumer in $readme has ten lines or more"
+    sed -i.bak "s|'127.0.0.1:6969'|'$listen'|" "$name.mjs"
+    grep -q "$listen" "$name.mjs" || fail "the consumer in $readme does not listen on 127.0.0.1:6969"
+    redis-cli -p "$redis" FLUSHALL >/dev/null
+    env -u ONCECAST_BIN "$ONCECAST_BIN/oncecast-dispatcher" --redis-url "redis://127.0.0.1:$redis" \
+        --consumers "$listen" 2>"$work/$name-dispatcher.log" &
+    dispatcher=$!
+    children+=("$dispatcher")
+    node "$name.mjs" >"$work/$name.log" 2>&1 &
+    worker=$!
+    children+=("$worker")
+    wait_for 'the consumer is linked' grep -q 'event=consumer-linked' "$work/$name-dispatcher.log"
+    redis-cli -p "$redis" PUBLISH messages:published '{"id":"o-1","price":21,"count":2}' >/dev/null
+    has_result() {
+        [[ $(redis-cli -p "$redis" XRANGE messages:processed - + | tail -n +2 | paste -sd ' ') == "$expected" ]]
+    }
+    wait_for "the result '$expected'" has_result
+    kill -TERM "$worker"
+    wait "$worker" || fail "the consumer did not stop cleanly: $(cat "$work/$name.log")"
+    [[ ! -s $work/$name.log ]] || fail "the consumer printed something: $(cat "$work/$name.log")"
+    kill -TERM "$dispatcher"
+    wait "$dispatcher" || fail "the dispatcher did not stop cleanly: $(cat "$work/$name-dispatcher.log")"
 }
-wait_for 'the result' has_result
-kill -TERM "$worker"
-wait "$worker" || fail "the consumer did not stop cleanly: $(cat "$work/worker.log")"
-[[ ! -s $work/worker.log ]] || fail "the consumer printed something: $(cat "$work/worker.log")"
+try_the_consumer_of node_modules/oncecast/README.md 'order o-1 total 42' packaged
+try_the_consumer_of "$root/README.md" 'shouted {"ID":"O-1","PRICE":21,"COUNT":2}' shown
 
 # The rules that can be seen from outside.
 cp "$root/sdk/node/examples/conform_worker.mjs" .

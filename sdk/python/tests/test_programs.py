@@ -44,7 +44,7 @@ def shown(document):
 
 
 @pytest.mark.parametrize(
-    "document,at", [("sdk/python/README.md", 0), ("sdk/python/README.md", 1), ("docs/GUIDE.md", 0)]
+    "document,at", [("README.md", 0), ("sdk/python/README.md", 0), ("sdk/python/README.md", 1), ("docs/GUIDE.md", 0)]
 )
 def test_what_the_documents_show_runs(document, at, tmp_path):
     source = shown(document)[at]
@@ -59,7 +59,7 @@ def test_what_the_documents_show_runs(document, at, tmp_path):
         dispatcher.greet()
         dispatcher.process(FIRST_ID, body=b"hello")
         fields = dispatcher.results(1)[FIRST_ID]
-        assert fields in ([(b"total", b"5")], [(b"ok", b"true")])
+        assert fields in ([(b"total", b"5")], [(b"ok", b"true")], [(b"shouted", b"HELLO")])
         program.process.send_signal(signal.SIGTERM)
         dispatcher.next(frames.Drain)
         dispatcher.record(FIRST_ID)

@@ -7,6 +7,7 @@ mod http;
 mod local;
 mod logs;
 mod publisher;
+mod readme;
 mod redis_settings;
 mod settings;
 mod slow_names;

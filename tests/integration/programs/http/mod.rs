@@ -14,14 +14,14 @@ use crate::support::{
 };
 
 /// A server in another language, on a port of its own. Killed on drop.
-struct Server {
+pub struct Server {
     interpreter: &'static str,
     script: &'static str,
     port: u16,
     process: Option<ChildProcess>,
 }
 
-const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/http_worker.py");
+pub const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/http_worker.py");
 const NODE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integration/programs/http/server.mjs");
 
 impl Server {
@@ -37,13 +37,13 @@ impl Server {
         Server { interpreter, script, port: ports::free_port().expect("a free port"), process: None }
     }
 
-    fn running(interpreter: &'static str, script: &'static str) -> Server {
+    pub fn running(interpreter: &'static str, script: &'static str) -> Server {
         let mut server = Server::new(interpreter, script);
         server.start();
         server
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/job", self.port)
     }
 
