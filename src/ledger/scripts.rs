@@ -148,6 +148,10 @@ scripts! {
     keys (epoch);
     MarkerCall<'a> { my_epoch: Epoch, control_channel: &'a str, notice: Notice }
 
+    TRIAL = include_str!("lua/trial.lua");
+    keys (leader, epoch, pending, processed, attempts, dead, recall);
+    TrialCall<'a> { expected: &'a [u8], epoch: &'a [u8], clears: bool }
+
     SAMPLE = include_str!("lua/sample.lua");
     keys (cursor, pending, processed, dead, gaps) then (stream);
     SampleCall {}

@@ -1,15 +1,18 @@
 //! Writes a group's keys as a dispatcher would, for a trial of one consumer: `oncecast conform`.
 //!
-//! Only for a group that no dispatcher uses. The caller checks that with [`Ledger::trial_state`]; and
-//! [`Ledger::trial_elect`] refuses while a dispatcher holds the lease.
+//! Only for a group that no dispatcher uses. The caller checks that with [`Ledger::trial_state`]. Each write is one
+//! script, which does nothing if a dispatcher leads the group or has led it since the last write of the trial.
 
 use redis::Value;
 
 use super::command::Command;
 use super::core::Ledger;
+use super::keys::Keys;
 use super::member::{self, Body};
+use super::scripts::TrialCall;
+use super::value::text;
 use crate::base::error::{Error, Result};
-use crate::base::id::{Epoch, MessageId};
+use crate::base::id::MessageId;
 
 /// What a group has in Redis before a trial.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +23,15 @@ pub struct TrialState {
     pub epoch: Option<Vec<u8>>,
     /// The group's other keys that exist.
     pub keys: Vec<String>,
+}
+
+/// What the epoch's key must hold for a write.
+#[derive(Clone, Copy, Debug)]
+pub enum EpochNow<'a> {
+    /// Anything.
+    Any,
+    /// This, or nothing.
+    Is(Option<&'a [u8]>),
 }
 
 impl Ledger {
@@ -41,28 +53,53 @@ impl Ledger {
     }
 
     /// Makes this the newest epoch, as an election would, or removes the key.
-    pub fn trial_elect(&mut self, epoch: Option<Epoch>) -> Result<()> {
-        const DOING: &str = "writing the epoch of a trial";
-        if self.connection.query(DOING, Command::of(&["EXISTS", &self.keys.leader]))? != Value::Int(0) {
-            let leader = &self.keys.leader;
-            return Err(Error::Failed(format!("a dispatcher leads this group now: Redis has the key {leader}")));
-        }
-        let command = match epoch {
-            Some(epoch) => Command::of(&["SET", &self.keys.epoch, &epoch.to_string()]),
-            None => Command::of(&["DEL", &self.keys.epoch]),
-        };
-        self.connection.query(DOING, command).map(drop)
+    pub fn trial_elect(&mut self, now: EpochNow<'_>, epoch: Option<&[u8]>) -> Result<()> {
+        self.trial("writing the epoch of a trial", now, epoch, false, None)
     }
 
     /// Makes a message pending. From its second delivery on, its deliveries are counted, too.
-    pub fn trial_pend(&mut self, id: MessageId, payload: &[u8], delivery: u16) -> Result<()> {
-        let (mut member, score) = (Vec::new(), id.0.to_string());
-        member::encode(id, &Body::copied(None, payload), &mut member);
-        let mut commands = vec![Command::new(4).arg("ZADD").arg(&self.keys.pending).arg(&score).arg(&member)];
-        if delivery > 1 {
-            commands.push(Command::of(&["HSET", &self.keys.attempts, &score, &delivery.to_string()]));
+    pub fn trial_pend(&mut self, epoch: Option<&[u8]>, id: MessageId, payload: &[u8], delivery: u16) -> Result<()> {
+        let message = Some((id, payload, delivery));
+        self.trial("making a message of a trial pending", EpochNow::Is(epoch), epoch, false, message)
+    }
+
+    /// Removes what a trial has written, and writes the epoch.
+    pub fn trial_clear(&mut self, now: EpochNow<'_>, epoch: Option<&[u8]>) -> Result<()> {
+        self.trial("removing the keys of a trial", now, epoch, true, None)
+    }
+
+    fn trial(
+        &mut self,
+        doing: &'static str,
+        now: EpochNow<'_>,
+        epoch: Option<&[u8]>,
+        clears: bool,
+        message: Option<(MessageId, &[u8], u16)>,
+    ) -> Result<()> {
+        let expected = match now {
+            EpochNow::Any => b"any".to_vec(),
+            EpochNow::Is(None) => Vec::new(),
+            EpochNow::Is(Some(epoch)) => [b"=", epoch].concat(),
+        };
+        let call = TrialCall { expected: &expected, epoch: epoch.unwrap_or_default(), clears };
+        let mut call = call.on(&self.keys);
+        if let Some((id, payload, delivery)) = message {
+            let mut member = Vec::new();
+            call.push((id, member::encode(id, &Body::copied(None, payload), &mut member)));
+            call.push(u64::from(delivery));
         }
-        self.connection.pipeline("making a message of a trial pending", commands).map(drop)
+        let reply = self.call(doing, call)?;
+        match text(&reply) {
+            Some("OK") => Ok(()),
+            Some("LED") => {
+                let Keys { group, leader, .. } = &*self.keys;
+                Err(Error::Failed(format!(
+                    "a dispatcher leads the group {group} now, or has led it meanwhile ({leader}): nothing more was \
+                     written or removed; use a trial group"
+                )))
+            }
+            _ => self.unexpected_reply(doing, &reply),
+        }
     }
 
     /// Whether a message is pending, and whether its deliveries are counted.
@@ -74,16 +111,5 @@ impl Ledger {
         ];
         let replies = self.connection.pipeline("looking for a message of a trial", commands)?;
         Ok((replies.first() == Some(&Value::Int(1)), replies.get(1) == Some(&Value::Int(1))))
-    }
-
-    /// Removes what a trial has written, and puts back the epoch that was there before.
-    pub fn trial_clear(&mut self, epoch: Option<&[u8]>) -> Result<()> {
-        let keys = [&self.keys.pending, &self.keys.processed, &self.keys.attempts, &self.keys.dead, &self.keys.recall];
-        let mut commands: Vec<Command> = keys.iter().map(|key| Command::of(&["DEL", key])).collect();
-        commands.push(match epoch {
-            Some(epoch) => Command::new(3).arg("SET").arg(&self.keys.epoch).arg(epoch),
-            None => Command::of(&["DEL", &self.keys.epoch]),
-        });
-        self.connection.pipeline("removing the keys of a trial", commands).map(drop)
     }
 }

@@ -31,7 +31,8 @@ local function add(key, first, maxlen, width, repeated)
     return
   end
   -- If Redis accepts the first entry, it accepts the others, unless it runs out of ids on the way. So an entry with one
-  -- of the last ids is taken out again, and nothing is added.
+  -- of the last ids is taken out again, and nothing is added. Without the right to that nothing is added at all.
+  redis.call('XDEL', key, '0-0')
   local id = add_limited(key, maxlen, fields(first, width))
   if string.find(id, '18446744073709551615-', 1, true) == 1 then
     redis.call('XDEL', key, id)

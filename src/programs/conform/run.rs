@@ -13,6 +13,7 @@ use super::stage::Stage;
 use super::target::{Facts, Target};
 use crate::base::error::{Error, Result};
 use crate::base::setting::ConfigError;
+use crate::base::text::Escaped;
 use crate::process::log;
 use crate::process::output::{self, StdoutReader};
 use crate::wire::{ErrorCode, ReadyFlags, SUBPROTOCOL_1, SUBPROTOCOL_2};
@@ -97,7 +98,7 @@ fn described(target: &Target) -> String {
     let Facts { consumer, prefetch, records, channels, protocol } = &target.facts;
     let flags = u8::from(*records) + 2 * u8::from(*channels);
     let protocol = protocol.as_deref().unwrap_or("no subprotocol");
-    format!("{consumer} (prefetch={prefetch} flags={flags} {protocol})")
+    format!("{} (prefetch={prefetch} flags={flags} {})", Escaped(consumer), Escaped(protocol))
 }
 
 /// Plays one case, and waits until the consumer has finished what it left over.

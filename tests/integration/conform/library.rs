@@ -63,17 +63,28 @@ fn a_group_in_use_is_not_touched() {
     assert!(error.contains("ERROR code=7"), "{error}");
 }
 
+/// Whether it still leads at the end of the run or has led meanwhile, what it stored stays.
 #[test]
-fn a_dispatcher_that_takes_over_ends_the_run() {
-    let redis = redis_server();
-    let (_consumer, address) = example(&redis, "conform");
-    let url = redis.url();
-    let running = std::thread::spawn({
-        let settings = format!("--redis-url {url}");
-        move || run(address, &settings)
-    });
-    wait_until("the run to begin", || run_on::<bool>(&redis, &["EXISTS", "conform:epoch"]).then_some(()));
-    run_on::<String>(&redis, &["SET", "conform:leader", "d0-5f3a9c 1790000000123"]);
-    let error = running.join().expect("no panic").expect_err("a dispatcher leads").to_string();
-    assert!(error.contains("a dispatcher leads this group now"), "{error}");
+fn a_dispatcher_that_takes_over_ends_the_run_and_loses_nothing() {
+    for leads_on in [true, false] {
+        let redis = redis_server();
+        let (_consumer, address) = example(&redis, "conform");
+        let url = redis.url();
+        let running = std::thread::spawn({
+            let settings = format!("--redis-url {url}");
+            move || run(address, &settings)
+        });
+        wait_until("the run to begin", || run_on::<bool>(&redis, &["EXISTS", "conform:epoch"]).then_some(()));
+        let script = "redis.call('SET', 'conform:epoch', '1790000000123') \
+                      redis.call('ZADD', 'conform:pending', 1790000000000123, '00065bff6d66207b:theirs')";
+        run_on::<Option<String>>(&redis, &["EVAL", script, "0"]);
+        if leads_on {
+            run_on::<String>(&redis, &["SET", "conform:leader", "d0-5f3a9c 1790000000123"]);
+        }
+        let error = running.join().expect("no panic").expect_err("a dispatcher leads").to_string();
+        assert!(error.contains("a dispatcher leads the group conform now, or has led it meanwhile"), "{error}");
+        assert_eq!(run_on::<String>(&redis, &["GET", "conform:epoch"]), "1790000000123");
+        let theirs = run_on::<Option<u64>>(&redis, &["ZSCORE", "conform:pending", "00065bff6d66207b:theirs"]);
+        assert_eq!(theirs, Some(1_790_000_000_000_123), "it is still pending");
+    }
 }

@@ -123,6 +123,8 @@ def failure(id: int, error: BaseException) -> Answer:
 def describe(error: BaseException) -> str:
     """The error's type and text."""
     try:
+        if isinstance(error, (Retry, Reject)):
+            return f"{type(error).__name__}: {error}"
         return traceback.format_exception_only(type(error), error)[-1].strip() or type(error).__name__
     except Exception:  # A __str__ of the handler's own may raise anything.
         return type(error).__name__

@@ -11,7 +11,7 @@ import logging
 import time
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread, current_thread
-from typing import Any, Awaitable, Callable, List, Optional
+from typing import Any, Awaitable, Callable, List, Optional, Tuple
 
 from .delivery import Answer, Delivery, Handler, describe, failure, success
 from .desk import Answered, Desk, Job
@@ -46,7 +46,7 @@ class FailureLog:
                 self._left_out += 1
                 return
             self._logged += 1
-        log.warning("message %d, delivery %d, failed: %s", delivery.id, delivery.number, describe(error))
+        log.warning("message %016x, delivery %d, failed: %s", delivery.id, delivery.number, describe(error))
 
 
 def is_async(handler: Handler) -> bool:
@@ -179,7 +179,22 @@ class AsyncioPool(Pool):
 
     def _run(self) -> None:
         """The thread."""
-        asyncio.run(self._work())
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        try:
+            work = loop.create_task(self._work())
+            while not work.done():
+                _run_until_done(loop, work)
+            # What handlers have started and not awaited.
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            if left:
+                _run_until_done(loop, asyncio.ensure_future(asyncio.wait(left, timeout=1.0), loop=loop))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
 
     async def _work(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -237,9 +252,28 @@ class AsyncioPool(Pool):
 
     async def _in_time(self, call: Awaitable[Any], timeout: float) -> Any:
         try:
-            return await asyncio.wait_for(call, timeout)
+            result, error = await asyncio.wait_for(_contained(call), timeout)
         except asyncio.TimeoutError:
             raise TimeoutError(f"the handler took longer than {timeout} s") from None
+        if error is not None:
+            raise error
+        return result
+
+
+async def _contained(call: Awaitable[Any]) -> Tuple[Any, Optional[BaseException]]:
+    """The result or the error. The loop ends if a task of its own, which `wait_for` makes, raises one of these."""
+    try:
+        return await call, None
+    except (SystemExit, KeyboardInterrupt) as error:
+        return None, error
+
+
+def _run_until_done(loop: asyncio.AbstractEventLoop, work: asyncio.Future[Any]) -> None:
+    """Runs the loop until this is done, or until a task that a handler has created ends it."""
+    try:
+        loop.run_until_complete(work)
+    except (SystemExit, KeyboardInterrupt) as error:
+        log.error("a task that a handler has created raised %s, which ends nothing here", describe(error))
 
 
 def pool_for(

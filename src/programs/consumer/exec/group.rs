@@ -118,6 +118,14 @@ impl Group {
     }
 }
 
+/// Whether a process with this `/proc/<pid>/status` ignores SIGCHLD, which is inherited. Then the system reaps its
+/// children, and it learns nothing of how they ended.
+pub(super) fn ignores_endings(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (Signal::SIGCHLD as u64 - 1) & 1 == 1)
+}
+
 /// A child that is not ended in order, because its thread panicked, is killed.
 impl Drop for Group {
     fn drop(&mut self) {

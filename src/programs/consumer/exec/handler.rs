@@ -42,6 +42,15 @@ impl Exec {
         Exec { mode: Arc::new(mode), stderr }
     }
 
+    /// How long a child may take to read a message.
+    #[cfg(test)]
+    pub(super) fn set_reading_limit(&mut self, limit: Duration) {
+        match Arc::get_mut(&mut self.mode) {
+            Some(Mode::LongLived(_, limits)) => limits.reading = limit,
+            _ => panic!("it is used already, or has no such limit"),
+        }
+    }
+
     /// Ends all children, once the consumer has stopped.
     pub fn stop(&self) {
         match &*self.mode {

@@ -1,10 +1,11 @@
 //! The settings of the handler.
 
 use std::ffi::OsString;
+use std::fs;
 
 use clap::{Arg, Command};
 
-use super::program;
+use super::{group, program};
 use crate::base::setting::ConfigError;
 use crate::process::config::Default::Found;
 use crate::process::config::{Setting, Values, quoted};
@@ -73,6 +74,10 @@ pub fn read(values: &Values<'_>) -> Result<ExecConfig, ConfigError> {
     if let Some(obstacle) = program::obstacle(program) {
         let got = format!("{} ({obstacle})", quoted(&program.to_string_lossy()));
         return Err(ConfigError::new(EXEC.name, got, "a program that can be started"));
+    }
+    if group::ignores_endings(&fs::read_to_string("/proc/self/status").unwrap_or_default()) {
+        let got = "a program, but this process ignores the end of its children (SIGCHLD), as what started it did";
+        return Err(ConfigError::new(EXEC.name, got, "a start that does not ignore SIGCHLD"));
     }
     Ok(ExecConfig { words, per_message: values.is_on(EXEC_PER_MESSAGE.name)? })
 }

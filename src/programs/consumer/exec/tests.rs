@@ -51,6 +51,12 @@ impl Running {
         Running::new(&["python3", "-c", &script], false, timeout)
     }
 
+    /// The same, with another limit for reading a message.
+    fn read_within(mut self, limit: Duration) -> Running {
+        self.0.set_reading_limit(limit);
+        self
+    }
+
     fn handle(&self, payload: &(impl AsRef<[u8]> + ?Sized)) -> Result<Outcome, HandlerError> {
         self.0.handle(&Delivery::new(payload).with_id(MessageId(0x2f)))
     }

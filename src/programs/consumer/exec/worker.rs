@@ -148,6 +148,8 @@ impl Worker {
             Moved::Nothing => {}
         }
         let begun = Instant::now();
+        // When it was seen that the child has read everything. A child that still starts has time until then.
+        let mut read = None;
         loop {
             self.send(request)?;
             if self.receive(&mut line)? {
@@ -156,7 +158,13 @@ impl Worker {
                 return Ok(line);
             }
             let sending = self.sent < request.len();
-            let rest = limits.rest(begun.elapsed(), sending)?;
+            if read.is_none() && !sending && !pipes::has_bytes(&self.unread)? {
+                read = Some(Instant::now());
+            }
+            let rest = match read {
+                Some(read) => limits.rest_of_answer(read.elapsed())?,
+                None => limits.rest_of_reading(begun.elapsed(), self.answered)?,
+            };
             let writable = sending.then(|| self.stdin.as_fd());
             let ready = pipes::wait(&[self.stdout.as_fd()], writable, rest.min(CHECK_EVERY))?;
             // What it wrote before its end is read once more.
@@ -219,8 +227,9 @@ impl Worker {
         // The last writing end is closed, so this ends.
         let unread = io::copy(&mut unread, &mut io::sink()).unwrap_or_default();
         let begun = match problem {
-            Problem::Unasked(_) | Problem::Early(_) | Problem::Ended { .. } => unread < sent as u64,
-            _ => true,
+            // Its line came after it had read everything, of which nothing is counted any longer.
+            Problem::Garbage(_) => true,
+            _ => unread < sent as u64,
         };
         let reason = match (problem, ending) {
             (Problem::Ended { partial: true }, Some(ending)) if by_itself => {
@@ -253,9 +262,9 @@ pub(super) struct EndingWorker {
 /// How long a child may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Until its answer; `None`: any time.
+    /// From when it has read a request until its answer; `None`: any time.
     pub(super) answer: Option<Duration>,
-    /// Until it has read a request.
+    /// Until it has read a request, its own start included.
     pub(super) reading: Duration,
 }
 
@@ -265,18 +274,19 @@ impl Limits {
         Limits { answer, reading: MAX_READ_TIME }
     }
 
-    /// What is left of the shorter limit that applies.
-    fn rest(self, elapsed: Duration, sending: bool) -> Result<Duration, Problem> {
-        let rest = |limit: Duration| limit.checked_sub(elapsed).filter(|rest| !rest.is_zero());
-        let answer = match self.answer {
-            Some(limit) => rest(limit).ok_or(Problem::TimedOut(limit))?,
-            None => Duration::MAX,
-        };
-        if !sending {
-            return Ok(answer);
-        }
-        rest(self.reading).map(|reading| reading.min(answer)).ok_or(Problem::NotRead(self.reading))
+    fn rest_of_answer(self, elapsed: Duration) -> Result<Duration, Problem> {
+        self.answer.map_or(Ok(Duration::MAX), |limit| rest(limit, elapsed).ok_or(Problem::TimedOut(limit)))
     }
+
+    /// A child that has answered before does not start any more, so it has no more time to read than to answer.
+    fn rest_of_reading(self, elapsed: Duration, has_answered: bool) -> Result<Duration, Problem> {
+        let limit = self.answer.filter(|_| has_answered).map_or(self.reading, |answer| answer.min(self.reading));
+        rest(limit, elapsed).ok_or(Problem::NotRead(limit))
+    }
+}
+
+fn rest(limit: Duration, elapsed: Duration) -> Option<Duration> {
+    limit.checked_sub(elapsed).filter(|rest| !rest.is_zero())
 }
 
 impl From<io::Error> for Problem {

@@ -61,16 +61,20 @@ impl Connector for HttpConnector {
     fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Connection>, Error> {
         let not_connected = |reason: String| Error::Other(Box::new(NotConnected(reason)));
         let addresses = self.0.addresses().map_err(not_connected)?;
-        let limit = CONNECT_LIMIT.min(*details.timeout.after);
+        // Half of the time remains for the request, however many of the addresses are silent.
+        let limit = CONNECT_LIMIT.min(*details.timeout.after / 2) / addresses.len().max(1) as u32;
         match connect_any(&addresses, limit) {
-            Ok((stream, _)) => Ok(Some(Connection {
-                stream,
-                buffers: LazyBuffers::new(BUFFER_BYTES, BUFFER_BYTES),
-                earlier: 0,
-                began: None,
-                answered: false,
-                cut: None,
-            })),
+            Ok((stream, used)) => {
+                self.0.note_used(used);
+                Ok(Some(Connection {
+                    stream,
+                    buffers: LazyBuffers::new(BUFFER_BYTES, BUFFER_BYTES),
+                    earlier: 0,
+                    began: None,
+                    answered: false,
+                    cut: None,
+                }))
+            }
             Err(problem) => {
                 let tried: Vec<_> = addresses.iter().map(ToString::to_string).collect();
                 let reason = format!("{}: {problem}", tried.join(", "));

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use crate::base::backoff::Backoff;
 use crate::net::{connect_any, resolve};
 
-/// The most time for a TCP connection to one address.
+/// The most time for connecting to any of the addresses.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long a start waits for the first look. After that the server counts as absent until the look is over.
 const FIRST_LOOK_LIMIT: Duration = Duration::from_secs(2);
@@ -79,6 +79,13 @@ impl Server {
         }
     }
 
+    /// A request has connected to this address, so it is the first to be tried from now on.
+    pub(super) fn note_used(&self, used: SocketAddr) {
+        if let State::Listens(addresses) = &mut *self.state.lock() {
+            put_first(addresses, used);
+        }
+    }
+
     /// A request could not connect: the server counts as absent until the thread finds it.
     pub(super) fn note_absent(&self, reason: &str) {
         *self.state.lock() = State::Absent(reason.to_owned());
@@ -93,10 +100,16 @@ impl Watch {
         let (mut backoff, mut listens) = (BACKOFF, false);
         loop {
             let wait = match self.look(listens) {
-                Ok(addresses) => {
+                Ok((mut addresses, connected)) => {
                     backoff.reset();
                     listens = true;
-                    *self.state.lock() = State::Listens(addresses);
+                    let mut state = self.state.lock();
+                    let used = match &*state {
+                        State::Listens(before) => connected.or(before.first().copied()),
+                        State::Absent(_) => connected,
+                    };
+                    used.into_iter().for_each(|used| put_first(&mut addresses, used));
+                    *state = State::Listens(addresses);
                     LOOKUP_EVERY
                 }
                 // A name that can't be looked up for a while: the addresses found last may still be right.
@@ -115,13 +128,22 @@ impl Watch {
         }
     }
 
-    /// Looks the name up, and connects if it is not known that the server listens.
-    fn look(&self, listens: bool) -> io::Result<Vec<SocketAddr>> {
+    /// Looks the name up, and connects if it is not known that the server listens. Returns the addresses, and the one
+    /// to which it has connected.
+    fn look(&self, listens: bool) -> io::Result<(Vec<SocketAddr>, Option<SocketAddr>)> {
         let addresses = resolve(&self.address)?;
-        if !listens {
-            connect_any(&addresses, CONNECT_LIMIT)?;
+        if listens {
+            return Ok((addresses, None));
         }
-        Ok(addresses)
+        let (_, used) = connect_any(&addresses, CONNECT_LIMIT / addresses.len().max(1) as u32)?;
+        Ok((addresses, Some(used)))
+    }
+}
+
+/// Moves this address to the front, if it is there.
+fn put_first(addresses: &mut [SocketAddr], first: SocketAddr) {
+    if let Some(at) = addresses.iter().position(|address| *address == first) {
+        addresses[..=at].rotate_right(1);
     }
 }
 
@@ -159,6 +181,18 @@ mod tests {
         server.note_absent("refused");
         // The thread connects again.
         listener.accept().expect("another look");
+    }
+
+    #[test]
+    fn the_address_used_last_is_tried_first() {
+        let mut all: Vec<SocketAddr> = (1..=4).map(|host| SocketAddr::from(([127, 0, 0, host], 80))).collect();
+        let (third, absent) = (all[2], SocketAddr::from(([127, 0, 0, 9], 80)));
+        put_first(&mut all, third);
+        put_first(&mut all, absent);
+        assert_eq!(
+            all.iter().map(|one| one.ip().to_string()).collect::<Vec<_>>(),
+            ["127.0.0.3", "127.0.0.1", "127.0.0.2", "127.0.0.4"]
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use super::has;
 use crate::support::programs;
 
 /// The exit code and what it says.
@@ -40,4 +41,21 @@ fn a_program_that_can_t_be_started_is_a_wrong_setting() {
         code == Some(2) && said.contains("--exec-per-message") && said.contains("without --handler exec"),
         "{said}"
     );
+}
+
+/// As some daemons start others. Then nobody could tell how a child ended.
+#[test]
+fn a_process_that_ignores_the_end_of_its_children_is_not_started() {
+    if !has("python3") {
+        return;
+    }
+    let consumer = programs().command("oncecast-consumer").expect("the program is built");
+    let script =
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])";
+    let mut command = std::process::Command::new("python3");
+    command.args(["-c", script]).arg(consumer.get_program()).args(["--handler", "exec", "--", "sh"]);
+    let output = command.stdin(Stdio::null()).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("--exec (ONCECAST_EXEC): ") && said.contains("SIGCHLD"), "{said}");
 }

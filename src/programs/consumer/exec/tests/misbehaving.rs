@@ -118,10 +118,34 @@ fn what_a_crashed_child_leaves_behind_is_ended() {
 }
 
 #[test]
-fn a_child_that_does_not_read_is_ended() {
-    let deaf = Running::new(&["sleep", "1000"], false, Some(Duration::from_millis(400)));
-    assert_eq!(deaf.failure(&"x".repeat(8 << 20)), "the child did not answer within 400 ms");
-    assert_eq!(deaf.failure("x"), "the child did not answer within 400 ms");
+fn a_child_that_does_not_read_is_ended_and_the_message_does_not_fail() {
+    for payload in ["x".repeat(8 << 20), "x".to_owned()] {
+        let deaf = Running::new(&["sleep", "1000"], false, None).read_within(Duration::from_millis(200));
+        let error = deaf.handle(&payload).expect_err("no child reads");
+        assert!(error.is_not_ready(), "{error}");
+        assert!(error.reason().contains("did not read its message within 200 ms"), "{error}");
+    }
+}
+
+#[test]
+fn a_child_that_no_longer_reads_is_replaced_within_the_handler_timeout() {
+    let script = format!("read -r line; {ANSWER}; sleep 1000");
+    let forgetful = Running::new(&["sh", "-c", &script], false, Some(Duration::from_millis(400)));
+    for payload in ["x", "y", "z"] {
+        assert_eq!(forgetful.field(payload, "done"), "1");
+    }
+}
+
+/// The time that a child takes to start is not that of its first message.
+#[test]
+fn a_slow_start_fails_no_message() {
+    let script = format!("sleep 1; while read -r line; do {ANSWER}; done");
+    let slow = Running::new(&["sh", "-c", &script], false, Some(Duration::from_millis(300)));
+    std::thread::scope(|scope| {
+        for payload in ["x", "y", "z"] {
+            scope.spawn(|| assert_eq!(slow.field(payload, "done"), "1"));
+        }
+    });
 }
 
 #[test]
