@@ -70,6 +70,14 @@ impl Status {
                 if report.stream.is_empty() && report.consumers.is_empty() {
                     problems.push(format!("no consumer is connected{}", tried(&report.missing)));
                 }
+                let waits = self.known(Part::Pending, self.snapshot.pending).is_some_and(|pending| pending > 0);
+                if waits && !report.consumers.is_empty() && report.consumers.iter().all(|consumer| consumer.draining) {
+                    problems.push(
+                        "no consumer accepts messages: each is stopping, or its handler can't work (its log says why: \
+                         event=unable)"
+                            .to_owned(),
+                    );
+                }
             }
         }
         if let Some(age) = self.oldest_age().filter(|age| *age > self.max_age) {

@@ -206,7 +206,7 @@ fn refused_figures_are_left_out_and_noted() {
 #[test]
 fn problems_are_named_and_change_the_exit_code() {
     type Break = fn(&mut Status);
-    let cases: [(&str, Break); 6] = [
+    let cases: [(&str, Break); 7] = [
         ("no dispatcher is subscribed", |status| status.members.clear()),
         ("no dispatcher leads", |status| status.snapshot.lease = None),
         ("no dispatcher leads", |status| drop(status.members.remove(0))),
@@ -219,6 +219,10 @@ fn problems_are_named_and_change_the_exit_code() {
             leaders_report(status).consumers.clear();
             leaders_report(status).missing.push("a:1".to_owned());
         }),
+        (
+            "no consumer accepts messages: each is stopping, or its handler can't work (its log says why: event=unable)",
+            |status| leaders_report(status).consumers.iter_mut().for_each(|consumer| consumer.draining = true),
+        ),
         ("the oldest message has been pending for 1.5 s, more than 1.0 s", |status| {
             status.max_age = Duration::from_secs(1)
         }),
