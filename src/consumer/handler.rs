@@ -6,7 +6,11 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::base::id::MessageId;
+#[cfg(feature = "programs")]
+use crate::base::text::beginning;
 use crate::ledger::Words;
+#[cfg(feature = "programs")]
+use crate::wire::MAX_TEXT_BYTES;
 use crate::wire::NackDelay;
 
 /// Works on messages. Every closure `Fn(&Delivery) -> Result<Outcome, HandlerError>` that may be shared between threads
@@ -207,6 +211,14 @@ impl HandlerError {
     /// second at most.
     pub fn not_ready(reason: impl Into<String>) -> HandlerError {
         HandlerError { next: Next::PutBack, reason: reason.into() }
+    }
+
+    /// The same with a remark after the reason, which is cut if both are too long for a frame.
+    #[cfg(feature = "programs")]
+    pub(crate) fn with_remark(self, remark: &str) -> HandlerError {
+        let most_bytes = MAX_TEXT_BYTES.saturating_sub(remark.len() + " ()".len());
+        let reason = format!("{} ({remark})", beginning(&self.reason, most_bytes));
+        HandlerError { reason, ..self }
     }
 
     /// Whether the message goes to the dead letters.
