@@ -10,6 +10,7 @@ const DEFAULTS = {
   prefetch: 1_024,
   handlerTimeoutMs: 0,
   drainTimeoutMs: 7_000,
+  trace: false,
   logger: undefined,
 };
 
@@ -37,6 +38,7 @@ export function checked(options) {
     prefetch: whole('prefetch', settings.prefetch, 1, MAX_IDS),
     handlerTimeoutMs: whole('handlerTimeoutMs', settings.handlerTimeoutMs, 0, MAX_MS),
     drainTimeoutMs: whole('drainTimeoutMs', settings.drainTimeoutMs, 0, MAX_MS),
+    trace: flag('trace', settings.trace),
     logger: checkedLogger(settings.logger),
   };
 }
@@ -73,6 +75,17 @@ function idOf(value) {
     throw new TypeError('consumerId contains a space or a control character');
   }
   return id;
+}
+
+/**
+ * @param {string} name
+ * @param {unknown} value
+ */
+function flag(name, value) {
+  if (typeof value !== 'boolean') {
+    throw new TypeError(`${name} is not true or false: ${value}`);
+  }
+  return value;
 }
 
 /**

@@ -579,3 +579,28 @@ def test_threads_end_with_the_consumer():
         return [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("oncecast-")]
 
     wait_for(lambda: not left(), "all threads have ended", 5)
+
+
+@pytest.mark.parametrize("trace", [True, False])
+def test_the_log_of_failures_has_the_trace_context_only_if_asked(caplog, trace):
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    seen = []
+
+    def handler(delivery):
+        seen.append(delivery.traceparent)
+        raise ValueError("no luck")
+
+    with consumer_of(handler, concurrency=1, trace=trace) as consumer:
+        dispatcher = Dispatcher(consumer)
+        dispatcher.greet()
+        dispatcher.process(FIRST_ID, body=b'{"traceparent":"%s"}' % parent.encode())
+        assert dispatcher.next(frames.Nack).reason == "ValueError: no luck"
+        dispatcher.process(FIRST_ID + 1, body=b"no JSON")
+        dispatcher.next(frames.Nack)
+    assert seen == [parent, None]
+    failures = [record.getMessage() for record in caplog.records if "failed" in record.getMessage()]
+    shown = f" traceparent={parent}," if trace else ""
+    assert failures == [
+        f"message {FIRST_ID}, delivery 1,{shown} failed: ValueError: no luck",
+        f"message {FIRST_ID + 1}, delivery 1, failed: ValueError: no luck",
+    ]

@@ -50,6 +50,7 @@ class Consumer:
         prefetch: Optional[int] = None,
         handler_timeout: Optional[float] = None,
         drain_timeout: float = 7.0,
+        trace: bool = False,
     ) -> None:
         """
         :param group: The consumer group, the same as the dispatchers'.
@@ -61,6 +62,7 @@ class Consumer:
         :param handler_timeout: Seconds after which a handler is given up: its message goes to another consumer. A
             thread stays occupied until its handler returns; a coroutine is cancelled. Default: no limit.
         :param drain_timeout: How many seconds a stopping consumer works on the messages that it holds.
+        :param trace: Whether the log of failed handlers has the messages' `Delivery.traceparent`.
         """
         if not callable(handler):
             raise TypeError("handler must be callable")
@@ -82,6 +84,7 @@ class Consumer:
         self._prefetch = prefetch
         self._handler_timeout = handler_timeout
         self._drain_timeout = drain_timeout
+        self._trace = bool(trace)
         self._lock = Lock()
         self._running: Optional[_Running] = None
         self._paused = False
@@ -133,7 +136,7 @@ class Consumer:
             desk = Desk(self._group, consumer_id, self._prefetch, self._handler_timeout)
             if self._paused:
                 desk.pause()
-            self._running = _Running(self._handler, desk, server, self._concurrency)
+            self._running = _Running(self._handler, desk, server, self._concurrency, self._trace)
 
     def stop(self, timeout: Optional[float] = None) -> None:
         """Stops: asks for no more messages, works on those it holds for so many seconds, returns the rest.
@@ -182,11 +185,11 @@ class Consumer:
 class _Running:
     """The threads of a consumer."""
 
-    def __init__(self, handler: Handler, desk: Desk, server: Server, concurrency: int) -> None:
+    def __init__(self, handler: Handler, desk: Desk, server: Server, concurrency: int, trace: bool) -> None:
         self.desk = desk
         self._server = server
         self._answers: SimpleQueue[Optional[Answered]] = SimpleQueue()
-        self._pool = pool_for(handler, desk, self._answers, concurrency)
+        self._pool = pool_for(handler, desk, self._answers, concurrency, trace)
         self._ended = Event()
         self._threads = [
             Thread(target=self._send_answers, name="oncecast-answers", daemon=True),

@@ -29,7 +29,8 @@ _YIELD_EVERY = 64
 class FailureLog:
     """Logs failures of handlers, and how many were left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, trace: bool) -> None:
+        self._trace = trace
         self._lock = Lock()
         self._second = 0.0
         self._logged = 0
@@ -46,7 +47,9 @@ class FailureLog:
                 self._left_out += 1
                 return
             self._logged += 1
-        log.warning("message %d, delivery %d, failed: %s", delivery.id, delivery.number, describe(error))
+        traceparent = delivery.traceparent if self._trace else None
+        trace = f" traceparent={traceparent}," if traceparent else ""
+        log.warning("message %d, delivery %d,%s failed: %s", delivery.id, delivery.number, trace, describe(error))
 
 
 def is_async(handler: Handler) -> bool:
@@ -57,11 +60,11 @@ def is_async(handler: Handler) -> bool:
 class Pool:
     """What both kinds have."""
 
-    def __init__(self, handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]]) -> None:
+    def __init__(self, handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]], trace: bool) -> None:
         self._handler: Callable[[Delivery], Any] = handler
         self._desk = desk
         self._answers = answers
-        self._failures = FailureLog()
+        self._failures = FailureLog(trace)
         self._stopping = False
 
     def start(self) -> None:
@@ -84,9 +87,9 @@ class ThreadPool(Pool):
     """Calls the handler on so many threads."""
 
     def __init__(
-        self, handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]], concurrency: int
+        self, handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]], concurrency: int, trace: bool
     ) -> None:
-        super().__init__(handler, desk, answers)
+        super().__init__(handler, desk, answers, trace)
         self._running: List[Optional[Job]] = [None] * concurrency
         self._threads = [
             Thread(target=self._run, args=(at,), name=f"oncecast-handler-{at}", daemon=True)
@@ -139,9 +142,9 @@ class AsyncioPool(Pool):
     """Awaits the handler in so many tasks of one loop."""
 
     def __init__(
-        self, handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]], concurrency: int
+        self, handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]], concurrency: int, trace: bool
     ) -> None:
-        super().__init__(handler, desk, answers)
+        super().__init__(handler, desk, answers, trace)
         self._concurrency = concurrency
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._ready = Event()
@@ -243,10 +246,10 @@ class AsyncioPool(Pool):
 
 
 def pool_for(
-    handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]], concurrency: int
+    handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]], concurrency: int, trace: bool
 ) -> Pool:
     """The pool that suits the handler."""
     kind = AsyncioPool if is_async(handler) else ThreadPool
-    return kind(handler, desk, answers, concurrency)
+    return kind(handler, desk, answers, concurrency, trace)
 
 
