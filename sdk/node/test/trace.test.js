@@ -62,7 +62,7 @@ test('the log of failures has the trace context only if asked', async (t) => {
     assert.deepEqual(seen, [PARENT, undefined]);
     const failures = lines.filter((line) => line.startsWith('event=handler-failed'));
     const shown = trace ? ` traceparent=${PARENT}` : '';
-    assert.ok(failures[0].startsWith(`event=handler-failed id=0000000000000001 delivery=1${shown} reason=`), failures[0]);
-    assert.ok(failures[1].startsWith('event=handler-failed id=0000000000000002 delivery=1 reason='), failures[1]);
+    assert.ok(failures[0].startsWith(`event=handler-failed id=0000000000000001 delivery=1${shown} reason=`));
+    assert.ok(failures[1].startsWith('event=handler-failed id=0000000000000002 delivery=1 reason='));
   }
 });

@@ -1,10 +1,11 @@
-//! Trace context, as the W3C recommendation "Trace Context" defines it: the members `traceparent` and `tracestate` of a
-//! payload that is a JSON object. With `--trace`, the built-in handlers pass it on, and the reasons of failures name it.
+//! Trace context, as the W3C recommendation "Trace Context" defines it: the members `traceparent` and `tracestate` of
+//! a payload that is a JSON object. With `--trace`, the built-in handlers pass it on, and log lines about failures have
+//! it.
 //!
 //! Pure, and handles every input. Without `--trace` no payload is parsed.
 //!
-//! Guarantees: a `traceparent` consists of lower-case letters, digits and hyphens, and a `tracestate` of printable ASCII;
-//! both are bounded. So they can be a header, a variable or a part of a log line as they are.
+//! Guarantees: a `traceparent` consists of lower-case letters, digits and hyphens, and a `tracestate` of printable
+//! ASCII; both are bounded. So they can be a header or a variable as they are, and a `traceparent` a value in the log.
 
 use std::fmt;
 
@@ -26,7 +27,7 @@ const MAX_STATE_BYTES: usize = 512;
 pub(super) struct Tracing(pub(super) bool);
 
 impl Tracing {
-    /// Runs a handler with the delivery's trace context, if there is one. The reason of a failure then names it.
+    /// Runs a handler with the delivery's trace context, if there is one. A failure then has it for the log.
     pub(super) fn around(
         self,
         delivery: &Delivery<'_>,
@@ -38,7 +39,7 @@ impl Tracing {
         handle(Some(&context)).map_err(|error| match error.is_not_ready() {
             // This is about the consumer, not about the message.
             true => error,
-            false => error.with_remark(&context.to_string()),
+            false => error.with_log_field(log_field(Some(&context))),
         })
     }
 

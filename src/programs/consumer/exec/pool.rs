@@ -132,7 +132,7 @@ impl Pool {
         self.changed.notify_all();
     }
 
-    /// Ends a child after a problem with a message, whose trace context is logged. Returns what happened, and whether the
+    /// Ends a child after a problem; the trace context is that of its message. Returns what happened, and whether the
     /// message may have been begun.
     pub(super) fn end(&self, worker: Worker, problem: &Problem, context: Option<&TraceContext>) -> Lost {
         let (number, pid, has_answered) = (worker.number(), worker.group().pid(), worker.has_answered());
