@@ -66,9 +66,9 @@ pub const HANDLER: Setting = Setting::new(
 /// Whether handlers get the trace context of a payload.
 const TRACE: Setting = Setting::switch(
     "trace",
-    "If a payload is a JSON object with a valid member traceparent (W3C Trace Context), give it to the handler: http as \
-     a header, exec as a member or ONCECAST_TRACEPARENT, stamp and forward as a field; tracestate alike. Log lines about \
-     failures have it",
+    "If a payload is a JSON object with a valid member traceparent (W3C Trace Context), give it to the handler: http \
+     as a header, exec as a member or ONCECAST_TRACEPARENT, stamp and forward as a field; tracestate alike. Log lines \
+     about failures have it",
 );
 
 /// All settings, in the order in which `--help` lists them.
