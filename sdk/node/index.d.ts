@@ -35,6 +35,11 @@ export class Delivery {
   readonly channelText: string | null;
   /** What was published: any bytes, or none. */
   readonly payload: Buffer;
+  /**
+   * The trace context (W3C): the member `traceparent` if the payload is a JSON object and the member is valid. The
+   * payload is parsed each time this is read, and never otherwise.
+   */
+  readonly traceparent: string | undefined;
   /** The id of this consumer. */
   readonly consumerId: string;
 
@@ -85,6 +90,8 @@ export interface ConsumerOptions {
   handlerTimeoutMs?: number;
   /** How long `stop` waits for handlers and for the confirmation of results. Default: 7000 */
   drainTimeoutMs?: number;
+  /** Whether the log of failed handlers has the messages' `traceparent`. Default: false */
+  trace?: boolean;
   /** Default: errors and warnings go to standard error. */
   logger?: Logger;
 }

@@ -172,6 +172,8 @@ impl Outcome {
 pub struct HandlerError {
     pub(super) next: Next,
     pub(super) reason: String,
+    /// For the log: empty, or a space and a field.
+    pub(super) log_field: String,
 }
 
 /// What happens to the message.
@@ -187,17 +189,17 @@ impl HandlerError {
     /// Deliver the message again, after the wait that the dispatcher's `--retry` sets; after the last allowed delivery,
     /// the message goes to the dead letters.
     pub fn retry(reason: impl Into<String>) -> HandlerError {
-        HandlerError { next: Next::Fail(NackDelay::ByBackoff), reason: reason.into() }
+        HandlerError { next: Next::Fail(NackDelay::ByBackoff), reason: reason.into(), log_field: String::new() }
     }
 
     /// Deliver the message again after `delay`, which is limited to between 1 ms and 49 days.
     pub fn retry_after(delay: Duration, reason: impl Into<String>) -> HandlerError {
-        HandlerError { next: Next::Fail(NackDelay::after(delay)), reason: reason.into() }
+        HandlerError { next: Next::Fail(NackDelay::after(delay)), reason: reason.into(), log_field: String::new() }
     }
 
     /// Do not deliver the message again: it goes to the dead letters with this reason.
     pub fn reject(reason: impl Into<String>) -> HandlerError {
-        HandlerError { next: Next::Fail(NackDelay::Never), reason: reason.into() }
+        HandlerError { next: Next::Fail(NackDelay::Never), reason: reason.into(), log_field: String::new() }
     }
 
     /// The handler can't work now and has *not begun* the message, for instance because a server that it needs does not
@@ -206,7 +208,13 @@ impl HandlerError {
     /// The consumer is not ready from now on, until [`Handler::ready`] returns `Ok`. For a closure that is after a
     /// second at most.
     pub fn not_ready(reason: impl Into<String>) -> HandlerError {
-        HandlerError { next: Next::PutBack, reason: reason.into() }
+        HandlerError { next: Next::PutBack, reason: reason.into(), log_field: String::new() }
+    }
+
+    /// The same with more for this consumer's line in the log, which follows the reason there.
+    #[cfg(feature = "programs")]
+    pub(crate) fn with_log_field(self, log_field: String) -> HandlerError {
+        HandlerError { log_field, ..self }
     }
 
     /// Whether the message goes to the dead letters.

@@ -263,7 +263,7 @@ impl RateLog {
             info!("event=rate processed_per_s={per_s:.0} {}", LoggedCounters(stats));
         }
         if let Some(failure) = failure {
-            warn!("event=handler-failed sample={}", Quoted(failure));
+            warn!("event=handler-failed sample={}{}", Quoted(&failure), failure.log_field);
         }
     }
 }

@@ -57,7 +57,7 @@ pub struct ConsumerStats {
     stopping: AtomicBool,
     reconnects: AtomicU64,
     unable: Mutex<Option<String>>,
-    last_failure: Mutex<Option<String>>,
+    last_failure: Mutex<Option<HandlerError>>,
 }
 
 impl ConsumerStats {
@@ -231,12 +231,12 @@ impl ConsumerStats {
         if let Some(mut last) = self.last_failure.try_lock()
             && last.is_none()
         {
-            *last = Some(failure.to_string());
+            *last = Some(failure.clone());
         }
     }
 
-    /// One of the reasons that handlers gave since the last call.
-    pub(super) fn take_last_failure(&self) -> Option<String> {
+    /// One of the failures of handlers since the last call.
+    pub(super) fn take_last_failure(&self) -> Option<HandlerError> {
         self.last_failure.lock().take()
     }
 }

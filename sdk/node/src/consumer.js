@@ -6,10 +6,8 @@ import { Worker } from 'node:worker_threads';
 import { line } from './logger.js';
 import { Limiter } from './limiter.js';
 import { Pool } from './pool.js';
-import { checked } from './settings.js';
+import { STOP_MS, checked } from './settings.js';
 
-/** How long the thread of the link may take to end, beside the time for draining. */
-const STOP_MS = 5_000;
 
 export class Consumer {
   #settings;

@@ -2,6 +2,9 @@
 
 const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 const REPLACEMENT = '\ufffd';
+/** version-traceid-parentid-flags. Neither id is zero, ff is no version, and those after 00 may add to it. */
+const TRACEPARENT =
+  /^(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[0-9a-z-]{0,72})?$/;
 
 export class Delivery {
   /**
@@ -25,6 +28,19 @@ export class Delivery {
 
   get channelText() {
     return this.channel === null ? null : text(this.channel);
+  }
+
+  /** Parses the payload each time it is read. */
+  get traceparent() {
+    let message;
+    try {
+      message = this.json();
+    } catch {
+      return undefined;
+    }
+    // Of an array or a text this is undefined, too.
+    const value = message?.traceparent;
+    return typeof value === 'string' && TRACEPARENT.test(value) ? value : undefined;
   }
 
   text() {

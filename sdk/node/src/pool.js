@@ -42,7 +42,7 @@ export class Pool {
 
   /**
    * @param {import('../index.js').Handler} handler
-   * @param {{ concurrency: number, handlerTimeoutMs: number }} settings
+   * @param {{ concurrency: number, handlerTimeoutMs: number, trace: boolean }} settings
    * @param {(answers: ArrayBuffer) => void} send to the thread of the link
    * @param {import('./limiter.js').Limiter} limiter
    */
@@ -217,7 +217,9 @@ export class Pool {
     this.#answers.failed(delivery.id, delay, reason);
     const isMeant = error instanceof Retry || error instanceof Reject;
     const stack = !isMeant && error instanceof Error && error.stack ? { stack: error.stack } : {};
-    const details = { id: delivery.hexId, delivery: delivery.number, reason: String(reason), ...stack };
+    const traceparent = this.#settings.trace ? delivery.traceparent : undefined;
+    const trace = traceparent === undefined ? {} : { traceparent };
+    const details = { id: delivery.hexId, delivery: delivery.number, ...trace, reason: String(reason), ...stack };
     this.#limiter.event(isMeant ? 'info' : 'warn', isMeant ? 'handler-refused' : 'handler-failed', details);
     this.#answered();
   }

@@ -10,12 +10,15 @@ const DEFAULTS = {
   prefetch: 1_024,
   handlerTimeoutMs: 0,
   drainTimeoutMs: 7_000,
+  trace: false,
   logger: undefined,
 };
 
 const MAX_ID_BYTES = 256;
 /** The longest time that a timer measures. */
 const MAX_MS = 0x7fff_ffff;
+/** How long closing may take after the drain. */
+export const STOP_MS = 5_000;
 
 /**
  * @param {import('../index.js').ConsumerOptions} options
@@ -36,7 +39,8 @@ export function checked(options) {
     concurrency: whole('concurrency', settings.concurrency, 1, MAX_IDS),
     prefetch: whole('prefetch', settings.prefetch, 1, MAX_IDS),
     handlerTimeoutMs: whole('handlerTimeoutMs', settings.handlerTimeoutMs, 0, MAX_MS),
-    drainTimeoutMs: whole('drainTimeoutMs', settings.drainTimeoutMs, 0, MAX_MS),
+    drainTimeoutMs: whole('drainTimeoutMs', settings.drainTimeoutMs, 0, MAX_MS - STOP_MS),
+    trace: flag('trace', settings.trace),
     logger: checkedLogger(settings.logger),
   };
 }
@@ -73,6 +77,17 @@ function idOf(value) {
     throw new TypeError('consumerId contains a space or a control character');
   }
   return id;
+}
+
+/**
+ * @param {string} name
+ * @param {unknown} value
+ */
+function flag(name, value) {
+  if (typeof value !== 'boolean') {
+    throw new TypeError(`${name} is not true or false: ${value}`);
+  }
+  return value;
 }
 
 /**

@@ -51,6 +51,31 @@ test('version 1: the last 1,000 results are kept, for 10 s', async (t) => {
   assert.deepEqual((await Dispatcher.leading(consumer, 5n, { confirms: false })).held, []);
 });
 
+test('version 1: results are listed and sent again once', async (t) => {
+  const consumer = await started(t, ({ id }) => ({ id }), { prefetch: 4 });
+  let dispatcher = await Dispatcher.leading(consumer, 5n, { confirms: false });
+  for (let id = 1; id <= 600; id += 1) {
+    dispatcher.deliver([id]);
+    await dispatcher.results(1);
+  }
+  for (const listed of [502, 0, 0]) {
+    await dispatcher.drop();
+    dispatcher = await Dispatcher.leading(consumer, 5n, { confirms: false });
+    assert.equal(dispatcher.held.length, listed);
+    await dispatcher.results(listed);
+  }
+});
+
+test('an epoch of the far future is refused and forgotten', async (t) => {
+  const consumer = await started(t, ({ id }) => ({ id }));
+  const now = BigInt(Date.now());
+  for (const epoch of [2n ** 64n - 1n, now + 90_000_000n]) {
+    await assert.rejects(Dispatcher.leading(consumer, epoch));
+  }
+  await Dispatcher.leading(consumer, now);
+  await Dispatcher.leading(consumer, now + 80_000_000n);
+});
+
 test('while the dispatcher does not read, results wait in the consumer and progress is not piled up', async (t) => {
   const value = 'v'.repeat(100_000);
   const consumer = await started(t, () => ({ value }));

@@ -10,7 +10,7 @@ test('defaults', () => {
   assert.equal(typeof logger.warn, 'function');
   assert.deepEqual(rest, {
     host: '127.0.0.1', port: 6969, group: 'messages', consumerId: '', concurrency: 16, prefetch: 1024,
-    handlerTimeoutMs: 0, drainTimeoutMs: 7000,
+    handlerTimeoutMs: 0, drainTimeoutMs: 7000, trace: false,
   });
   assert.deepEqual(checked({ listen: '[::1]:0' }).host, '::1');
 });
@@ -24,6 +24,7 @@ test('a wrong setting is named', () => {
     prefetch: [0, 65_537],
     handlerTimeoutMs: [-1, 2 ** 31],
     drainTimeoutMs: [NaN],
+    trace: [1, 'yes', null],
     logger: [{}, null, { warn() {} }],
   };
   for (const [name, values] of Object.entries(wrong)) {

@@ -17,16 +17,17 @@ const map: Handler = () => new Map([[Buffer.from('name'), 'value']]);
 // @ts-expect-error a text is no outcome
 const text: Handler = () => 'text';
 
-const options: ConsumerOptions = { group: 'messages', listen: '127.0.0.1:6969', logger: console, prefetch: 4 };
+const options: ConsumerOptions = { group: 'messages', listen: '127.0.0.1:6969', logger: console, prefetch: 4, trace: true };
 // @ts-expect-error there is no such setting
 const misspelt: ConsumerOptions = { prefetsch: 4 };
 
 export async function run(): Promise<string | undefined> {
   const consumer = new Consumer(handler, options);
   await consumer.start();
+  const parent: string | undefined = new Delivery('{}').traceparent;
   const port: number | undefined = consumer.address?.port;
   await consumer.stop();
   const outcome: Outcome = await handler(new Delivery('{}', { id: 7, number: 2, channel: 'c', consumerId: 'x' }));
   await new Consumer(nothing).run();
-  return `${port} ${outcome} ${consumer.held} ${consumer.isConnected} ${text} ${map} ${misspelt}`;
+  return `${port} ${parent} ${outcome} ${consumer.held} ${consumer.isConnected} ${text} ${map} ${misspelt}`;
 }

@@ -1,6 +1,7 @@
 """Outcomes of handlers, as answers."""
 
 import enum
+import json
 import math
 
 import pytest
@@ -108,3 +109,76 @@ def test_a_delivery_for_a_test():
     delivery = Delivery(b"hello", number=3)
     assert (delivery.id, delivery.number, delivery.channel, delivery.payload) == (1, 3, None, b"hello")
     assert delivery.consumer_id == "test" and "5 bytes" in repr(delivery)
+
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+LATER = "42" + PARENT[2:]
+
+
+def traced(value):
+    return json.dumps({"traceparent": value}).encode()
+
+
+@pytest.mark.parametrize("parent", [PARENT, LATER, LATER + "-n3w", LATER + "-" + "x" * 72])
+def test_the_trace_context_of_an_object(parent):
+    assert Delivery(traced(parent)).traceparent == parent
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        f' {{"a":[1,{{"traceparent":5}}],"traceparent":"x","traceparent":"{PARENT}"}} ',
+        f'{{"trace\\u0070arent":"\\u0030{PARENT[1:]}"}}',
+        f'{{"n":{"9" * 10_000},"e":1e999,"traceparent":"{PARENT}"}}',
+        f'{{"filling":"{"x" * (10 << 20)}","traceparent":"{PARENT}"}}',
+    ],
+    ids=range(4),
+)
+def test_where_the_trace_context_may_be(payload):
+    assert Delivery(payload.encode()).traceparent == PARENT
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"no JSON",
+        b"null",
+        b"17",
+        b"{}",
+        b"\xff",
+        b"[" * 100_000,
+        json.dumps([{"traceparent": PARENT}]).encode(),
+        json.dumps({"a": {"traceparent": PARENT}}).encode(),
+        json.dumps(PARENT).encode(),
+        traced(PARENT)[:-1],
+        traced(PARENT) + b" x",
+        b"\xef\xbb\xbf" + traced(PARENT),
+        traced(PARENT).decode().encode("utf-16"),
+        traced(PARENT)[:-1] + b',"a":NaN}',
+        traced(PARENT)[:-1] + b',"traceparent":null}',
+        traced([PARENT]),
+        traced(None),
+        traced(5),
+        traced(""),
+        traced(PARENT[:-1]),
+        traced(PARENT + "0"),
+        traced(PARENT + "-"),
+        traced(PARENT + "\n"),
+        traced(" " + PARENT),
+        traced(PARENT.upper()),
+        traced("ff" + PARENT[2:]),
+        traced(PARENT.replace("0af7651916cd43dd8448eb211c80319c", "0" * 32)),
+        traced(PARENT.replace("b7ad6b7169203331", "0" * 16)),
+        traced("000-af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        traced(LATER + "x"),
+        traced(LATER + "-A"),
+        traced(LATER + "-a\r\nX: 1"),
+        traced(LATER + "-" + "x" * 73),
+        traced("\u0661" + PARENT[1:]),
+        traced("x" * (10 << 20)),
+    ],
+    ids=range(36),
+)
+def test_payloads_without_a_trace_context(payload):
+    assert Delivery(payload).traceparent is None

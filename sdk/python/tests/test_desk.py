@@ -156,9 +156,42 @@ def test_version_1_keeps_some_results_for_some_seconds(monkeypatch, gate):
         held = dispatcher.greet(2)[1]
         assert held[-1] == 600 and 400 < len(held) <= 501
         assert set(dispatcher.results(len(held))) == set(held)
+        dispatcher.drop()
+        # Once: a leader counts them again after each LEAD.
+        assert Dispatcher(consumer, second=False).greet(3)[1] == ()
+
+
+def test_version_1_keeps_results_for_some_seconds(monkeypatch, gate):
+    monkeypatch.setattr(desk, "RECENT_S", 0.5)
+    with consumer_of(lambda delivery: {"v": "x"}) as consumer:
+        dispatcher = Dispatcher(consumer, second=False)
+        dispatcher.greet(hello=None)
+        dispatcher.process(A)
+        dispatcher.results(1)
         time.sleep(1.7)
         dispatcher.drop()
         assert Dispatcher(consumer, second=False).greet(3)[1] == ()
+
+
+def test_an_epoch_of_the_far_future_is_refused_and_forgotten(consumer):
+    now = int(time.time() * 1000)
+    for epoch in (2**64 - 1, now + 90_000_000):
+        dispatcher = Dispatcher(consumer)
+        dispatcher.lead(epoch)
+        assert dispatcher.error() == frames.E_STALE
+    Dispatcher(consumer).greet(now)
+    Dispatcher(consumer).greet(now + 80_000_000)
+
+
+def test_version_1_takes_a_full_prefetch_beside_what_was_held_before(gate):
+    with consumer_of(gate, prefetch=2) as consumer:
+        first = Dispatcher(consumer, second=False)
+        first.greet(1, hello=None)
+        first.process(1, 2)
+        second = Dispatcher(consumer, second=False)
+        assert second.greet(2, hello=None)[1] == (1, 2)
+        second.process(3, 4)
+        gate.wait_for(3)
 
 
 def test_a_result_survives_a_change_of_subprotocols(consumer, gate):
@@ -579,3 +612,28 @@ def test_threads_end_with_the_consumer():
         return [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("oncecast-")]
 
     wait_for(lambda: not left(), "all threads have ended", 5)
+
+
+@pytest.mark.parametrize("trace", [True, False])
+def test_the_log_of_failures_has_the_trace_context_only_if_asked(caplog, trace):
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    seen = []
+
+    def handler(delivery):
+        seen.append(delivery.traceparent)
+        raise ValueError("no luck")
+
+    with consumer_of(handler, concurrency=1, trace=trace) as consumer:
+        dispatcher = Dispatcher(consumer)
+        dispatcher.greet()
+        dispatcher.process(FIRST_ID, body=b'{"traceparent":"%s"}' % parent.encode())
+        assert dispatcher.next(frames.Nack).reason == "ValueError: no luck"
+        dispatcher.process(FIRST_ID + 1, body=b"no JSON")
+        dispatcher.next(frames.Nack)
+    assert seen == [parent, None]
+    failures = [record.getMessage() for record in caplog.records if "failed" in record.getMessage()]
+    shown = f" traceparent={parent}," if trace else ""
+    assert failures == [
+        f"message {FIRST_ID}, delivery 1,{shown} failed: ValueError: no luck",
+        f"message {FIRST_ID + 1}, delivery 1, failed: ValueError: no luck",
+    ]

@@ -92,7 +92,8 @@ impl<'de> Visitor<'de> for MembersVisitor {
     }
 }
 
-struct Name<'a>(Cow<'a, str>);
+/// The name of a member, borrowed from its text where possible.
+pub(super) struct Name<'a>(pub(super) Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Name<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -8,12 +8,14 @@ mod forward;
 pub mod http;
 pub mod settings;
 mod stamp;
+mod trace;
 
 use std::time::Duration;
 
 use self::exec::Exec;
 use self::http::HttpHandler;
 use self::settings::{BuiltIn, ConsumerConfig};
+use self::trace::Tracing;
 use crate::base::error::{Error, Result};
 use crate::base::setting::{ConfigError, variable_of};
 use crate::consumer::observer::Observer;
@@ -27,20 +29,21 @@ pub use self::stamp::{outcome_of, stamp};
 /// Runs a consumer with the built-in handler until a signal asks it to stop. Returns the exit code.
 pub fn run(mut config: ConsumerConfig) -> Result<u8> {
     let supervisor = Supervisor::from_environment();
+    let tracing = Tracing(config.trace);
     match config.handler.clone() {
-        BuiltIn::Stamp => serve(config, stamp, supervisor),
-        BuiltIn::Forward => serve(config, forward, supervisor),
+        BuiltIn::Stamp => serve(config, tracing.recorded(stamp), supervisor),
+        BuiltIn::Forward => serve(config, tracing.recorded(forward), supervisor),
         BuiltIn::Exec(command) => {
             // The handler ends what takes longer, so its threads are always free again.
             let limit = config.handler_timeout.take();
-            let handler = Exec::new(command, &config.common.keys.group, limit);
+            let handler = Exec::new(command, &config.common.keys.group, limit, tracing);
             serve_then(config, handler.clone(), supervisor, || handler.stop())
         }
         BuiltIn::Http(target) => {
             // The handler keeps this limit itself, so its threads are always free again.
             let limit = config.handler_timeout.take().unwrap_or(http::DEFAULT_LIMIT);
             let (group, concurrency) = (config.common.keys.group.as_str(), config.concurrency);
-            let handler = HttpHandler::start(target, group, concurrency, limit)
+            let handler = HttpHandler::start(target, group, concurrency, limit, tracing)
                 .map_err(Error::io("starting the thread that looks for the HTTP server"))?;
             serve(config, handler, supervisor)
         }

@@ -47,6 +47,8 @@ pub struct ConsumerConfig {
     pub handler: BuiltIn,
     /// After how long a handler is given up; `None`: never.
     pub handler_timeout: Option<Duration>,
+    /// Whether handlers get the trace context of a payload.
+    pub trace: bool,
     /// About how many results the result stream keeps; 0: all.
     pub result_maxlen: u64,
 }
@@ -59,6 +61,14 @@ pub const HANDLER: Setting = Setting::new(
     "What is recorded of a message: stamp (the fields of its JSON object, random_property and consumer_id), forward \
      (the message as it is: id, channel if the dispatcher sends it, payload), http (what the server of --url answers \
      to it) or exec (what the program after -- answers to it)",
+);
+
+/// Whether handlers get the trace context of a payload.
+const TRACE: Setting = Setting::switch(
+    "trace",
+    "If a payload is a JSON object with a valid member traceparent (W3C Trace Context), give it to the handler: http \
+     as a header, exec as a member or ONCECAST_TRACEPARENT, stamp and forward as a field; tracestate alike. Log lines \
+     about failures have it",
 );
 
 /// All settings, in the order in which `--help` lists them.
@@ -86,6 +96,7 @@ pub const SETTINGS: &[Setting] = &[
         "A handler that runs longer is given up and its message goes to another consumer; 0: never. With --handler \
          http the time for a request and its answer, 30000 if it is 0; with exec, a program that takes longer is ended",
     ),
+    TRACE,
     Setting::new("result-maxlen", "N", Text("0"), "Trim the result stream to about this many entries; 0: keep all"),
     LOG_LEVEL,
     METRICS_ADDR,
@@ -162,6 +173,7 @@ pub fn read_values(values: &Values<'_>) -> Result<ConsumerConfig, ConfigError> {
         prefetch: values.number("prefetch", 1, wire::MAX_IDS as u64)? as u32,
         handler: handler(values)?,
         handler_timeout: Some(values.millis("handler-timeout-ms", 0, 86_400_000)?).filter(|limit| !limit.is_zero()),
+        trace: values.is_on(TRACE.name)?,
         result_maxlen: values.number("result-maxlen", 0, u64::MAX >> 11)?,
     })
 }

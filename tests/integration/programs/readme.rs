@@ -1,5 +1,5 @@
-//! The consumers that README.md shows as shell commands, run as they stand there. Those in Python and Node are run by the
-//! checks of the packages, the one in Rust by `example`.
+//! The consumers that README.md shows as shell commands, run as they stand there. Those in Python and Node are run by
+//! the checks of the packages, the one in Rust by `example`.
 
 use oncecast::lab::{ChildProcess, Cluster, ports};
 

@@ -19,6 +19,8 @@ import { MAX_BUFFERED_BYTES, Results, frameOf } from './results.js';
 const MAX_RESULT_BYTES = 67_108_864;
 /** A NACK has at most 4,114 bytes. */
 const NACKS_IN_MESSAGE = 1_024;
+/** How far ahead of this clock an epoch may be. */
+const MAX_AHEAD_MS = 86_400_000;
 
 /**
  * A connection, as the desk sees it.
@@ -69,7 +71,7 @@ export class Desk {
   constructor(terms, owner) {
     this.terms = terms;
     this.owner = owner;
-    this.#results = new Results(owner.now);
+    this.#results = new Results(owner.now, terms.prefetch);
   }
 
   get active() {
@@ -99,6 +101,10 @@ export class Desk {
     }
     if (this.#highest !== null && epoch < this.#highest) {
       throw new ProtocolError(CODES.stale, `epoch ${epoch} is over`);
+    }
+    if (epoch > BigInt(Date.now() + MAX_AHEAD_MS)) {
+      // Epochs follow the clock of Redis, in ms. This one would keep out every true leader.
+      throw new ProtocolError(CODES.stale, `epoch ${epoch} is more than a day ahead of this consumer's clock`);
     }
     this.#highest = epoch;
     const replaced = this.#active;

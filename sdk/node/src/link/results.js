@@ -2,7 +2,10 @@
  * Results on their way to the dispatcher. A result is kept:
  *
  * - by subprotocol oncecast.2, until the dispatcher says that it is recorded, or that it has no effect;
- * - by version 1, which has no confirmation, for 10 s after it was sent, and at most the last 1,000 and 16 MiB of them.
+ * - by version 1, which has no confirmation, for 10 s after it was sent, and at most the last 1,000 (fewer with a prefetch under
+ *   1,000) and 16 MiB of them.
+ *   After the next LEAD it is listed and sent again, once: a leader counts results for what is no longer pending, over
+ *   all connections.
  */
 import { writeHeader } from '../encode.js';
 import { HEADER_BYTES, MAX_IDS, RESULT, RESULTS } from '../frames.js';
@@ -18,7 +21,7 @@ const KEPT_BYTES = 16_777_216;
 
 /**
  * @typedef {import('./desk.js').Link} Link
- * @typedef {{ id: number, body: Buffer, sentOn: Link | null, sentAt: number }} Kept
+ * @typedef {{ id: number, body: Buffer, sentOn: Link | null, sentAt: number, again: boolean }} Kept
  */
 
 export class Results {
@@ -34,9 +37,14 @@ export class Results {
   #unconfirmedAt = 0;
   #unconfirmedBytes = 0;
 
-  /** @param {() => number} now in ms */
-  constructor(now) {
+  /**
+   * @param {() => number} now in ms
+   * @param {number} prefetch
+   */
+  constructor(now, prefetch) {
     this.now = now;
+    /** By version 1. A leader may count each twice, in HELD and as RESULT (docs/PROTOCOL.md, section 5.9). */
+    this.most = Math.min(KEPT_RESULTS, Math.floor((prefetch + KEPT_RESULTS) / 2));
   }
 
   get count() {
@@ -48,7 +56,7 @@ export class Results {
    * @param {Buffer} body payload of a RESULT
    */
   add(id, body) {
-    const kept = { id, body, sentOn: null, sentAt: 0 };
+    const kept = { id, body, sentOn: null, sentAt: 0, again: false };
     this.#kept.set(id, kept);
     this.#unsent.push(kept);
     this.bytes += body.length;
@@ -90,6 +98,7 @@ export class Results {
     this.#unconfirmedAt = 0;
     this.#unconfirmedBytes = 0;
     for (const kept of this.#unsent) {
+      kept.again ||= kept.sentOn?.confirms === false;
       kept.sentOn = null;
     }
     return [...this.#kept.keys()];
@@ -151,7 +160,9 @@ export class Results {
   #sent(kept, link) {
     kept.sentOn = link;
     kept.sentAt = this.now();
-    if (!link.confirms) {
+    if (!link.confirms && kept.again) {
+      this.#forget(kept.id);
+    } else if (!link.confirms) {
       this.#unconfirmed.push(kept);
       this.#unconfirmedBytes += kept.body.length;
     }
@@ -162,7 +173,7 @@ export class Results {
     const oldest = this.now() - KEPT_MS;
     while (this.#unconfirmedAt < this.#unconfirmed.length) {
       const kept = this.#unconfirmed[this.#unconfirmedAt];
-      const many = this.#unconfirmed.length - this.#unconfirmedAt > KEPT_RESULTS || this.#unconfirmedBytes > KEPT_BYTES;
+      const many = this.#unconfirmed.length - this.#unconfirmedAt > this.most || this.#unconfirmedBytes > KEPT_BYTES;
       if (kept.sentAt > oldest && !many) {
         break;
       }

@@ -50,6 +50,7 @@ class Consumer:
         prefetch: Optional[int] = None,
         handler_timeout: Optional[float] = None,
         drain_timeout: float = 7.0,
+        trace: bool = False,
     ) -> None:
         """
         :param group: The consumer group, the same as the dispatchers'.
@@ -61,6 +62,7 @@ class Consumer:
         :param handler_timeout: Seconds after which a handler is given up: its message goes to another consumer. A
             thread stays occupied until its handler returns; a coroutine is cancelled. Default: no limit.
         :param drain_timeout: How many seconds a stopping consumer works on the messages that it holds.
+        :param trace: Whether the log of failed handlers has the messages' `Delivery.traceparent`.
         """
         if not callable(handler):
             raise TypeError("handler must be callable")
@@ -69,10 +71,10 @@ class Consumer:
         if prefetch is None:
             prefetch = 2 * concurrency
         _check("group", group, 1 <= len(group.encode()) <= 256 and not any(map(str.isspace, group)))
-        _check("concurrency", concurrency, 1 <= concurrency <= MAX_CONCURRENCY)
-        _check("prefetch", prefetch, 1 <= prefetch <= frames.MAX_PREFETCH)
+        _check("concurrency", concurrency, _is_whole(concurrency) and 1 <= concurrency <= MAX_CONCURRENCY)
+        _check("prefetch", prefetch, _is_whole(prefetch) and 1 <= prefetch <= frames.MAX_PREFETCH)
         _check("handler_timeout", handler_timeout, handler_timeout is None or handler_timeout > 0)
-        _check("drain_timeout", drain_timeout, drain_timeout >= 0)
+        _check("drain_timeout", drain_timeout, 0 <= drain_timeout <= threading.TIMEOUT_MAX / 2)
         _check("consumer_id", consumer_id, consumer_id is None or _is_consumer_id(consumer_id))
         self._handler = handler
         self._group = group
@@ -82,10 +84,12 @@ class Consumer:
         self._prefetch = prefetch
         self._handler_timeout = handler_timeout
         self._drain_timeout = drain_timeout
+        self._trace = bool(trace)
         self._lock = Lock()
         self._running: Optional[_Running] = None
         self._paused = False
         self._started = False
+        self._ran = False
         self._stopped = Event()
         # What `run` waits for: "signal" or "stopped". A SimpleQueue may be used in a signal handler.
         self._news: SimpleQueue[str] = SimpleQueue()
@@ -101,6 +105,10 @@ class Consumer:
         It starts the consumer unless it is started already. In a thread other than the main one, signals are left
         alone. A second signal ends the waiting.
         """
+        with self._lock:
+            if self._ran or self._stopped.is_set():
+                raise RuntimeError("a consumer can be run once, and not after it was stopped")
+            self._ran = True
         previous: Dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
@@ -128,12 +136,17 @@ class Consumer:
             if self._started:
                 raise RuntimeError("a consumer can be started once")
             server = Server(self._listen)
-            self._started, self._address = True, server.address
+            self._address = server.address
             consumer_id = self._consumer_id or server.address
             desk = Desk(self._group, consumer_id, self._prefetch, self._handler_timeout)
             if self._paused:
                 desk.pause()
-            self._running = _Running(self._handler, desk, server, self._concurrency)
+            try:
+                self._running = _Running(self._handler, desk, server, self._concurrency, self._trace)
+            except BaseException:  # For instance if there can be no more threads.
+                server.abandon()
+                raise
+            self._started = True
 
     def stop(self, timeout: Optional[float] = None) -> None:
         """Stops: asks for no more messages, works on those it holds for so many seconds, returns the rest.
@@ -182,20 +195,26 @@ class Consumer:
 class _Running:
     """The threads of a consumer."""
 
-    def __init__(self, handler: Handler, desk: Desk, server: Server, concurrency: int) -> None:
+    def __init__(self, handler: Handler, desk: Desk, server: Server, concurrency: int, trace: bool) -> None:
         self.desk = desk
         self._server = server
         self._answers: SimpleQueue[Optional[Answered]] = SimpleQueue()
-        self._pool = pool_for(handler, desk, self._answers, concurrency)
+        self._pool = pool_for(handler, desk, self._answers, concurrency, trace)
         self._ended = Event()
         self._threads = [
             Thread(target=self._send_answers, name="oncecast-answers", daemon=True),
             Thread(target=self._tick, name="oncecast-tick", daemon=True),
         ]
-        self._pool.start()
-        for thread in self._threads:
-            thread.start()
-        server.start(desk)
+        try:
+            self._pool.start()
+            for thread in self._threads:
+                thread.start()
+            server.start(desk)
+        except BaseException:
+            self._ended.set()
+            self._answers.put(None)
+            self._pool.abandon()
+            raise
         log.info("listening on %s for the group %s", server.address, desk.group)
 
     def stop(self, timeout: float) -> None:
@@ -251,6 +270,10 @@ class _Running:
 def _check(name: str, value: object, is_valid: bool) -> None:
     if not is_valid:
         raise ValueError(f"{name} can't be {value!r}")
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)
 
 
 def _is_consumer_id(id: str) -> bool:

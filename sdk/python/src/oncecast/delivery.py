@@ -5,11 +5,18 @@ Pure. `Delivery`, `Retry` and `Reject` mean what the types of the same names mea
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import traceback
 from typing import Any, Awaitable, Callable, List, Mapping, Optional, Tuple, Union
 
 from . import frames
+
+# version-traceid-parentid-flags. Neither id is zero, ff is no version, and those after 00 may add to it.
+_TRACEPARENT = re.compile(
+    "(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[0-9a-z-]{0,72})?"
+)
 
 Text = Union[str, bytes]
 Value = Union[str, bytes, int, float, bool]
@@ -51,6 +58,19 @@ class Delivery:
         self.channel = channel
         self.consumer_id = consumer_id
 
+    @property
+    def traceparent(self) -> Optional[str]:
+        """The trace context (W3C): the member ``traceparent`` if the payload is a JSON object and the member valid.
+
+        The payload is parsed each time this is read, and never otherwise.
+        """
+        try:
+            message = json.loads(self.payload.decode(), parse_int=str, parse_float=str, parse_constant=_refuse)
+        except (ValueError, RecursionError):
+            return None
+        value = message.get("traceparent") if isinstance(message, dict) else None
+        return value if isinstance(value, str) and _TRACEPARENT.fullmatch(value) else None
+
     def __repr__(self) -> str:
         return f"Delivery(id={self.id}, number={self.number}, channel={self.channel!r}, {len(self.payload)} bytes)"
 
@@ -85,6 +105,10 @@ class Reject(Exception):
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 # An answer to a delivery: the command, RESULT or NACK, and its payload.

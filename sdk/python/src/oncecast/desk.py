@@ -5,8 +5,8 @@ a message exclude each other. Nothing here blocks while it holds the lock: `Link
 that sends answers, the ticker and callers of the consumer share it.
 
 A result is *kept* until it can't be needed any more. On a connection with oncecast.2 that is when RECORDED names it. In
-version 1 nothing confirms a result, so it moves to *recent* once it is sent: some are listed and sent again after the
-next LEAD.
+version 1 nothing confirms a result, so it moves to *recent* once it is sent: it is listed and sent again after the next
+LEAD, once. A leader counts results for what is no longer pending, over all connections.
 """
 
 from __future__ import annotations
@@ -30,18 +30,21 @@ log = logging.getLogger("oncecast")
 RECENT_S = 10.0
 MAX_RECENT = 1_000
 MAX_RECENT_BYTES = 16 << 20
+# How far ahead of this clock an epoch may be.
+MAX_AHEAD_S = 24 * 3600.0
 # How long a connection that was drained is kept for what the consumer still holds, once it can work again.
 FINISH_S = 10.0
 
 
 class Job:
-    """A message that the consumer holds. `started` is 0 until a handler begins."""
+    """A message that the consumer holds, delivered on `link`. `started` is 0 until a handler begins."""
 
-    __slots__ = ("delivery", "started")
+    __slots__ = ("delivery", "started", "link")
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, delivery: Delivery, link: Optional[Link] = None) -> None:
         self.delivery = delivery
         self.started = 0.0
+        self.link = link
 
 
 # A job, and the command (RESULT or NACK) and the payload of its answer.
@@ -75,7 +78,7 @@ class Desk:
         self._unable = False
         # Seconds between PROGRESS frames: a third of the leader's link timeout if that is less than 3 s.
         self.progress_interval = 1.0
-        # So that a result that was sent need not be counted as a stray twice (HELD and RESULT, section 5.9).
+        # A leader may count each twice, in HELD and as RESULT (section 5.9).
         self._most_recent = min(MAX_RECENT, (prefetch + MAX_RECENT) // 2)
 
     # Called by readers.
@@ -85,30 +88,37 @@ class Desk:
         with self._changed:
             if epoch < self._highest:
                 raise FrameError(frames.E_STALE, f"epoch {epoch} is over")
+            if epoch > (time.time() + MAX_AHEAD_S) * 1000:
+                # Epochs follow the clock of Redis, in ms. This one would keep out every true leader.
+                raise FrameError(frames.E_STALE, f"epoch {epoch} is more than a day ahead of this consumer's clock")
             replaced, code = self._active, frames.E_STALE if epoch > self._highest else frames.E_REPLACED
             self._highest = epoch
             self._active = link
-            self._kept = {**{id: payload for id, (_, payload) in self._recent.items()}, **self._kept}
+            again = {id: payload for id, (_, payload) in self._recent.items() if id not in self._kept}
             self._recent.clear()
             self._recent_bytes = 0
-            self._greet(link)
+            self._greet(link, again)
             self._changed.notify_all()
         if replaced is not None:
             replaced.refuse(code, "another connection has taken over")
 
-    def _greet(self, link: Link) -> None:
+    def _greet(self, link: Link, again: Dict[int, bytes]) -> None:
+        """`again`: results that were sent by version 1. They are sent once more, and kept only if they are confirmed."""
         offered = 0 if self._paused and link.second else self.prefetch
         held = self._live()
-        listed = dict.fromkeys([*held, *self._failed, *self._kept])
+        listed = dict.fromkeys([*held, *self._failed, *again, *self._kept])
         if len(listed) > frames.MAX_IDS:
             log.warning("%d messages do not fit into HELD; some results are dropped", len(listed))
         ids = list(listed)[: frames.MAX_IDS]
         ready = frames.Ready(offered, frames.FLAG_DELIVER, self.consumer_id)
         link.offered = offered
         link.send([frames.encode(ready) + frames.encode(frames.Held(tuple(ids)))])
-        link.send(frames.answer_messages(list(self._kept.values()), list(self._failed.values()), link.second))
+        results = [*again.values(), *self._kept.values()]
+        link.send(frames.answer_messages(results, list(self._failed.values()), link.second))
         self._failed.clear()
-        if not link.second:
+        if link.second:
+            self._kept = {**again, **self._kept}
+        else:
             self._remember(self._kept)
             self._kept.clear()
         if self._draining or self._unable or (self._paused and not link.second):
@@ -133,13 +143,14 @@ class Desk:
             for id, number, body, channel in processes:
                 job = held.get(id) or taken.get(id)
                 if job is not None and not self._given_up(job, time.monotonic()):
+                    job.link = link
                     if not job.started:
                         job.delivery.number = number
                     continue
                 if id in answered:
                     continue
-                taken[id] = Job(Delivery(body, id, number, channel, consumer_id))
-            if len(taken) > room and len(taken) > link.offered - len(self._live()):
+                taken[id] = Job(Delivery(body, id, number, channel, consumer_id), link)
+            if len(taken) > room and len(taken) > link.offered - self._taking_room(link):
                 raise FrameError(frames.E_OVER_PREFETCH, f"more messages than the prefetch of {link.offered}")
             held.update(taken)
         put = self.jobs.put
@@ -310,6 +321,11 @@ class Desk:
             return list(self._held)
         now = time.monotonic()
         return [id for id, job in self._held.items() if not self._given_up(job, now)]
+
+    def _taking_room(self, link: Link) -> int:
+        """How many held messages count against the connection's prefetch. By version 1 the leader gives no place to
+        what was held before and is no longer pending."""
+        return len(self._live()) if link.second else sum(self._held[id].link is link for id in self._live())
 
     def _is_done(self) -> bool:
         return not self._kept and not self._live()

@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread, current_thread
 from typing import Any, Awaitable, Callable, List, Optional, Tuple
 
+from . import frames
 from .delivery import Answer, Delivery, Handler, describe, failure, success
 from .desk import Answered, Desk, Job
 
@@ -29,7 +30,8 @@ _YIELD_EVERY = 64
 class FailureLog:
     """Logs failures of handlers, and how many were left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, trace: bool) -> None:
+        self._trace = trace
         self._lock = Lock()
         self._second = 0.0
         self._logged = 0
@@ -46,7 +48,9 @@ class FailureLog:
                 self._left_out += 1
                 return
             self._logged += 1
-        log.warning("message %016x, delivery %d, failed: %s", delivery.id, delivery.number, describe(error))
+        traceparent = delivery.traceparent if self._trace else None
+        trace = f" traceparent={traceparent}," if traceparent else ""
+        log.warning("message %016x, delivery %d,%s failed: %s", delivery.id, delivery.number, trace, describe(error))
 
 
 def is_async(handler: Handler) -> bool:
@@ -57,11 +61,11 @@ def is_async(handler: Handler) -> bool:
 class Pool:
     """What both kinds have."""
 
-    def __init__(self, handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]]) -> None:
+    def __init__(self, handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]], trace: bool) -> None:
         self._handler: Callable[[Delivery], Any] = handler
         self._desk = desk
         self._answers = answers
-        self._failures = FailureLog()
+        self._failures = FailureLog(trace)
         self._stopping = False
 
     def start(self) -> None:
@@ -71,22 +75,29 @@ class Pool:
         """Starts no more handlers, and waits for those that run. Whether all have ended."""
         raise NotImplementedError
 
+    def abandon(self) -> None:
+        """Ends what was started, without waiting, after starting has failed."""
+
     def all_hang(self) -> bool:
         """Whether no handler can start, because all that run have been given up."""
         return False
 
     def _failed(self, delivery: Delivery, error: BaseException) -> Answer:
-        self._failures.add(delivery, error)
-        return failure(delivery.id, error)
+        """Never raises, whatever the error or the program's logging does: the message would stay held."""
+        try:
+            self._failures.add(delivery, error)
+            return failure(delivery.id, error)
+        except Exception:
+            return frames.NACK, frames.nack_payload(delivery.id, frames.NACK_BACKOFF, type(error).__name__)
 
 
 class ThreadPool(Pool):
     """Calls the handler on so many threads."""
 
     def __init__(
-        self, handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]], concurrency: int
+        self, handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]], concurrency: int, trace: bool
     ) -> None:
-        super().__init__(handler, desk, answers)
+        super().__init__(handler, desk, answers, trace)
         self._running: List[Optional[Job]] = [None] * concurrency
         self._threads = [
             Thread(target=self._run, args=(at,), name=f"oncecast-handler-{at}", daemon=True)
@@ -106,6 +117,10 @@ class ThreadPool(Pool):
         for thread in others:
             thread.join(max(until - time.monotonic(), 0))
         return not any(thread.is_alive() for thread in others)
+
+    def abandon(self) -> None:
+        for _ in self._threads:
+            self._desk.jobs.put(None)
 
     def all_hang(self) -> bool:
         timeout = self._desk.handler_timeout
@@ -139,9 +154,9 @@ class AsyncioPool(Pool):
     """Awaits the handler in so many tasks of one loop."""
 
     def __init__(
-        self, handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]], concurrency: int
+        self, handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]], concurrency: int, trace: bool
     ) -> None:
-        super().__init__(handler, desk, answers)
+        super().__init__(handler, desk, answers, trace)
         self._concurrency = concurrency
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._ready = Event()
@@ -165,6 +180,11 @@ class AsyncioPool(Pool):
             self._call(self._cancel)
             self._thread.join(timeout)
         return not self._thread.is_alive()
+
+    def abandon(self) -> None:
+        self._stopping = True
+        if self._loop is not None:
+            self._call(self._cancel)
 
     def _cancel(self) -> None:
         for worker in self._workers:
@@ -274,13 +294,17 @@ def _run_until_done(loop: asyncio.AbstractEventLoop, work: asyncio.Future[Any]) 
         loop.run_until_complete(work)
     except (SystemExit, KeyboardInterrupt) as error:
         log.error("a task that a handler has created raised %s, which ends nothing here", describe(error))
+    except RuntimeError as error:
+        if work.done():
+            raise
+        log.error("a handler has stopped the loop, which goes on: %s", error)
 
 
 def pool_for(
-    handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]], concurrency: int
+    handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]], concurrency: int, trace: bool
 ) -> Pool:
     """The pool that suits the handler."""
     kind = AsyncioPool if is_async(handler) else ThreadPool
-    return kind(handler, desk, answers, concurrency)
+    return kind(handler, desk, answers, concurrency, trace)
 
 

@@ -58,6 +58,12 @@ class Server:
         self._desk = desk
         self._thread.start()
 
+    def abandon(self) -> None:
+        """Closes the listener of a server that was not started."""
+        self._listener.close()
+        self._waker.close()
+        self._wake.close()
+
     def stop(self, timeout: float) -> None:
         """Closes the listener, then all connections, each once what is queued for it is written."""
         self._stopping = True

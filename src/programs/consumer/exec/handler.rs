@@ -16,12 +16,14 @@ use super::settings::ExecConfig;
 use super::stderr::StderrLimit;
 use super::worker::{Limits, Problem};
 use crate::consumer::{Delivery, Handler, HandlerError, Outcome};
+use crate::programs::consumer::trace::{TraceContext, Tracing};
 
 /// See the folder's text. Clones are the same handler.
 #[derive(Clone, Debug)]
 pub struct Exec {
     mode: Arc<Mode>,
     stderr: StderrLimit,
+    tracing: Tracing,
 }
 
 #[derive(Debug)]
@@ -32,14 +34,19 @@ enum Mode {
 
 impl Exec {
     /// A handler of this group. A message may take as long as `timeout`; `None`: any time. It starts nothing yet.
-    pub fn new(config: ExecConfig, group: &str, timeout: Option<Duration>) -> Exec {
+    pub(in crate::programs::consumer) fn new(
+        config: ExecConfig,
+        group: &str,
+        timeout: Option<Duration>,
+        tracing: Tracing,
+    ) -> Exec {
         let stderr = StderrLimit::new();
         let program = Program::new(config.words, group);
         let mode = match config.per_message {
             true => Mode::PerMessage(PerMessage::new(program, timeout, stderr.clone())),
             false => Mode::LongLived(Pool::new(program, stderr.clone()), Limits::new(timeout)),
         };
-        Exec { mode: Arc::new(mode), stderr }
+        Exec { mode: Arc::new(mode), stderr, tracing }
     }
 
     /// How long a child may take to read a message.
@@ -65,10 +72,10 @@ impl Exec {
 
 impl Handler for Exec {
     fn handle(&self, delivery: &Delivery<'_>) -> Result<Outcome, HandlerError> {
-        match &*self.mode {
-            Mode::LongLived(pool, limits) => ask(pool, delivery, *limits),
-            Mode::PerMessage(processes) => processes.run(delivery),
-        }
+        self.tracing.around(delivery, |context| match &*self.mode {
+            Mode::LongLived(pool, limits) => ask(pool, delivery, context, *limits),
+            Mode::PerMessage(processes) => processes.run(delivery, context),
+        })
     }
 
     fn ready(&self) -> Result<(), String> {
@@ -80,8 +87,13 @@ impl Handler for Exec {
 }
 
 /// Gives the message to a long-lived child.
-fn ask(pool: &Pool, delivery: &Delivery<'_>, limits: Limits) -> Result<Outcome, HandlerError> {
-    let request = request::line(delivery);
+fn ask(
+    pool: &Pool,
+    delivery: &Delivery<'_>,
+    context: Option<&TraceContext>,
+    limits: Limits,
+) -> Result<Outcome, HandlerError> {
+    let request = request::line(delivery, context);
     loop {
         let mut worker = pool.take().map_err(HandlerError::not_ready)?;
         let answered = worker
@@ -93,7 +105,7 @@ fn ask(pool: &Pool, delivery: &Delivery<'_>, limits: Limits) -> Result<Outcome, 
                 return outcome;
             }
             Err(problem) => {
-                let lost = pool.end(worker, &problem);
+                let lost = pool.end(worker, &problem, context);
                 // No child has begun on the message, so another one may. The pool limits how often children start.
                 if lost.begun {
                     return Err(HandlerError::retry(lost.reason));

@@ -21,6 +21,7 @@ use super::stderr::StderrLimit;
 use crate::base::backoff::Backoff;
 use crate::consumer::{Delivery, HandlerError, Outcome};
 use crate::programs::consumer::fields::outcome_of_object;
+use crate::programs::consumer::trace::TraceContext;
 
 /// The exit status for a failure that may pass.
 const EX_TEMPFAIL: i32 = 75;
@@ -59,9 +60,9 @@ impl PerMessage {
     }
 
     /// Runs the program on one message.
-    pub(super) fn run(&self, delivery: &Delivery<'_>) -> Result<Outcome, HandlerError> {
+    pub(super) fn run(&self, delivery: &Delivery<'_>, context: Option<&TraceContext>) -> Result<Outcome, HandlerError> {
         self.check().map_err(HandlerError::not_ready)?;
-        let process = self.start(delivery).map_err(HandlerError::not_ready)?;
+        let process = self.start(delivery, context).map_err(HandlerError::not_ready)?;
         let pid = process.group().pid();
         let finished = process.run(delivery.payload(), self.limit);
         self.state.lock().running.remove(&pid);
@@ -79,8 +80,8 @@ impl PerMessage {
     }
 
     /// Starts a process and notes that it runs.
-    fn start(&self, delivery: &Delivery<'_>) -> Result<Process, String> {
-        let started = Process::start(&self.program, delivery, &self.stderr);
+    fn start(&self, delivery: &Delivery<'_>, context: Option<&TraceContext>) -> Result<Process, String> {
+        let started = Process::start(&self.program, delivery, context, &self.stderr);
         let mut state = self.state.lock();
         if state.stopping {
             return Err("the consumer is stopping".to_owned());

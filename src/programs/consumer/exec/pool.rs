@@ -24,6 +24,7 @@ use super::worker::{EndingWorker, Lost, Problem, Worker};
 use crate::base::backoff::Backoff;
 use crate::base::rate_limit::RateLimit;
 use crate::base::text::Quoted;
+use crate::programs::consumer::trace::{TraceContext, log_field};
 
 /// How many children in a row may end before they have read a message, until no more messages are accepted.
 pub(super) const MAX_UNREAD: u32 = 3;
@@ -131,14 +132,16 @@ impl Pool {
         self.changed.notify_all();
     }
 
-    /// Ends a child after a problem. Returns what happened, and whether a message may have been begun.
-    pub(super) fn end(&self, worker: Worker, problem: &Problem) -> Lost {
+    /// Ends a child after a problem; the trace context is that of its message. Returns what happened, and whether the
+    /// message may have been begun.
+    pub(super) fn end(&self, worker: Worker, problem: &Problem, context: Option<&TraceContext>) -> Lost {
         let (number, pid, has_answered) = (worker.number(), worker.group().pid(), worker.has_answered());
         let lost = worker.close(problem);
         let mut state = self.state.lock();
         state.living.remove(&number);
         state.log(|suppressed| {
-            info!("event=child-ended child={number} pid={pid} reason={}{suppressed}", Quoted(&lost.reason));
+            let (reason, trace) = (Quoted(&lost.reason), log_field(context));
+            info!("event=child-ended child={number} pid={pid} reason={reason}{trace}{suppressed}");
         });
         if !has_answered {
             state.not_before = Instant::now() + state.backoff.next_wait();
@@ -158,7 +161,7 @@ impl Pool {
         let (ended, idle) = std::mem::take(&mut state.idle).into_iter().partition(|worker| worker.group().has_ended());
         state.idle = idle;
         for worker in ended {
-            MutexGuard::unlocked(&mut state, || self.end(worker, &Problem::Ended { partial: false }));
+            MutexGuard::unlocked(&mut state, || self.end(worker, &Problem::Ended { partial: false }, None));
         }
         let now = Instant::now();
         if state.unable.is_some() && state.idle.iter().any(|worker| now >= worker.started() + PROVEN_AFTER) {

@@ -17,7 +17,9 @@ use super::group::{Ending, Group};
 use super::pipes::{self, Moved};
 use super::program::Program;
 use super::stderr::{CHUNK_BYTES, StderrLimit, StderrLines};
+use crate::base::setting::PREFIX;
 use crate::consumer::Delivery;
+use crate::programs::consumer::trace::{TraceContext, log_field};
 use crate::wire;
 
 /// The longest output: as much as a result may have.
@@ -54,7 +56,12 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts the program for a message. Errors are those of the system: there is no such program, for instance.
-    pub(super) fn start(program: &Program, delivery: &Delivery<'_>, limit: &StderrLimit) -> io::Result<Process> {
+    pub(super) fn start(
+        program: &Program,
+        delivery: &Delivery<'_>,
+        context: Option<&TraceContext>,
+        limit: &StderrLimit,
+    ) -> io::Result<Process> {
         let mut command = program.command();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env("ONCECAST_ID", delivery.id().to_string());
@@ -62,13 +69,17 @@ impl Process {
         if let Some((name, value)) = delivery.channel().map(channel_variable) {
             command.env(name, value);
         }
+        for (name, value) in context.into_iter().flat_map(TraceContext::members) {
+            command.env(format!("{PREFIX}{}", name.to_ascii_uppercase()), value);
+        }
         let mut child = command.spawn()?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let group = Arc::new(Group::of(child));
         stdin.as_ref().map(pipes::set_nonblocking).transpose()?;
         stdout.as_ref().map(pipes::set_nonblocking).transpose()?;
         stderr.as_ref().map(pipes::set_nonblocking).transpose()?;
-        let lines = StderrLines::new(format!("pid={} id={}", group.pid(), delivery.id()), limit.clone());
+        let name = format!("pid={} id={}{}", group.pid(), delivery.id(), log_field(context));
+        let lines = StderrLines::new(name, limit.clone());
         let (output, chunk) = (Vec::new(), vec![0; CHUNK_BYTES]);
         Ok(Process { group, stdin, stdout, stderr, sent: 0, output, lines, chunk })
     }

@@ -9,18 +9,22 @@ use std::fmt::Write;
 use data_encoding::BASE64;
 
 use crate::consumer::Delivery;
+use crate::programs::consumer::trace::TraceContext;
 
 /// About how many bytes a line takes in addition to payload and channel.
 const BESIDE_BYTES: usize = 128;
 
 /// The request for a delivery: one line, with its line end.
-pub(super) fn line(delivery: &Delivery<'_>) -> Vec<u8> {
+pub(super) fn line(delivery: &Delivery<'_>, context: Option<&TraceContext>) -> Vec<u8> {
     let bytes = delivery.payload().len() + delivery.channel().map_or(0, <[u8]>::len);
     let mut line = String::with_capacity(bytes + bytes / 8 + BESIDE_BYTES);
     // Writing to a string never fails.
     let _ = write!(line, "{{\"id\":\"{}\",\"delivery\":{}", delivery.id(), delivery.number());
     if let Some(channel) = delivery.channel() {
         push_member(&mut line, "channel", channel);
+    }
+    for (name, value) in context.into_iter().flat_map(TraceContext::members) {
+        push_member(&mut line, name, value.as_bytes());
     }
     push_member(&mut line, "payload", delivery.payload());
     line.push_str("}\n");
@@ -71,7 +75,7 @@ mod tests {
     use crate::base::id::MessageId;
 
     fn text(delivery: Delivery<'_>) -> String {
-        String::from_utf8(line(&delivery)).expect("ASCII")
+        String::from_utf8(line(&delivery, None)).expect("ASCII")
     }
 
     #[test]
@@ -83,6 +87,17 @@ mod tests {
         assert!(with_channel.starts_with(&format!("{begin},\"channel\":\"orders.eu\",\"payload\":\"")));
         let binary = text(Delivery::new(b"\0\xff").with_channel(b"\xfe"));
         assert!(binary.ends_with(",\"channel_base64\":\"/g==\",\"payload_base64\":\"AP8=\"}\n"), "{binary}");
+    }
+
+    #[test]
+    fn a_trace_context_is_a_member_of_its_own() {
+        let payload =
+            r#"{"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01","tracestate":"a=\"1\""}"#;
+        let context = TraceContext::of(payload.as_bytes()).expect("valid");
+        let line = line(&Delivery::new(payload), Some(&context));
+        let object: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
+        assert_eq!(object["traceparent"], "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        assert_eq!((&object["tracestate"], &object["payload"]), (&"a=\"1\"".into(), &payload.into()));
     }
 
     proptest! {

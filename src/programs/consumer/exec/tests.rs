@@ -8,6 +8,7 @@ use super::Exec;
 use super::settings::ExecConfig;
 use crate::base::id::MessageId;
 use crate::consumer::{Delivery, Handler, HandlerError, Outcome};
+use crate::programs::consumer::trace::Tracing;
 
 mod ending;
 mod long_lived;
@@ -23,7 +24,7 @@ struct Running(Exec);
 impl Running {
     fn new(words: &[&str], per_message: bool, timeout: Option<Duration>) -> Running {
         let words = words.iter().map(Into::into).collect();
-        Running(Exec::new(ExecConfig { words, per_message }, "orders", timeout))
+        Running(Exec::new(ExecConfig { words, per_message }, "orders", timeout, Tracing(true)))
     }
 
     /// Long-lived children that run a shell script.

@@ -18,6 +18,7 @@ use super::target::Target;
 use crate::base::rate_limit::RateLimit;
 use crate::base::text::{Escaped, Quoted};
 use crate::consumer::{Delivery, Handler, HandlerError, Outcome};
+use crate::programs::consumer::trace::{TraceContext, Tracing, log_field};
 use crate::wire;
 
 /// The time limit of a request, if no other is set.
@@ -38,6 +39,7 @@ pub(in crate::programs::consumer) struct HttpHandler {
     group: String,
     /// The time limit of a request.
     limit: Duration,
+    tracing: Tracing,
     server: Arc<Server>,
     /// Keeps connections.
     agent: Agent,
@@ -63,17 +65,23 @@ impl HttpHandler {
         group: &str,
         concurrency: usize,
         limit: Duration,
+        tracing: Tracing,
     ) -> io::Result<HttpHandler> {
         let server = Arc::new(Server::watch(&target.host, target.port)?);
         let agent = |kept| Agent::with_parts(config(limit, kept), HttpConnector(server.clone()), NoLookup);
         let (agent, fresh) = (agent(concurrency), agent(0));
         let resent = Mutex::new(RateLimit::new(1, 1, Instant::now()));
-        Ok(HttpHandler { target, group: encoded(group.as_bytes()), limit, server, agent, fresh, resent })
+        Ok(HttpHandler { target, group: encoded(group.as_bytes()), limit, tracing, server, agent, fresh, resent })
     }
 
     /// One request. The inner result is the answer's.
-    fn send(&self, agent: &Agent, delivery: &Delivery<'_>) -> Result<Result<Outcome, HandlerError>, NoAnswer> {
-        let request = with_headers(agent.post(&self.target.url), &self.target, &self.group, delivery);
+    fn send(
+        &self,
+        agent: &Agent,
+        delivery: &Delivery<'_>,
+        context: Option<&TraceContext>,
+    ) -> Result<Result<Outcome, HandlerError>, NoAnswer> {
+        let request = with_headers(agent.post(&self.target.url), &self.target, &self.group, delivery, context);
         let mut response = request.send(delivery.payload()).map_err(|error| self.no_answer(error))?;
         let status = response.status();
         let body = match status.is_success() {
@@ -92,25 +100,25 @@ impl HttpHandler {
         }
     }
 
-    fn log_resent(&self, delivery: &Delivery<'_>) {
+    fn log_resent(&self, delivery: &Delivery<'_>, context: Option<&TraceContext>) {
         if self.resent.lock().take(Instant::now()) {
             let reason = Quoted("a kept connection was closed before an answer began");
-            warn!("event=http-resent id={} delivery={} reason={reason}", delivery.id(), delivery.number());
+            let (id, number, trace) = (delivery.id(), delivery.number(), log_field(context));
+            warn!("event=http-resent id={id} delivery={number} reason={reason}{trace}");
         }
     }
-}
 
-impl Handler for HttpHandler {
-    fn handle(&self, delivery: &Delivery<'_>) -> Result<Outcome, HandlerError> {
-        match self.send(&self.agent, delivery) {
+    /// One request, and a second one if the first was most likely not read.
+    fn ask(&self, delivery: &Delivery<'_>, context: Option<&TraceContext>) -> Result<Outcome, HandlerError> {
+        match self.send(&self.agent, delivery, context) {
             Ok(outcome) => outcome,
             Err(NoAnswer::NotConnected(reason)) => Err(HandlerError::not_ready(reason)),
             Err(NoAnswer::Other(reason)) => Err(HandlerError::retry(reason)),
             Err(NoAnswer::Stale) => {
-                self.log_resent(delivery);
+                self.log_resent(delivery, context);
                 // Whatever becomes of this request counts. If the first one was read and killed the server, a message
                 // that does this each time must end as a dead letter.
-                self.send(&self.fresh, delivery).unwrap_or_else(|no_answer| {
+                self.send(&self.fresh, delivery, context).unwrap_or_else(|no_answer| {
                     let then = match no_answer {
                         NoAnswer::NotConnected(reason) | NoAnswer::Other(reason) => reason,
                         NoAnswer::Stale => Stale.to_string(),
@@ -119,6 +127,12 @@ impl Handler for HttpHandler {
                 })
             }
         }
+    }
+}
+
+impl Handler for HttpHandler {
+    fn handle(&self, delivery: &Delivery<'_>) -> Result<Outcome, HandlerError> {
+        self.tracing.around(delivery, |context| self.ask(delivery, context))
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -6,6 +6,7 @@ use ureq::typestate::WithBody;
 
 use super::target::Target;
 use crate::consumer::Delivery;
+use crate::programs::consumer::trace::TraceContext;
 
 /// What is percent-encoded in a header, beside bytes that are not ASCII: with these a value would not be one, or could
 /// not be decoded.
@@ -17,6 +18,7 @@ pub(super) fn with_headers(
     target: &Target,
     group: &str,
     delivery: &Delivery<'_>,
+    context: Option<&TraceContext>,
 ) -> RequestBuilder<WithBody> {
     let id = delivery.id().to_string();
     let mut request = request
@@ -30,6 +32,10 @@ pub(super) fn with_headers(
     }
     if let Some(authorization) = &target.authorization {
         request = request.header("Authorization", authorization);
+    }
+    // Valid as headers: the trace context was checked.
+    for (name, value) in context.into_iter().flat_map(TraceContext::members) {
+        request = request.header(name, value);
     }
     request
 }

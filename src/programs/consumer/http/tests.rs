@@ -15,6 +15,7 @@ use super::handler::{HttpHandler, MAX_ANSWER_BYTES};
 use super::target::Target;
 use crate::base::id::MessageId;
 use crate::consumer::{Delivery, Handler, HandlerError, Outcome};
+use crate::programs::consumer::trace::Tracing;
 
 /// A limit that no test should meet.
 const AMPLE: Duration = Duration::from_secs(60);
@@ -108,7 +109,7 @@ impl Site {
 
 fn handler(address: SocketAddr, limit: Duration) -> HttpHandler {
     let target = Target::parse(&format!("http://me:secret@{address}/job?q=1")).expect("a URL");
-    HttpHandler::start(target, "orders 100%", 4, limit).expect("a thread")
+    HttpHandler::start(target, "orders 100%", 4, limit, Tracing(true)).expect("a thread")
 }
 
 /// The end of a connection, for `respond`.
@@ -435,4 +436,20 @@ fn an_answer_before_the_whole_request_was_read_counts() {
     let handler = handler(address, AMPLE);
     let error = handler.handle(&Delivery::new(&vec![0; 10 << 20])).expect_err("too large");
     assert_eq!(error, HandlerError::reject("HTTP 413 Payload Too Large"));
+}
+
+#[test]
+fn the_trace_context_is_a_header_if_it_is_valid() {
+    let site = answers(OK);
+    let handler = site.handler(AMPLE);
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let traced = format!(r#"{{"traceparent":"{parent}","tracestate":"a=1, b=\"2\""}}"#);
+    handler.handle(&Delivery::new(&traced)).expect("a result");
+    let request = site.requests.recv().expect("it came");
+    assert_eq!(request.header("traceparent"), Some(parent));
+    assert_eq!(request.header("tracestate"), Some("a=1, b=\"2\""));
+    assert_eq!(request.body, traced.as_bytes());
+    let injecting = r#"{"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nX: y"}"#;
+    handler.handle(&Delivery::new(injecting)).expect("a result");
+    assert_eq!(site.requests.recv().expect("it came").header("traceparent"), None);
 }

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use oncecast::lab::Node;
+
 use super::{exec_options, has};
-use crate::support::{client_of, cluster_of, publish_payloads, state, stream, wait_until_done};
+use crate::support::{DEADLINE, client_of, cluster_of, publish_payloads, state, stream, wait_until_done};
 
 fn example(name: &str) -> String {
     format!("{}/examples/{name}", env!("CARGO_MANIFEST_DIR"))
@@ -69,4 +71,28 @@ fn the_program_may_be_one_text() {
     publish_payloads(connection, ["x"]);
     wait_until_done(connection, 1);
     assert_eq!(state(connection), (0, 1, 0));
+}
+
+/// With `--trace`, programs get the trace context of a payload, and the log of failures has it.
+#[test]
+fn the_trace_context_reaches_programs_and_the_log() {
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let traced = |id: &str| format!(r#"{{"message_id":"{id}","traceparent":"{parent}"}}"#);
+    let script = "import json, sys\n\
+                  for line in sys.stdin:\n    m = json.loads(line); p = m['payload']\n    \
+                  r = {'ok': {'seen': m.get('traceparent', 'none')}} if 'good' in p else {'reject': 'bad'}\n    \
+                  print(json.dumps(r), flush=True)\n";
+    for (flag, seen) in [("--trace", parent), ("", "none")] {
+        let args = format!("--concurrency 1 {flag}");
+        let mut cluster = cluster_of(exec_options(1, "", &args, &["python3", "-c", script]));
+        let connection = &mut client_of(&mut cluster);
+        publish_payloads(connection, [traced("good"), traced("bad")]);
+        wait_until_done(connection, 2);
+        assert_eq!(stream(connection, "messages:processed")[0]["seen"], seen);
+        assert_eq!(stream(connection, "messages:dead")[0]["reason"], "bad");
+        let consumer = cluster.process(Node::Consumer(0)).expect("it runs");
+        let line = consumer.wait_for_line("event=handler-failed", DEADLINE).expect("logged");
+        let logged = if flag.is_empty() { String::new() } else { format!(" traceparent={parent}") };
+        assert!(line.ends_with(&format!("sample=\"rejected: bad\"{logged}")), "{line}");
+    }
 }

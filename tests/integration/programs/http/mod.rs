@@ -116,6 +116,33 @@ fn the_answer_of_a_node_server_decides_what_becomes_of_a_message() {
     assert_eq!(dead[0]["reason"], "HTTP 404 Not Found: no such order");
 }
 
+/// With `--trace`, a server gets the trace context of a payload, and the log of failures has it.
+#[test]
+fn the_trace_context_reaches_servers_and_the_log() {
+    let server = Server::running("node", NODE);
+    let mut cluster = bare_cluster();
+    let connection = &mut client_of(&mut cluster);
+    let (consumer, address, _) = consumer(&cluster, &server, "--concurrency 1 --trace");
+    let _dispatcher = dispatcher(&cluster, "d0", &[address], "");
+    wait_until_in_sync(connection, 1);
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let payload = |want: &str, parent: &str| {
+        format!(r#"{{"message_id":"{want}","want":"{want}","traceparent":"{parent}","tracestate":"a=1"}}"#)
+    };
+    publish_payloads(
+        connection,
+        [payload("usual", parent), payload("unknown", parent), payload("injected", &format!("{parent}\\r\\nX: y"))],
+    );
+    wait_until_done(connection, 3);
+    let results = results(connection);
+    assert_eq!((results["usual"]["traceparent"].as_str(), results["usual"]["tracestate"].as_str()), (parent, "a=1"));
+    assert!(!results["injected"].contains_key("traceparent"), "{results:?}");
+    let reason = "HTTP 404 Not Found: no such order";
+    assert_eq!(stream(connection, "messages:dead")[0]["reason"], reason);
+    let line = consumer.wait_for_line("event=handler-failed", DEADLINE).expect("logged");
+    assert!(line.ends_with(&format!("sample=\"rejected: {reason}\" traceparent={parent}")), "{line}");
+}
+
 #[test]
 fn the_example_in_python_works_and_rejects() {
     let server = Server::running("python3", EXAMPLE);

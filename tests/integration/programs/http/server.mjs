@@ -28,7 +28,8 @@ const server = createServer((request, response) => {
     const delivery = Number(request.headers["oncecast-delivery"]);
     const answer = always[want] ?? (delivery === 1 ? answers[want] : undefined);
     if (answer) return answer(response);
-    response.end(JSON.stringify({ message_id, delivery, key: request.headers["idempotency-key"], nested: { a: [1] } }));
+    const { "idempotency-key": key, traceparent = null, tracestate = null } = request.headers;
+    response.end(JSON.stringify({ message_id, delivery, key, nested: { a: [1] }, traceparent, tracestate }));
   });
 });
 server.listen(Number(process.argv[2]), "127.0.0.1", () => console.log("listening"));

@@ -87,3 +87,12 @@ fn without_the_program_no_message_fails() {
     wait_until("the program to be found", || handler.0.ready().ok());
     assert_eq!(handler.field("x", "body"), "here\n");
 }
+
+#[test]
+fn a_process_gets_the_trace_context_in_variables() {
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let payload = format!(r#"{{"traceparent":"{parent}","tracestate":"a=1"}}"#);
+    let script = "printf %s \"${ONCECAST_TRACEPARENT-unset} ${ONCECAST_TRACESTATE-unset}\"";
+    assert_eq!(Running::per_message(script).field(&payload, "body"), format!("{parent} a=1"));
+    assert_eq!(Running::per_message(script).field("x", "body"), "unset unset");
+}
