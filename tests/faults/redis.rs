@@ -6,7 +6,7 @@ use std::time::Duration;
 use oncecast::lab::{Cluster, ClusterOptions, Lease, Node, RedisOptions};
 
 use crate::dispatchers::Watched;
-use crate::mode::{Mode, in_both_modes};
+use crate::mode::{Mode, in_both_modes, in_mixed_mode};
 use crate::run::{Run, assert_l0};
 use crate::stream_workers::StreamWorkers;
 use crate::support::load::{Load, Sent};
@@ -228,4 +228,8 @@ in_both_modes! {
     row_15_redis_stalls_longer_than_the_lease,
     row_16_scripts_gone,
     row_17_memory_full,
+}
+
+in_mixed_mode! {
+    row_15_redis_stalls_longer_than_the_lease,
 }
