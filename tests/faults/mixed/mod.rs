@@ -122,7 +122,7 @@ fn row_24_links_cut_under_load() {
             let leads = |process: &&mut ChildProcess| lease.starts_with(&format!("{}-", process.name()));
             let leader = dispatchers.iter_mut().find(leads).expect("both run");
             leader.kill().unwrap();
-            *leader = start(&cluster, &leader.name().to_owned());
+            *leader = start(&cluster, leader.name());
         } else {
             proxies.iter().filter(|_| run.random.bool()).for_each(Proxy::cut);
         }

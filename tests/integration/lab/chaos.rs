@@ -89,7 +89,7 @@ fn consumers_may_run_a_program() {
     let faults = "--every 1s --faults kill,pause,terminate,cut --seed 2 --rate 500";
     let options = format!("--duration 6s {faults} --report {}", folder.path().display());
     let text = clean(&format!("{options} --handler exec -- python3 {worker}")).join("\n");
-    assert!(text.contains("published 3,000 = processed 3,000   lost 0   recorded twice 0"), "{text}");
+    assert!(text.contains(" = processed ") && text.contains("   lost 0   recorded twice 0"), "{text}");
     let again = format!("--consumer-count 3 --handler exec -- python3 {worker}");
     assert!(text.contains(&again), "the command to repeat it: {text}");
     assert!(text.contains(" consumer  ") && !text.contains("handler runs"), "{text}");
