@@ -14,7 +14,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 .PHONY: help demo chaos bench micro-bench takeovers test faults model check fuzz cargo redis monitoring-check
-.PHONY: check-sdk interpreters
+.PHONY: check-sdk interpreters workers
 .PHONY: compose-test build man book install uninstall dist deb check-systemd check-packaging systemd-test cargo-deb
 
 help:
@@ -67,10 +67,10 @@ takeovers: cargo redis
 	done
 
 # Most tests wait for processes more than they compute, so three times as many run at a time as there are cores.
-test: cargo redis interpreters
+test: cargo redis interpreters workers
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((3 * $$(nproc)))} cargo test --locked
 
-faults: cargo redis
+faults: cargo redis interpreters workers
 	@sh scripts/ensure-fault-tools.sh
 	ONCECAST_LONG=1 cargo test --locked --test faults -- --nocapture --test-threads 2
 
@@ -147,3 +147,6 @@ redis:
 
 interpreters:
 	@sh scripts/ensure-interpreters.sh
+
+workers: interpreters
+	@sh scripts/ensure-workers.sh

@@ -1,6 +1,6 @@
 //! `oncecast chaos`: an [experiment](crate::lab::experiment) with faults drawn from a seed. Its consumers keep a
-//! [journal](crate::lab::journal), so that handler runs are counted across every kill. With `--deliver stream`
-//! [workers](crate::lab::stream_workers) take the place of consumers.
+//! [journal](crate::lab::journal), so that handler runs are counted across every kill; those that run a program of the
+//! user's keep none. With `--deliver stream` [workers](crate::lab::stream_workers) take the place of consumers.
 
 use self::report::ChaosReport;
 use self::settings::ChaosConfig;
@@ -15,6 +15,7 @@ use super::settings::Deliver;
 use crate::base::error::Result;
 use crate::base::shutdown::shutdown_channel;
 use crate::process::log;
+use crate::programs::consumer::exec::settings::ExecConfig;
 
 mod chart;
 pub mod consumer;
@@ -42,10 +43,14 @@ pub fn run(config: &ChaosConfig) -> Result<u8> {
             redis: RedisOptions { program: config.redis_server.clone(), ..RedisOptions::default() },
             dispatchers: config.dispatchers,
             consumers: config.consumers,
-            consumer_program: ConsumerProgram {
-                name: "oncecast".to_owned(),
-                arguments: ["chaos-consumer", "--journals", &folder].map(str::to_owned).to_vec(),
+            consumer_program: match config.handler {
+                None => ConsumerProgram {
+                    name: "oncecast".to_owned(),
+                    arguments: ["chaos-consumer", "--journals", &folder].map(str::to_owned).to_vec(),
+                },
+                Some(_) => ConsumerProgram::default(),
             },
+            handler_args: config.handler.as_ref().map_or(Vec::new(), ExecConfig::arguments),
             ..ClusterOptions::new(Programs::beside_this_one()?)
         },
         rate: config.rate,
@@ -59,7 +64,11 @@ pub fn run(config: &ChaosConfig) -> Result<u8> {
     };
     let planned = experiment.faults.len();
     let Some(findings) = experiment.run(&mut console, &requests)? else { return console.finish(0) };
-    let report = ChaosReport { config, planned, runs: journal::count(journals.path())?, findings: &findings };
+    let runs = match config.handler {
+        None => Some(journal::count(journals.path())?),
+        Some(_) => None,
+    };
+    let report = ChaosReport { config, planned, runs, findings: &findings };
     report.lines(&console).iter().for_each(|line| console.line(line));
     if let Some(folder) = &config.report {
         let written = page::write(folder, &report)?;

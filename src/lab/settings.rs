@@ -3,6 +3,8 @@
 use crate::base::setting::ConfigError;
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{Setting, Values, quoted};
+use crate::programs::consumer::exec::settings::{self as exec, ExecConfig};
+use crate::programs::consumer::settings::HANDLER;
 
 /// The server program to start.
 pub const REDIS_SERVER: Setting =
@@ -34,5 +36,15 @@ impl Deliver {
             "stream" => Ok(Deliver::Stream),
             other => Err(ConfigError::new("deliver", quoted(other), TAKES)),
         }
+    }
+}
+
+/// The program that the consumers run; `None`: they have the handler `stamp`.
+pub fn program(values: &Values<'_>, deliver: Deliver) -> Result<Option<ExecConfig>, ConfigError> {
+    const TAKES: &str = "stamp, or with consumers exec";
+    match values.required(HANDLER.name, TAKES)?.as_str() {
+        "stamp" => exec::check_unused(values).map(|()| None),
+        "exec" if deliver == Deliver::Consumers => exec::read(values).map(Some),
+        other => Err(ConfigError::new(HANDLER.name, quoted(other), TAKES)),
     }
 }

@@ -10,7 +10,7 @@ use oncecast::lab::{ChildProcess, Cluster, Lease, Node, Signal};
 use oncecast::wire::ErrorCode;
 
 use crate::dispatchers::Watched;
-use crate::mode::{Mode, in_both_modes};
+use crate::mode::{Mode, in_both_modes, in_mixed_mode};
 use crate::run::{Run, assert_l0};
 use crate::stream_workers::StreamWorkers;
 use crate::support::load::{Load, Sent, number};
@@ -182,7 +182,7 @@ fn row_03_leader_paused_shorter_than_its_lease(mode: Mode) {
     // Before consumers, one is longer than the link timeout and the limits on silence: a leader must not mistake its
     // own pause for theirs.
     let short = (0..run.scale(3, 30)).map(|_| Duration::from_millis(run.random.u64(20..1_200))).collect::<Vec<_>>();
-    let long = (mode == Mode::Consumers).then_some(Duration::from_millis(4_500));
+    let long = (mode != Mode::Stream).then_some(Duration::from_millis(4_500));
     for pause in short.into_iter().chain(long) {
         load.wait_for_more(run.random.u64(50..500));
         cluster.signal(member, Signal::SIGSTOP).unwrap();
@@ -347,7 +347,7 @@ fn row_23_clock_jumps(mode: Mode) {
     let mut workers = Workers::new(&mut cluster, mode.consumers(2), 2);
     workers.start_all();
     let args = match mode {
-        Mode::Consumers => ["--consumers".to_owned(), workers.addresses.join(",")],
+        Mode::Consumers | Mode::Mixed => ["--consumers".to_owned(), workers.addresses.join(",")],
         Mode::Stream => ["--deliver", "stream"].map(str::to_owned),
     };
     let mut hours = [-1, 1, 0];
@@ -381,7 +381,7 @@ fn row_23_clock_jumps(mode: Mode) {
     assert_no_gap(connection);
     // Messages are stored in the order of publishing. Catches ids that go back with the clock, or are used twice.
     let noted = match mode {
-        Mode::Consumers => workers.noted(),
+        Mode::Consumers | Mode::Mixed => workers.noted(),
         Mode::Stream => entries_in_order(connection),
     };
     let ids: BTreeMap<u64, u64> = noted.into_iter().map(|(id, name)| (number(&name), id)).collect();
@@ -502,4 +502,9 @@ in_both_modes! {
     row_23_clock_jumps,
     row_25_rolling_restart,
     row_36_ring_of_the_leader_overruns_and_not_the_standbys,
+}
+
+in_mixed_mode! {
+    row_01_leader_killed_under_load,
+    row_02_leader_paused_longer_than_its_lease,
 }

@@ -6,10 +6,12 @@
 //! cargo test --test faults row_04
 //! ONCECAST_SEED=1234 cargo test --test faults row_04
 //! cargo test --test faults stream::row_04                  with --deliver stream
+//! cargo test --test faults mixed::                         with consumers in several languages
 //! make faults                                              all of them, long
 //! ```
 //!
-//! Most rows run in two [modes](mode): delivering to consumers and into a stream. The others need consumers.
+//! Most rows run in two [modes](mode): delivering to consumers and into a stream. The others need consumers. Some run
+//! with [consumers in several languages](languages), too.
 //!
 //! A message is *owed* if its `PUBLISH` reached a dispatcher in sync that lived until the message was stored. Every row
 //! must end with **L0**: each owed message is in the results or the dead letters, none is there twice, nothing is there
@@ -26,8 +28,10 @@ mod drains;
 mod garbage;
 mod keepers;
 mod keys;
+mod languages;
 mod leader;
 mod limits;
+mod mixed;
 mod mode;
 #[cfg(target_os = "linux")]
 mod namespaces;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use oncecast::lab::{Cluster, Signal};
 
 use crate::dispatchers::Watched;
-use crate::mode::{Mode, in_both_modes};
+use crate::mode::{Mode, in_both_modes, in_mixed_mode};
 use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent};
 use crate::support::{
@@ -239,7 +239,7 @@ fn rewrite_file(connection: &mut redis::Connection) {
 /// Notes the entries of the stream, of which workers may know any. Fails if the id of one that was seen before now has
 /// another message, since workers could take it for done.
 fn note_entries(mode: Mode, connection: &mut redis::Connection, seen: &mut HashMap<String, String>) {
-    if mode == Mode::Consumers {
+    if mode != Mode::Stream {
         return;
     }
     let range = redis::cmd("XRANGE").arg(mode.records()).arg("-").arg("+").query(connection);
@@ -300,4 +300,8 @@ in_both_modes! {
     row_12_redis_killed_when_one_had_missed_a_stretch,
     row_12_redis_killed_before_the_intake,
     row_13_end_of_the_append_only_file_lost,
+}
+
+in_mixed_mode! {
+    row_12_redis_killed_and_restarted,
 }

@@ -15,7 +15,7 @@ const STREAM: &str = "messages:messages";
 const GROUP: &str = "workers";
 const COUNT: usize = 3;
 
-/// See the module's text. In the mode with consumers there are none.
+/// See the module's text. Where there are consumers there are none.
 pub struct StreamWorkers {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -27,7 +27,7 @@ type Entry = (String, HashMap<String, String>);
 impl StreamWorkers {
     pub fn start(mode: Mode, url: &str) -> StreamWorkers {
         let stop = Arc::new(AtomicBool::new(false));
-        if mode == Mode::Consumers {
+        if mode != Mode::Stream {
             return StreamWorkers { stop, threads: Vec::new() };
         }
         let () = run(&mut client(url), &["XGROUP", "CREATE", STREAM, GROUP, "0", "MKSTREAM"]);

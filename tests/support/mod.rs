@@ -22,7 +22,7 @@ pub mod scripted_group;
 pub mod status;
 pub mod waiting;
 
-pub use self::processes::{local_ports, most_resident_bytes, resident_bytes, threads};
+pub use self::processes::{children_of, local_ports, most_resident_bytes, resident_bytes, threads};
 pub use self::programs::{
     bare_cluster, cluster, cluster_of, dispatcher, lasting_redis_server, options, programs, redis_server,
     wait_for_another_leader,

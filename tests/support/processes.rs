@@ -41,3 +41,12 @@ fn status_bytes(pid: u32, name: &str) -> u64 {
     let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
     kib << 10
 }
+
+/// The children of a process.
+pub fn children_of(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().expect("a number")).collect::<Vec<_>>())
+        .collect()
+}

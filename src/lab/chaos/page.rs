@@ -66,13 +66,14 @@ fn html(report: &ChaosReport<'_>, svg: &str) -> String {
         ("recorded twice", grouped(findings.audit.twice)),
         ("dead letters", grouped(findings.audit.dead)),
     ];
-    let work = match findings.read {
-        None => vec![
-            ("handler runs", grouped(report.runs.runs)),
-            ("handler runs repeated", grouped(report.runs.repeated())),
-            ("redelivered", grouped(report.runs.redelivered)),
+    let work = match (findings.read, report.runs) {
+        (None, None) => Vec::new(),
+        (None, Some(runs)) => vec![
+            ("handler runs", grouped(runs.runs)),
+            ("handler runs repeated", grouped(runs.repeated())),
+            ("redelivered", grouped(runs.redelivered)),
         ],
-        Some(ReadEntries { entries, again }) => {
+        (Some(ReadEntries { entries, again }), _) => {
             vec![("entries read by workers", grouped(entries)), ("entries read again", grouped(again))]
         }
     };

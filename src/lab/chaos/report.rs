@@ -18,8 +18,8 @@ pub(super) struct ChaosReport<'a> {
     pub(super) config: &'a ChaosConfig,
     /// The number of faults that were planned.
     pub(super) planned: usize,
-    /// The counts of the consumers' journals.
-    pub(super) runs: Runs,
+    /// The counts of the consumers' journals, if they keep any.
+    pub(super) runs: Option<Runs>,
     pub(super) findings: &'a Findings,
 }
 
@@ -82,9 +82,12 @@ impl ChaosReport<'_> {
 
     /// A command that draws the same faults again.
     pub(super) fn command(&self) -> String {
-        let ChaosConfig { plan, rate, batch, channels, deliver, dispatchers, consumers, .. } = self.config;
+        let ChaosConfig { plan, rate, batch, channels, deliver, handler, dispatchers, consumers, .. } = self.config;
         let deliver = if *deliver == Deliver::Stream { " --deliver stream" } else { "" };
         let channels = channels.map_or(String::new(), |channels| format!(" --channels {channels}"));
+        let handler = handler.as_ref().map_or(String::new(), |handler| {
+            handler.arguments().iter().map(|word| format!(" {}", in_shell(&word.to_string_lossy()))).collect()
+        });
         let time = |time: Duration| match time.as_millis() {
             ms if ms % 1_000 == 0 => format!("{}s", ms / 1_000),
             ms => format!("{ms}ms"),
@@ -93,7 +96,7 @@ impl ChaosReport<'_> {
         format!(
             "oncecast chaos --seed {} --duration {} --rate {rate} --batch {} --every {} --least-outage {} --outage {} \
              --faults {} --target {} --dispatcher-count {dispatchers} --consumer-count {consumers}\
-             {channels}{deliver}",
+             {channels}{deliver}{handler}",
             plan.seed,
             time(plan.duration),
             batch.unwrap_or(0),
@@ -144,15 +147,16 @@ impl ChaosReport<'_> {
                 good_if_zero("lost", self.lost()),
                 good_if_zero("recorded twice", audit.twice)
             ),
-            match self.findings.read {
-                None => format!(
+            match (self.findings.read, self.runs) {
+                (None, None) => format!("  in {:.1} s", elapsed.as_secs_f64()),
+                (None, Some(runs)) => format!(
                     "  handler runs {} (repeated: {}), redelivered {}, in {:.1} s",
-                    grouped(self.runs.runs),
-                    grouped(self.runs.repeated()),
-                    grouped(self.runs.redelivered),
+                    grouped(runs.runs),
+                    grouped(runs.repeated()),
+                    grouped(runs.redelivered),
                     elapsed.as_secs_f64()
                 ),
-                Some(ReadEntries { entries, again }) => format!(
+                (Some(ReadEntries { entries, again }), _) => format!(
                     "  entries read by workers {} (read again: {}), in {:.1} s",
                     grouped(entries),
                     grouped(again),
@@ -160,6 +164,16 @@ impl ChaosReport<'_> {
                 ),
             },
         ]
+    }
+}
+
+/// A word as a shell takes it.
+fn in_shell(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 

@@ -7,10 +7,12 @@ use log::LevelFilter;
 
 use crate::base::setting::ConfigError;
 use crate::lab::experiment::plan::{Fault, Plan, Target};
-use crate::lab::settings::{DELIVER, Deliver, REDIS_SERVER};
+use crate::lab::settings::{DELIVER, Deliver, REDIS_SERVER, program};
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{self, Environment, Setting, Values, quoted};
 use crate::process::log::settings::{LOG_LEVEL, log_level};
+use crate::programs::consumer::exec::settings::{self as exec, ExecConfig};
+use crate::programs::consumer::settings::HANDLER;
 
 /// The settings of `oncecast chaos`.
 #[derive(Clone, Debug)]
@@ -23,6 +25,8 @@ pub struct ChaosConfig {
     pub consumers: usize,
     /// What the dispatchers deliver to.
     pub deliver: Deliver,
+    /// The program that the consumers' handler runs; `None`: the handler `stamp`.
+    pub handler: Option<ExecConfig>,
     /// Messages per second.
     pub rate: u64,
     /// Messages in a burst; with `None` they are spread evenly.
@@ -40,7 +44,7 @@ pub struct ChaosConfig {
 /// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     Setting::new("duration", "TIME", Text("120s"), "How long to publish: at least 1.5 times --every"),
-    Setting::new("rate", "N", Text("26000"), "Messages published per second"),
+    Setting::new("rate", "N", Found("26000; with --handler exec 2000"), "Messages published per second"),
     Setting::new(
         "batch",
         "N",
@@ -54,6 +58,9 @@ pub const SETTINGS: &[Setting] = &[
         "Spread the messages over N channels; the dispatchers listen to them by one --pattern",
     ),
     DELIVER,
+    HANDLER,
+    exec::EXEC,
+    exec::EXEC_PER_MESSAGE,
     Setting::new("every", "TIME", Text("15s"), "The time from one fault to the next"),
     Setting::new(
         "faults",
@@ -96,7 +103,7 @@ pub const SETTINGS: &[Setting] = &[
 
 /// The definition of the subcommand.
 pub fn command() -> Command {
-    config::command(
+    let command = config::command(
         "chaos",
         "\
 Injects random faults into a whole cluster under load: processes are killed, paused, or stopped with SIGTERM.
@@ -105,17 +112,20 @@ Starts a private Redis, dispatchers, consumers and a publisher. Each fault waits
 the last one, so every message that a subscriber received must get exactly one result. At the end the results are
 audited. The report shows how long it took after each fault until results resumed, how often a handler ran more than
 once for a message, and the peak memory of each process. With --deliver stream every such message must become exactly
-one entry of the stream.",
+one entry of the stream. With --handler exec the consumers run a program of your own, whose results need the field
+message_id of the payload; how often it ran is not counted.",
         "\
 Examples:
   oncecast chaos --duration 10m --report chaos-report
   oncecast chaos --deliver stream --channels 100
+  oncecast chaos --handler exec -- python3 examples/worker.py
   oncecast chaos --seed 7 --target leader --faults kill --every 2s --duration 30s --batch 0 --rate 2000
 
 Exit codes: 0 nothing lost and nothing recorded twice, or interrupted, 3 otherwise, 1 something could not be started, 2
 invalid settings.",
         SETTINGS,
-    )
+    );
+    exec::with_words(command)
 }
 
 /// Reads and checks the settings.
@@ -139,10 +149,15 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ChaosC
         return Err(ConfigError::new("target", quoted(target.name()), takes));
     }
     let duration = |name| Ok(values.duration(name)?.expect("the setting has a default"));
+    const RATE: u64 = 26_000;
+    /// What programs of three consumers in any language process beside the rest of the cluster.
+    const RATE_OF_PROGRAMS: u64 = 2_000;
     /// From this rate on, there are at least two bursts a second.
     const BURSTS_FROM: u64 = 20_000;
     const BURST: u64 = 10_000;
-    let rate = values.number("rate", 1, 1_000_000)?;
+    let handler = program(values, deliver)?;
+    let usual_rate = if handler.is_some() { RATE_OF_PROGRAMS } else { RATE };
+    let rate = values.optional_number("rate", 1, 1_000_000)?.unwrap_or(usual_rate);
     let batch = values.optional_number("batch", 0, 1_000_000)?.unwrap_or(if rate < BURSTS_FROM { 0 } else { BURST });
     let plan = Plan {
         seed: values.optional_number("seed", 0, u64::MAX)?.unwrap_or_else(|| fastrand::u64(..1 << 32)),
@@ -157,6 +172,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ChaosC
     Ok(ChaosConfig {
         redis_server: values.path("redis-server")?,
         deliver,
+        handler,
         dispatchers: values.number("dispatcher-count", 2, 64)? as usize,
         consumers: values.number("consumer-count", 1, 64)? as usize,
         rate,

@@ -7,9 +7,9 @@ use clap::{ArgMatches, Command};
 use log::LevelFilter;
 
 use crate::base::setting::ConfigError;
-use crate::lab::settings::{DELIVER, Deliver, REDIS_SERVER};
+use crate::lab::settings::{DELIVER, Deliver, REDIS_SERVER, program};
 use crate::process::config::Default::Text;
-use crate::process::config::{self, Environment, Setting, Values, quoted};
+use crate::process::config::{self, Environment, Setting, Values};
 use crate::process::log::settings::{LOG_LEVEL, log_level};
 use crate::programs::consumer::exec::settings::{self as exec, ExecConfig};
 use crate::programs::consumer::settings::HANDLER;
@@ -78,14 +78,4 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<DemoCo
         duration: values.duration("duration")?.expect("the setting has a default"),
         log_level: log_level(values)?,
     })
-}
-
-/// The program that the consumers run; `None`: they have the handler `stamp`.
-fn program(values: &Values<'_>, deliver: Deliver) -> Result<Option<ExecConfig>, ConfigError> {
-    const TAKES: &str = "stamp, or with consumers exec";
-    match values.required(HANDLER.name, TAKES)?.as_str() {
-        "stamp" => exec::check_unused(values).map(|()| None),
-        "exec" if deliver == Deliver::Consumers => exec::read(values).map(Some),
-        other => Err(ConfigError::new(HANDLER.name, quoted(other), TAKES)),
-    }
 }

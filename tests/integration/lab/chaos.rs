@@ -81,6 +81,22 @@ fn with_a_stream_each_message_is_one_entry_that_workers_read() {
     assert!(page.contains("entries read by workers") && !page.contains("handler runs"), "{page}");
 }
 
+/// With the example of a worker in Python.
+#[test]
+fn consumers_may_run_a_program() {
+    let folder = PrivateFolder::create("report").expect("a folder");
+    let worker = format!("{}/examples/worker.py", env!("CARGO_MANIFEST_DIR"));
+    let faults = "--every 1s --faults kill,pause,terminate,cut --seed 2 --rate 500";
+    let options = format!("--duration 6s {faults} --report {}", folder.path().display());
+    let text = clean(&format!("{options} --handler exec -- python3 {worker}")).join("\n");
+    assert!(text.contains(" = processed ") && text.contains("   lost 0   recorded twice 0"), "{text}");
+    let again = format!("--consumer-count 3 --handler exec -- python3 {worker}");
+    assert!(text.contains(&again), "the command to repeat it: {text}");
+    assert!(text.contains(" consumer  ") && !text.contains("handler runs"), "{text}");
+    let page = fs::read_to_string(folder.path().join("index.html")).expect("a page");
+    assert!(page.contains("lost 0, recorded twice 0"), "{page}");
+}
+
 #[test]
 fn ctrl_c_ends_it_even_while_a_process_is_stopped() {
     let mut chaos = chaos("--duration 60s --rate 500 --every 2s --outage 1s --faults pause --seed 1");
@@ -103,6 +119,8 @@ fn invalid_settings_are_named() {
         ("--channels 0", "--channels (ONCECAST_CHANNELS): got \"0\", takes a whole number from 1 to 100000"),
         ("--every 0s", "--every (ONCECAST_EVERY)"),
         ("--deliver list", "--deliver (ONCECAST_DELIVER): got \"list\", takes consumers or stream"),
+        ("--deliver stream --handler exec -- true", "--handler (ONCECAST_HANDLER): got \"exec\", takes stamp, or with"),
+        ("--handler stamp -- true", "--exec (ONCECAST_EXEC): got a value without --handler exec"),
         ("--deliver stream --target consumer", "--target (ONCECAST_TARGET): got \"consumer\", takes any, leader, disp"),
         ("--report /proc/nowhere", "--report (ONCECAST_REPORT): /proc/nowhere"),
     ] {

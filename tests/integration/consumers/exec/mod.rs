@@ -7,7 +7,7 @@ use std::process::Command;
 
 use oncecast::lab::ClusterOptions;
 
-use crate::support::options;
+use crate::support::{children_of, options};
 
 mod examples;
 mod life;
@@ -40,15 +40,6 @@ fn python(work: &str) -> String {
          for line in sys.stdin:\n    m = json.loads(line); p = m['payload']; r = {{}}\n{work}    \
          print(json.dumps({{'ok': r}}), flush=True)\n"
     )
-}
-
-/// The children of a process.
-fn children_of(pid: u32) -> Vec<u32> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-    lists
-        .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().expect("a number")).collect::<Vec<_>>())
-        .collect()
 }
 
 /// Whether a process is there and no zombie.
