@@ -634,6 +634,6 @@ def test_the_log_of_failures_has_the_trace_context_only_if_asked(caplog, trace):
     failures = [record.getMessage() for record in caplog.records if "failed" in record.getMessage()]
     shown = f" traceparent={parent}," if trace else ""
     assert failures == [
-        f"message {FIRST_ID}, delivery 1,{shown} failed: ValueError: no luck",
-        f"message {FIRST_ID + 1}, delivery 1, failed: ValueError: no luck",
+        f"message {FIRST_ID:016x}, delivery 1,{shown} failed: ValueError: no luck",
+        f"message {FIRST_ID + 1:016x}, delivery 1, failed: ValueError: no luck",
     ]

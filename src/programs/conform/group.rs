@@ -1,7 +1,7 @@
 //! The group in Redis, for a consumer that records its results there itself. Does nothing for any other consumer.
 //!
-//! It writes only to a group on trial: one that has no key but its epoch, or one that is named `conform` or `conform-…`;
-//! and never once a dispatcher leads it or has led it. At the end it removes what it has written.
+//! It writes only to a group on trial: one that has no key but its epoch, or one that is named `conform` or
+//! `conform-…`; and never once a dispatcher leads it or has led it. At the end it removes what it has written.
 
 use std::sync::Arc;
 use std::time::Duration;

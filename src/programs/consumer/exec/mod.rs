@@ -6,11 +6,10 @@
 //! `group`, a process and what it starts; `pipes`; and `stderr`, what children write to the log.
 //!
 //! Guarantees: a handler thread waits for a child to be started and to read the message, each with a limit, then no
-//! longer than the handler timeout and the few seconds that ending a child may take. A message fails only if a child may
-//! have begun on it. When a result counts or a failure is reported, the child
-//! has answered or has ended, so no run of a message goes on in secret. Memory is limited for each child: a request, an
-//! answer and a line of its log. No child outlives the consumer in order: if the consumer is killed, children find the
-//! end of their standard input.
+//! longer than the handler timeout and the few seconds that ending a child may take. A message fails only if a child
+//! may have begun on it. When a result counts or a failure is reported, the child has answered or has ended, so no run
+//! of a message goes on in secret. Memory is limited for each child: a request, an answer and a line of its log. No
+//! child outlives the consumer in order: if the consumer is killed, children find the end of their standard input.
 
 mod answer;
 mod group;
