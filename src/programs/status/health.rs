@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::report::Report;
 use super::shadow::ShadowMember;
 use super::state::{MANY_DEATHS, Member, Status};
 use crate::lane::DEATHS_WINDOW;
@@ -45,12 +46,6 @@ impl Status {
             )),
             (Some(leader), Some(report)) => {
                 problems.extend(report.trouble.iter().map(|trouble| format!("{}: {trouble}", leader.holder)));
-                for consumer in report.consumers.iter().filter(|consumer| consumer.overdue > 0) {
-                    problems.push(format!(
-                        "consumer {} no longer reports {} message(s) delivered to it: does its handler hang?",
-                        consumer.id, consumer.overdue
-                    ));
-                }
                 let others =
                     self.members.iter().filter_map(|member| Some((&member.id, &member.report.as_ref()?.channel)));
                 for (id, channel) in others.filter(|(_, channel)| !channel.is_empty() && **channel != report.channel) {
@@ -67,17 +62,7 @@ impl Status {
                         report.delayed
                     ));
                 }
-                if report.stream.is_empty() && report.consumers.is_empty() {
-                    problems.push(format!("no consumer is connected{}", tried(&report.missing)));
-                }
-                let waits = self.known(Part::Pending, self.snapshot.pending).is_some_and(|pending| pending > 0);
-                if waits && !report.consumers.is_empty() && report.consumers.iter().all(|consumer| consumer.draining) {
-                    problems.push(
-                        "no consumer accepts messages: each is stopping, or its handler can't work (its log says why: \
-                         event=unable)"
-                            .to_owned(),
-                    );
-                }
+                problems.extend(self.consumers_problems(report));
             }
         }
         if let Some(age) = self.oldest_age().filter(|age| *age > self.max_age) {
@@ -97,6 +82,29 @@ impl Status {
                 self.recent_deaths(),
                 self.group
             ));
+        }
+        problems
+    }
+
+    /// The problems with consumers that the leader reports.
+    fn consumers_problems(&self, report: &Report) -> Vec<String> {
+        let overdue = report.consumers.iter().filter(|consumer| consumer.overdue > 0).map(|consumer| {
+            format!(
+                "consumer {} no longer reports {} message(s) delivered to it: does its handler hang?",
+                consumer.id, consumer.overdue
+            )
+        });
+        let mut problems: Vec<String> = overdue.collect();
+        if report.stream.is_empty() && report.consumers.is_empty() {
+            problems.push(format!("no consumer is connected{}", tried(&report.missing)));
+        }
+        let waits = self.known(Part::Pending, self.snapshot.pending).is_some_and(|pending| pending > 0);
+        if waits && !report.consumers.is_empty() && report.consumers.iter().all(|consumer| consumer.draining) {
+            problems.push(
+                "no consumer accepts messages: each is stopping, or its handler can't work (its log says why: \
+                 event=unable)"
+                    .to_owned(),
+            );
         }
         problems
     }

@@ -3,19 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 
 use oncecast::lab::RedisServer;
 
 use super::users::OPERATOR;
-use crate::support::{client, run};
+use crate::support::{DEADLINE, client, run};
 
 /// Ends the reading.
 const LAST: &str = "the-last-call";
+/// Tells how far it is.
+const SO_FAR: &str = "calls-so-far";
 
 /// A running MONITOR; ended on drop.
 pub struct Calls {
     socket: TcpStream,
+    caught_up: Receiver<()>,
     thread: Option<JoinHandle<BTreeMap<String, BTreeSet<String>>>>,
 }
 
@@ -25,6 +29,7 @@ impl Calls {
         socket.write_all(b"MONITOR\r\n").expect("Redis reads");
         let mut lines = BufReader::new(socket.try_clone().expect("a second handle")).lines();
         assert_eq!(lines.next().expect("an answer").expect("text"), "+OK");
+        let (note_caught_up, caught_up) = channel();
         let url = server.url();
         let thread = thread::spawn(move || {
             let mut admin = client(&url);
@@ -34,6 +39,10 @@ impl Calls {
             while let Some(Ok(line)) = lines.next()
                 && !line.contains(LAST)
             {
+                if line.contains(SO_FAR) {
+                    note_caught_up.send(()).expect("it is waited for");
+                    continue;
+                }
                 let (source, call) = source_and_call(&line);
                 if call == "client|list" {
                     continue;
@@ -56,7 +65,14 @@ impl Calls {
             }
             calls
         });
-        Calls { socket, thread: Some(thread) }
+        Calls { socket, caught_up, thread: Some(thread) }
+    }
+
+    /// Waits until all calls until now are read. To be called before a program ends: once its connections are closed,
+    /// their user can't be looked up any more, and MONITOR may be far behind.
+    pub fn catch_up(&self, admin: &mut redis::Connection) {
+        let _: String = run(admin, &["ECHO", SO_FAR]);
+        self.caught_up.recv_timeout(DEADLINE).expect("MONITOR is read");
     }
 
     /// All calls until now.

@@ -138,7 +138,7 @@ impl Group {
 
     /// The leader dies while a consumer works, and the next one is stopped. A message is published while no dispatcher
     /// is subscribed, which is a gap.
-    fn change_leaders(&mut self, consumers: &str) {
+    fn change_leaders(&mut self, consumers: &str, calls: &Calls) {
         self.start_dispatcher("d1", consumers);
         wait_until_in_sync(&mut self.admin, 2);
         let gate = self.gate.clone();
@@ -147,12 +147,14 @@ impl Group {
         wait_for_intake(&mut self.admin);
         wait_until("the consumer to work on it", || (self.own.stats.held() > 0).then_some(()));
         assert_eq!(self.leader(), "d0");
+        calls.catch_up(&mut self.admin);
         self.dispatchers.remove("d0").expect("it runs").kill().expect("it can be killed");
         let next = &self.dispatchers["d1"];
         next.wait_for_line("event=consumer-linked consumer=own", DEADLINE).expect("the next leader adopts it");
         drop(shut);
         publish(&mut self.admin, "next", 0..200);
         self.wait_for_state((0, 243, 2));
+        calls.catch_up(&mut self.admin);
         let stopped = self.dispatchers.remove("d1").expect("it runs").stop(DEADLINE);
         assert!(stopped.expect("it ends").success());
         self.wait_until_nobody_is_subscribed();
@@ -260,12 +262,13 @@ fn each_program_works_with_its_rights_and_needs_all_of_them() {
     let line = program.wait_for_line("event=listening address=", DEADLINE).expect("it listens");
     let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("an address");
     let consumers = format!("{},{address}", group.own.address);
-    group.change_leaders(&consumers);
+    group.change_leaders(&consumers, &calls);
     group.publish_and_audit();
     wait_until_renewed(&mut group.admin);
     group.have_subscriptions_tested();
     group.assert_nothing_was_refused();
     group.look_without_dispatchers();
+    calls.catch_up(&mut group.admin);
     drop(program);
     let calls = calls.end(&mut group.admin);
     for (name, user) in &group.users {

@@ -54,6 +54,7 @@ fn a_shadow_needs_its_rights_and_may_write_only_its_report() {
     drop(dispatcher);
     // Longer than a listener waits before it pings.
     std::thread::sleep(Duration::from_millis(2_500));
+    calls.catch_up(admin);
     assert!(shadow.stop(DEADLINE).expect("it ends").success());
     let log = shadow.stderr().tail(1_000);
     assert!(!log.contains("NOPERM") && !log.contains("event=redis-trouble"), "{log}");

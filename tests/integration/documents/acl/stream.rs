@@ -157,6 +157,7 @@ fn a_stream_is_filled_with_the_rights_of_the_document_and_needs_all_of_them() {
 
     let mut second = start(&server, &user, "messages", "d1", &[]);
     wait_until_in_sync(admin, 2);
+    calls.catch_up(admin);
     drop(first);
     second.wait_for_line("event=taken-over", DEADLINE).expect("it leads");
     publish(admin, "messages", "d");
@@ -167,6 +168,7 @@ fn a_stream_is_filled_with_the_rights_of_the_document_and_needs_all_of_them() {
     wait_until("the subscription to be tested", || {
         run::<String>(admin, &["CLIENT", "LIST", "TYPE", "PUBSUB"]).contains(" cmd=ping ").then_some(())
     });
+    calls.catch_up(admin);
     assert!(second.stop(DEADLINE).expect("it ends").success());
     let gaps = stream(admin, "messages:gaps");
     assert!(gaps.len() == 1 && gaps[0]["reason"] == "not-subscribed", "{gaps:?}");
