@@ -168,7 +168,11 @@ export class Consumer {
    * @param {Record<string, unknown>} details
    */
   #log(level, event, details) {
-    this.#settings.logger[level]?.(line(event, details));
+    try {
+      this.#settings.logger[level]?.(line(event, details));
+    } catch {
+      // A logger that fails must end neither a message nor the consumer.
+    }
   }
 }
 

@@ -40,6 +40,15 @@ export class Reject extends Error {
  * @param {unknown} thrown
  */
 export function failure(thrown) {
+  try {
+    return failureOf(thrown);
+  } catch {
+    return { delay: DELAY_BY_BACKOFF, reason: cutText("the handler threw something that can't be shown") };
+  }
+}
+
+/** @param {unknown} thrown */
+function failureOf(thrown) {
   let delay = DELAY_BY_BACKOFF;
   if (thrown instanceof Reject) {
     delay = DELAY_NEVER;
@@ -159,7 +168,9 @@ export class Answers {
    * @returns {number} how many
    */
   #fields(outcome) {
-    if (typeof outcome !== 'object' || Array.isArray(outcome) || ArrayBuffer.isView(outcome)) {
+    // A Set, an Error or a Date has no fields: recording nothing would hide the mistake.
+    const isOfFields = outcome instanceof Map || Object.prototype.toString.call(outcome) === '[object Object]';
+    if (!isOfFields) {
       const what = typeof outcome === 'object' ? outcome?.constructor.name : typeof outcome;
       throw new TypeError(`the handler returned a value of type ${what}: return an object with fields, or nothing`);
     }
@@ -255,6 +266,15 @@ function bytesOf(value) {
   }
   if (value instanceof Uint8Array) {
     return value;
+  }
+  if (ArrayBuffer.isView(value)) {
+    return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
+  }
+  if (value instanceof ArrayBuffer) {
+    return new Uint8Array(value);
+  }
+  if (value instanceof Map || value instanceof Set) {
+    throw new TypeError(`a field's value is a ${value.constructor.name}: return an object or an array`);
   }
   if (value instanceof Date) {
     return value.toISOString();

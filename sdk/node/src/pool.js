@@ -160,7 +160,8 @@ export class Pool {
       this.#done(delivery, returned);
       return;
     }
-    const promise = /** @type {Promise<unknown>} */ (returned);
+    // Another kind of promise may throw, or settle twice.
+    const promise = Promise.resolve(returned);
     const { handlerTimeoutMs } = this.#settings;
     if (handlerTimeoutMs > 0) {
       this.#watch(delivery, promise, handlerTimeoutMs);
@@ -215,13 +216,26 @@ export class Pool {
   #fail(delivery, error) {
     const { delay, reason } = failure(error);
     this.#answers.failed(delivery.id, delay, reason);
+    try {
+      this.#logFailure(delivery, error, reason);
+    } catch {
+      // The program's logger has failed, or what was thrown can't be looked at. The message was answered.
+    }
+    this.#answered();
+  }
+
+  /**
+   * @param {Delivery} delivery
+   * @param {unknown} error
+   * @param {string | Buffer} reason
+   */
+  #logFailure(delivery, error, reason) {
     const isMeant = error instanceof Retry || error instanceof Reject;
     const stack = !isMeant && error instanceof Error && error.stack ? { stack: error.stack } : {};
     const traceparent = this.#settings.trace ? delivery.traceparent : undefined;
     const trace = traceparent === undefined ? {} : { traceparent };
     const details = { id: delivery.hexId, delivery: delivery.number, ...trace, reason: String(reason), ...stack };
     this.#limiter.event(isMeant ? 'info' : 'warn', isMeant ? 'handler-refused' : 'handler-failed', details);
-    this.#answered();
   }
 
   #answered() {

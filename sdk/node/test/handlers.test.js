@@ -99,3 +99,28 @@ test('a consumer stops at the end of its time, whatever its handlers do', async 
   await dispatcher.next(DRAIN);
   assert.equal(await soon('the end', dispatcher.closed), 1001);
 });
+
+test('whatever a handler returns or throws, or the logger does, the message is answered once', async (t) => {
+  const { proxy, revoke } = Proxy.revocable({}, {});
+  revoke();
+  const outcomes = {
+    1: () => ({ then() { throw new Error('no promise'); } }),
+    2: () => ({ then(done) { done({ a: 1 }); done({ a: 2 }); } }),
+    3: () => { throw proxy; },
+    4: () => Promise.reject(proxy),
+  };
+  const fails = () => {
+    throw new Error('the logger');
+  };
+  const logger = { error: fails, warn: fails };
+  const handler = (delivery) => outcomes[delivery.id]();
+  const consumer = await started(t, handler, { concurrency: 1, logger });
+  const dispatcher = await Dispatcher.leading(consumer);
+  for (const id of [1, 3, 4]) {
+    dispatcher.deliver([id]);
+    assert.equal((await dispatcher.next(NACK)).id, id);
+    assert.equal(consumer.held, 0);
+  }
+  dispatcher.deliver([2]);
+  assert.deepEqual([...(await dispatcher.results(1)).keys()], [2]);
+});

@@ -44,6 +44,13 @@ test('an outcome becomes fields, in order', () => {
     ['nested', '{"a":{"b":1}}'],
   ]);
   assert.deepEqual(fieldsOf(new Map([[Buffer.of(255), 'x'], ['y', 2]])), [['\xff', 'x'], ['y', '2']]);
+  class Order {
+    total = 7;
+  }
+  assert.deepEqual(fieldsOf(new Order()), [['total', '7']]);
+  assert.deepEqual(fieldsOf(Object.assign(Object.create(null), { a: 1 })), [['a', '1']]);
+  const words = { words: Uint16Array.of(0x4142), buffer: Uint8Array.of(66).buffer };
+  assert.deepEqual(fieldsOf(words), [['words', 'BA'], ['buffer', 'B']]);
   const long = 'ä'.repeat(100_000);
   assert.equal(fieldsOf({ long })[0][1].length, 200_000);
 });
@@ -55,6 +62,8 @@ test('what can be no outcome is refused and leaves nothing behind', () => {
   cycle.cycle = cycle;
   const cases = [
     ['text', TypeError], [7, TypeError], [true, TypeError], [[1], TypeError], [Buffer.of(1), TypeError],
+    [new Set([1]), TypeError], [new Date(0), TypeError], [new Error('x'), TypeError], [new ArrayBuffer(1), TypeError],
+    [{ f: new Map() }, TypeError], [{ f: new Set() }, TypeError],
     [{ f: () => 1 }, TypeError], [{ f: Symbol('s') }, TypeError], [{ f: cycle }, TypeError],
     [many, Reject], [{ f: Buffer.alloc(12_582_912) }, Reject], [{ f: 'x'.repeat(13_000_000) }, Reject],
     [{ ['n'.repeat(65_536)]: 1 }, Reject],

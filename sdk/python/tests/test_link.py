@@ -1,5 +1,6 @@
 """Handshakes, LEAD and epochs, and what is refused: docs/PROTOCOL.md, sections 1, 2, 4 and 5.1."""
 
+import os
 import socket
 import time
 
@@ -259,3 +260,25 @@ def test_nagles_algorithm_is_off(consumer, monkeypatch):
     monkeypatch.setattr(socket.socket, "setsockopt", lambda self, *a: (set_options.append(a), original(self, *a))[1])
     Dispatcher(consumer).greet()
     assert (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1) in set_options
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_process_keeps_neither_the_port_nor_the_connection(consumer):
+    dispatcher = Dispatcher(consumer)
+    dispatcher.greet()
+    done, pipe = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(pipe)
+        os.read(done, 1)  # Until the parent has looked.
+        os._exit(0)
+    os.close(done)
+    try:
+        consumer.stop()
+        assert dispatcher.wait_for_end() is not None
+        host, port = consumer.address.split(":")
+        with socket.create_server((host, int(port))):
+            pass
+    finally:
+        os.close(pipe)
+        os.waitpid(child, 0)

@@ -122,6 +122,10 @@ class Link:
         """Whether much waits to be written."""
         return self._behind_bytes > BEHIND_BYTES
 
+    def close_in_child(self) -> None:
+        """Closes the copy of the socket in a forked child, which does not end the connection."""
+        self._sock.close()
+
     def refuse(self, code: int, text: str) -> None:
         """Sends an ERROR and closes."""
         if self.closing_since is not None:

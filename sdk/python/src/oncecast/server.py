@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import selectors
 import socket
 import time
+import weakref
 from threading import Lock, Thread
 from typing import Dict, Optional, Tuple
 
@@ -33,6 +35,20 @@ def split_address(listen: str) -> Tuple[str, int]:
     return host, int(port)
 
 
+# Those of this process. A forked child has no thread of theirs, but their sockets: it would keep the port, and
+# connections that its parent has lost.
+_servers: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
+def _close_in_child() -> None:
+    for server in list(_servers):
+        server.close_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)
+
+
 class Server:
     """Accepts connections until it is stopped."""
 
@@ -52,11 +68,18 @@ class Server:
         self._stopping = False
         self._waker, self._wake = socket.socketpair()
         self._thread = Thread(target=self._accept, name="oncecast-accept", daemon=True)
+        _servers.add(self)
 
     def start(self, desk: Desk) -> None:
         """Begins to accept, for this desk."""
         self._desk = desk
         self._thread.start()
+
+    def close_in_child(self) -> None:
+        """Closes the copies of the sockets in a forked child. Another thread may have held the lock, so without it."""
+        for link in list(self._links.values()):
+            link.close_in_child()
+        self.abandon()
 
     def abandon(self) -> None:
         """Closes the listener of a server that was not started."""
