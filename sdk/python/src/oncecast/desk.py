@@ -103,7 +103,7 @@ class Desk:
             replaced.refuse(code, "another connection has taken over")
 
     def _greet(self, link: Link, again: Dict[int, bytes]) -> None:
-        """`again`: results that were sent by version 1. They are sent once more, and kept only if they are confirmed."""
+        """`again`: results that were sent by version 1. They are sent once more, and kept only if it confirms them."""
         offered = 0 if self._paused and link.second else self.prefetch
         held = self._live()
         listed = dict.fromkeys([*held, *self._failed, *again, *self._kept])
