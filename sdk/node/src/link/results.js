@@ -2,10 +2,9 @@
  * Results on their way to the dispatcher. A result is kept:
  *
  * - by subprotocol oncecast.2, until the dispatcher says that it is recorded, or that it has no effect;
- * - by version 1, which has no confirmation, for 10 s after it was sent, and at most the last 1,000 (fewer with a prefetch under
- *   1,000) and 16 MiB of them.
- *   After the next LEAD it is listed and sent again, once: a leader counts results for what is no longer pending, over
- *   all connections.
+ * - by version 1, which has no confirmation, for 10 s after it was sent, and at most the last 1,000 (fewer with a
+ *   prefetch under 1,000) and 16 MiB of them. After the next LEAD it is listed and sent again, once: a leader counts
+ *   results for what is no longer pending, over all connections.
  */
 import { writeHeader } from '../encode.js';
 import { HEADER_BYTES, MAX_IDS, RESULT, RESULTS } from '../frames.js';
