@@ -29,6 +29,20 @@ async def forgets_a_task_that_leaves(delivery):
     return {"ok": True}
 
 
+def test_a_handler_that_stops_the_loop_is_finished():
+    async def stops(delivery):
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0.01)
+        return {"ok": True}
+
+    with consumer_of(stops) as consumer:
+        dispatcher = Dispatcher(consumer)
+        dispatcher.greet()
+        for id in (FIRST_ID, FIRST_ID + 1):
+            dispatcher.process(id)
+            assert dispatcher.results(1) == {id: [(b"ok", b"true")]}
+
+
 @pytest.mark.parametrize("timeout", [None, 5.0])
 @pytest.mark.parametrize("handler", [leaves, has_a_task_that_leaves, forgets_a_task_that_leaves])
 def test_a_handler_that_exits_fails_its_message_alone(handler, timeout):

@@ -1,6 +1,7 @@
 """What is held and kept, PROGRESS, pausing and the end: docs/PROTOCOL.md, sections 5.2 to 5.7 and oncecast.2."""
 
 import asyncio
+import socket
 import threading
 import time
 
@@ -637,3 +638,58 @@ def test_the_log_of_failures_has_the_trace_context_only_if_asked(caplog, trace):
         f"message {FIRST_ID:016x}, delivery 1,{shown} failed: ValueError: no luck",
         f"message {FIRST_ID + 1:016x}, delivery 1, failed: ValueError: no luck",
     ]
+
+
+class Odd(Retry):
+    """Without the attributes of its base."""
+
+    def __init__(self):
+        pass
+
+
+class Unshown(Exception):
+    def __str__(self):
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize("error", [Odd, Unshown])
+def test_whatever_a_handler_raises_it_answers_and_its_thread_lives(error):
+    def handler(delivery):
+        if delivery.payload == b"raise":
+            raise error()
+        return {"ok": True}
+
+    with consumer_of(handler, concurrency=1) as consumer:
+        dispatcher = Dispatcher(consumer)
+        dispatcher.greet()
+        dispatcher.process(A, body=b"raise")
+        nack = dispatcher.next(frames.Nack)
+        assert nack.id == A and error.__name__ in nack.reason
+        dispatcher.process(B)
+        assert dispatcher.results(1) == {B: [(b"ok", b"true")]}
+
+
+def test_a_consumer_runs_once():
+    consumer = Consumer(lambda delivery: None, listen="127.0.0.1:0")
+    consumer.start()
+    consumer.stop()
+    with pytest.raises(RuntimeError):
+        consumer.run()
+
+
+def test_a_start_that_fails_is_an_error_and_frees_the_port(monkeypatch):
+    consumer = Consumer(lambda delivery: None, listen="127.0.0.1:0")
+
+    def fails(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fails)
+        with pytest.raises(RuntimeError, match="new thread"):
+            consumer.run()
+    host, port = consumer.address.split(":")
+    with socket.create_server((host, int(port))):
+        pass
+    for wrong in (2.5, True):
+        with pytest.raises(ValueError):
+            Consumer(lambda delivery: None, concurrency=wrong)
