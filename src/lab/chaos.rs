@@ -1,9 +1,9 @@
 //! `oncecast chaos`: an [experiment](crate::lab::experiment) with faults drawn from a seed. Its consumers keep a
-//! [journal](crate::lab::journal), so that handler runs are counted across every kill; those that run a program of the
-//! user's keep none. With `--deliver stream` [workers](crate::lab::stream_workers) take the place of consumers.
+//! [journal](crate::lab::journal), so that handler runs are counted across every kill; those that run or are a program
+//! of the user's keep none. With `--deliver stream` [workers](crate::lab::stream_workers) take the place of consumers.
 
 use self::report::ChaosReport;
-use self::settings::ChaosConfig;
+use self::settings::{ChaosConfig, Worker};
 use super::cluster::{ClusterOptions, ConsumerProgram};
 use super::console::{Console, Tone};
 use super::experiment::Experiment;
@@ -15,7 +15,6 @@ use super::settings::Deliver;
 use crate::base::error::Result;
 use crate::base::shutdown::shutdown_channel;
 use crate::process::log;
-use crate::programs::consumer::exec::settings::ExecConfig;
 
 mod chart;
 pub mod consumer;
@@ -43,14 +42,18 @@ pub fn run(config: &ChaosConfig) -> Result<u8> {
             redis: RedisOptions { program: config.redis_server.clone(), ..RedisOptions::default() },
             dispatchers: config.dispatchers,
             consumers: config.consumers,
-            consumer_program: match config.handler {
-                None => ConsumerProgram {
+            consumer_program: match &config.worker {
+                Worker::Stamp => ConsumerProgram::Ours {
                     name: "oncecast".to_owned(),
                     arguments: ["chaos-consumer", "--journals", &folder].map(str::to_owned).to_vec(),
                 },
-                Some(_) => ConsumerProgram::default(),
+                Worker::Exec(_) => ConsumerProgram::default(),
+                Worker::Commands(commands) => ConsumerProgram::Commands(commands.clone()),
             },
-            handler_args: config.handler.as_ref().map_or(Vec::new(), ExecConfig::arguments),
+            handler_args: match &config.worker {
+                Worker::Exec(handler) => handler.arguments(),
+                Worker::Stamp | Worker::Commands(_) => Vec::new(),
+            },
             ..ClusterOptions::new(Programs::beside_this_one()?)
         },
         rate: config.rate,
@@ -64,9 +67,9 @@ pub fn run(config: &ChaosConfig) -> Result<u8> {
     };
     let planned = experiment.faults.len();
     let Some(findings) = experiment.run(&mut console, &requests)? else { return console.finish(0) };
-    let runs = match config.handler {
-        None => Some(journal::count(journals.path())?),
-        Some(_) => None,
+    let runs = match config.worker {
+        Worker::Stamp => Some(journal::count(journals.path())?),
+        Worker::Exec(_) | Worker::Commands(_) => None,
     };
     let report = ChaosReport { config, planned, runs, findings: &findings };
     report.lines(&console).iter().for_each(|line| console.line(line));

@@ -209,6 +209,22 @@ impl Cluster {
         ["--redis-url".to_owned(), self.redis.url(), "--group".to_owned(), self.options.group.clone()]
     }
 
+    /// The variables by which any consumer finds its settings.
+    fn consumer_variables(&self, name: &str, address: SocketAddr) -> [(&'static str, String); 4] {
+        [
+            ("ONCECAST_REDIS_URL", self.redis.url()),
+            ("ONCECAST_GROUP", self.options.group.clone()),
+            ("ONCECAST_LISTEN", address.to_string()),
+            ("ONCECAST_CONSUMER_ID", name.to_owned()),
+        ]
+    }
+
+    fn set_log_level(&self, command: &mut Command) {
+        if let Some(level) = self.options.log_level {
+            command.env("ONCECAST_LOG_LEVEL", level.as_str().to_ascii_lowercase());
+        }
+    }
+
     fn dispatcher_command(&self, number: usize, metrics: Option<SocketAddr>) -> Result<Command> {
         let consumers: Vec<String> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let mut command = self.command("oncecast-dispatcher")?;
@@ -220,6 +236,7 @@ impl Cluster {
             command.args(["--metrics-addr", &address.to_string()]);
         }
         command.args(&self.options.dispatcher_args);
+        self.set_log_level(&mut command);
         Ok(command)
     }
 
@@ -230,11 +247,17 @@ impl Cluster {
 
     fn launch_consumer(&self, number: usize, address: SocketAddr) -> Result<ChildProcess> {
         let name = Node::Consumer(number).to_string();
-        let program = &self.options.consumer_program;
-        let mut command = self.options.programs.command(&program.name)?;
-        command.args(&program.arguments).args(self.group_args());
-        command.args(["--listen", &address.to_string(), "--consumer-id", &name]);
-        command.args(&self.options.consumer_args).args(&self.options.handler_args);
+        let ClusterOptions { programs, consumer_args, handler_args, .. } = &self.options;
+        let mut command = match &self.options.consumer_program {
+            ConsumerProgram::Ours { name: program, arguments } => {
+                let mut command = programs.command(program)?;
+                command.args(arguments).args(consumer_args).args(handler_args);
+                command
+            }
+            ConsumerProgram::Commands(commands) => programs.any_command(&commands[number % commands.len()])?,
+        };
+        command.envs(self.consumer_variables(&name, address));
+        self.set_log_level(&mut command);
         launch::listening(&name, command, address)
     }
 }

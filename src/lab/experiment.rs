@@ -82,9 +82,7 @@ impl Experiment {
     /// Runs the experiment and shows its progress. Returns `None` if it was asked to stop before the results could be
     /// audited.
     pub fn run(mut self, console: &mut Console, requests: &ShutdownRequests) -> Result<Option<Findings>> {
-        let level = ["--log-level".to_owned(), self.log_level.as_str().to_ascii_lowercase()];
-        self.cluster.dispatcher_args.extend(level.clone());
-        self.cluster.consumer_args.extend(level);
+        self.cluster.log_level = Some(self.log_level);
         self.cluster.readiness = true;
         if self.channels.is_some() {
             self.cluster.listen_to_many();

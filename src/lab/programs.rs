@@ -1,7 +1,7 @@
 //! Finds our own programs and the Redis server.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,11 +36,28 @@ impl Programs {
             )));
         }
         let mut command = Command::new(path);
-        let ours = |variable: &OsStr| variable.to_string_lossy().starts_with("ONCECAST_");
-        for (variable, _) in env::vars_os().filter(|(variable, _)| ours(variable)) {
-            command.env_remove(variable);
-        }
+        remove_settings(&mut command);
         Ok(command)
+    }
+
+    /// A command that runs any program with its arguments. Ours are found by name before those on PATH. It does not
+    /// inherit the settings in our own environment either.
+    pub fn any_command(&self, words: &[OsString]) -> Result<Command> {
+        let (program, arguments) = words.split_first().ok_or_else(|| Error::Failed("no program".to_owned()))?;
+        let path = env::var_os("PATH").unwrap_or_default();
+        let path = env::join_paths(std::iter::once(self.folder.clone()).chain(env::split_paths(&path)))
+            .map_err(|error| Error::Failed(format!("{} can't be in PATH: {error}", self.folder.display())))?;
+        let mut command = Command::new(program);
+        command.args(arguments).env("PATH", path);
+        remove_settings(&mut command);
+        Ok(command)
+    }
+}
+
+fn remove_settings(command: &mut Command) {
+    let ours = |variable: &OsStr| variable.to_string_lossy().starts_with("ONCECAST_");
+    for (variable, _) in env::vars_os().filter(|(variable, _)| ours(variable)) {
+        command.env_remove(variable);
     }
 }
 

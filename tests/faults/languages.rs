@@ -2,39 +2,29 @@
 //! runs a program in Python (`--handler exec`), `c1` sends to a server in Python (`--handler http`), `c2` is a consumer
 //! of the package for Python, `c3` one of the package for Node, and `c4` is `oncecast-consumer` with its own handler.
 
-use std::path::Path;
-use std::process::Command;
+use std::ffi::OsString;
 
 use oncecast::lab::ConsumerProgram;
 
+use crate::support::workers::PYTHON;
+
 /// How many consumers there are: one of each kind.
 pub const CONSUMERS: usize = 5;
-/// The settings of those that are `oncecast-consumer`; the others have the same in their sources.
-pub const SETTINGS: &str = "--concurrency 2 --prefetch 256";
 
-/// The program that becomes one of them, by its id.
-const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/mixed/consumer.py");
-/// An interpreter of Python with the package that ours needs.
-const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/workers/bin/python");
-/// Loads the package for Node, and with it what it needs.
-const IMPORT: &str = concat!("await import('", env!("CARGO_MANIFEST_DIR"), "/sdk/node/src/index.js')");
+/// The top folder.
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+/// One of ours; the sources of the others have the same settings.
+const OURS: &str = "oncecast-consumer --concurrency 2 --prefetch 256";
 
-/// The program of a cluster's consumers.
+/// The programs of a cluster's consumers.
 pub fn consumer_program() -> ConsumerProgram {
-    let folder = Path::new(env!("CARGO_BIN_EXE_oncecast")).parent().expect("a program lies in a folder");
-    // A whole path stands for itself, whatever the folder of our programs is.
-    ConsumerProgram { name: PROGRAM.to_owned(), arguments: vec![folder.display().to_string(), PYTHON.to_owned()] }
-}
-
-/// What is not installed and is needed, if anything.
-pub fn missing() -> Option<&'static str> {
-    let works = |program: &str, arguments: &[&str]| {
-        Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
-    };
-    match () {
-        () if !works("python3", &["--version"]) => Some("python3"),
-        () if !works(PYTHON, &["-c", "import websockets"]) => Some("the package websockets for Python"),
-        () if !works("node", &["--input-type=module", "-e", IMPORT]) => Some("node with the package ws"),
-        () => None,
-    }
+    let commands: [String; CONSUMERS] = [
+        format!("{OURS} --handler exec -- python3 {ROOT}/examples/worker.py"),
+        format!("python3 {ROOT}/tests/faults/mixed/http_consumer.py {OURS}"),
+        format!("{PYTHON} {ROOT}/tests/faults/mixed/worker.py"),
+        format!("node {ROOT}/tests/faults/mixed/worker.mjs"),
+        OURS.to_owned(),
+    ];
+    let words = |command: &String| command.split_whitespace().map(OsString::from).collect();
+    ConsumerProgram::Commands(commands.iter().map(words).collect())
 }

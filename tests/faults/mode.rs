@@ -48,8 +48,7 @@ impl Mode {
         if self != Mode::Mixed {
             return options;
         }
-        let consumer_args = languages::SETTINGS.split_whitespace().map(str::to_owned).collect();
-        ClusterOptions { consumer_program: languages::consumer_program(), consumer_args, ..options }
+        ClusterOptions { consumer_program: languages::consumer_program(), ..options }
     }
 
     /// The stream in which each message is recorded.

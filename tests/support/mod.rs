@@ -21,6 +21,7 @@ pub mod scripted_dispatcher;
 pub mod scripted_group;
 pub mod status;
 pub mod waiting;
+pub mod workers;
 
 pub use self::processes::{children_of, local_ports, most_resident_bytes, resident_bytes, threads};
 pub use self::programs::{

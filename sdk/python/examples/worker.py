@@ -1,7 +1,11 @@
-"""A small worker. Start a dispatcher with `--consumers 127.0.0.1:6969`, then publish JSON on `messages:published`."""
+"""A small worker. Start a dispatcher with `--consumers 127.0.0.1:6969`, then publish JSON on `messages:published`.
+
+Under faults: oncecast chaos --consumer-command 'python3 worker.py'
+"""
 
 import json
 import logging
+import os
 
 from oncecast import Consumer, Reject
 
@@ -16,4 +20,10 @@ def handle(delivery):
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    Consumer(handle, listen="127.0.0.1:6969").run()
+    settings = os.environ
+    Consumer(
+        handle,
+        listen=settings.get("ONCECAST_LISTEN", "127.0.0.1:6969"),
+        group=settings.get("ONCECAST_GROUP", "messages"),
+        consumer_id=settings.get("ONCECAST_CONSUMER_ID"),
+    ).run()

@@ -260,7 +260,7 @@ fn start_cluster(setup: Setup, programs: Programs, redis: RedisOptions) -> Resul
         options.deliver_to_stream();
     }
     if let Some((takes, concurrency)) = setup.handler {
-        options.consumer_program = ConsumerProgram {
+        options.consumer_program = ConsumerProgram::Ours {
             name: "oncecast".to_owned(),
             arguments: ["bench-consumer", "--handler-takes-ms", &takes.as_millis().to_string()]
                 .map(str::to_owned)

@@ -82,12 +82,10 @@ impl ChaosReport<'_> {
 
     /// A command that draws the same faults again.
     pub(super) fn command(&self) -> String {
-        let ChaosConfig { plan, rate, batch, channels, deliver, handler, dispatchers, consumers, .. } = self.config;
+        let ChaosConfig { plan, rate, batch, channels, deliver, worker, dispatchers, consumers, .. } = self.config;
         let deliver = if *deliver == Deliver::Stream { " --deliver stream" } else { "" };
         let channels = channels.map_or(String::new(), |channels| format!(" --channels {channels}"));
-        let handler = handler.as_ref().map_or(String::new(), |handler| {
-            handler.arguments().iter().map(|word| format!(" {}", in_shell(&word.to_string_lossy()))).collect()
-        });
+        let worker: String = worker.arguments().iter().map(|word| format!(" {}", in_shell(word))).collect();
         let time = |time: Duration| match time.as_millis() {
             ms if ms % 1_000 == 0 => format!("{}s", ms / 1_000),
             ms => format!("{ms}ms"),
@@ -96,7 +94,7 @@ impl ChaosReport<'_> {
         format!(
             "oncecast chaos --seed {} --duration {} --rate {rate} --batch {} --every {} --least-outage {} --outage {} \
              --faults {} --target {} --dispatcher-count {dispatchers} --consumer-count {consumers}\
-             {channels}{deliver}{handler}",
+             {channels}{deliver}{worker}",
             plan.seed,
             time(plan.duration),
             batch.unwrap_or(0),

@@ -1,5 +1,6 @@
 //! The settings of `oncecast chaos`.
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::{ArgMatches, Command};
@@ -25,8 +26,8 @@ pub struct ChaosConfig {
     pub consumers: usize,
     /// What the dispatchers deliver to.
     pub deliver: Deliver,
-    /// The program that the consumers' handler runs; `None`: the handler `stamp`.
-    pub handler: Option<ExecConfig>,
+    /// What processes the messages in the consumers.
+    pub worker: Worker,
     /// Messages per second.
     pub rate: u64,
     /// Messages in a burst; with `None` they are spread evenly.
@@ -41,10 +42,81 @@ pub struct ChaosConfig {
     pub log_level: LevelFilter,
 }
 
+/// What processes the messages in the consumers.
+#[derive(Clone, Debug)]
+pub enum Worker {
+    /// The handler `stamp`.
+    Stamp,
+    /// The handler `exec`.
+    Exec(ExecConfig),
+    /// Consumers of the user's own: each a program and its arguments.
+    Commands(Vec<Vec<OsString>>),
+}
+
+impl Worker {
+    fn read(values: &Values<'_>, deliver: Deliver) -> Result<Worker, ConfigError> {
+        let handler = program(values, deliver)?;
+        let texts = values.texts(CONSUMER_COMMAND.name)?;
+        if texts.is_empty() {
+            return Ok(handler.map_or(Worker::Stamp, Worker::Exec));
+        }
+        let unfit = match deliver {
+            Deliver::Stream => Some("--deliver stream, which has no consumers"),
+            Deliver::Consumers if handler.is_some() => {
+                Some("--handler exec; give it to oncecast-consumer in the command")
+            }
+            Deliver::Consumers => None,
+        };
+        if let Some(unfit) = unfit {
+            return Err(ConfigError::new(CONSUMER_COMMAND.name, "a command", format_args!("none with {unfit}")));
+        }
+        texts.iter().map(|text| words(text)).collect::<Result<_, _>>().map(Worker::Commands)
+    }
+
+    /// The arguments that give it again.
+    pub fn arguments(&self) -> Vec<String> {
+        match self {
+            Worker::Stamp => Vec::new(),
+            Worker::Exec(handler) => {
+                handler.arguments().iter().map(|word| word.to_string_lossy().into_owned()).collect()
+            }
+            Worker::Commands(commands) => {
+                let text = |words: &Vec<OsString>| words.join(OsStr::new(" ")).to_string_lossy().into_owned();
+                let flag = || format!("--{}", CONSUMER_COMMAND.name);
+                commands.iter().flat_map(|words| [flag(), text(words)]).collect()
+            }
+        }
+    }
+}
+
+/// The words of a command.
+fn words(text: &str) -> Result<Vec<OsString>, ConfigError> {
+    let words: Vec<OsString> = text.split_whitespace().map(OsString::from).collect();
+    match words.is_empty() {
+        true => Err(ConfigError::new(CONSUMER_COMMAND.name, "no program", "a program and its arguments")),
+        false => Ok(words),
+    }
+}
+
+const CONSUMER_COMMAND: Setting = Setting::new(
+    "consumer-command",
+    "COMMAND",
+    Found("consumers of our own"),
+    "Run a program of yours as consumer, with ONCECAST_LISTEN, ONCECAST_CONSUMER_ID, ONCECAST_GROUP and \
+     ONCECAST_REDIS_URL in its environment; of several commands, each consumer takes the next. Split at white space; \
+     quotes have no meaning",
+)
+.list();
+
 /// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     Setting::new("duration", "TIME", Text("120s"), "How long to publish: at least 1.5 times --every"),
-    Setting::new("rate", "N", Found("26000; with --handler exec 2000"), "Messages published per second"),
+    Setting::new(
+        "rate",
+        "N",
+        Found("26000; with --handler exec or --consumer-command 2000"),
+        "Messages published per second",
+    ),
     Setting::new(
         "batch",
         "N",
@@ -61,6 +133,7 @@ pub const SETTINGS: &[Setting] = &[
     HANDLER,
     exec::EXEC,
     exec::EXEC_PER_MESSAGE,
+    CONSUMER_COMMAND,
     Setting::new("every", "TIME", Text("15s"), "The time from one fault to the next"),
     Setting::new(
         "faults",
@@ -112,13 +185,15 @@ Starts a private Redis, dispatchers, consumers and a publisher. Each fault waits
 the last one, so every message that a subscriber received must get exactly one result. At the end the results are
 audited. The report shows how long it took after each fault until results resumed, how often a handler ran more than
 once for a message, and the peak memory of each process. With --deliver stream every such message must become exactly
-one entry of the stream. With --handler exec the consumers run a program of your own, whose results need the field
-message_id of the payload; how often it ran is not counted.",
+one entry of the stream. With --handler exec the consumers run a program of your own, and with --consumer-command they are
+programs of your own, in any language. Results then need the field message_id of the payload; how often a handler ran is
+not counted.",
         "\
 Examples:
   oncecast chaos --duration 10m --report chaos-report
   oncecast chaos --deliver stream --channels 100
   oncecast chaos --handler exec -- python3 examples/worker.py
+  oncecast chaos --consumer-command 'python3 consumer.py' --consumer-command 'node consumer.mjs'
   oncecast chaos --seed 7 --target leader --faults kill --every 2s --duration 30s --batch 0 --rate 2000
 
 Exit codes: 0 nothing lost and nothing recorded twice, or interrupted, 3 otherwise, 1 something could not be started, 2
@@ -155,8 +230,8 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ChaosC
     /// From this rate on, there are at least two bursts a second.
     const BURSTS_FROM: u64 = 20_000;
     const BURST: u64 = 10_000;
-    let handler = program(values, deliver)?;
-    let usual_rate = if handler.is_some() { RATE_OF_PROGRAMS } else { RATE };
+    let worker = Worker::read(values, deliver)?;
+    let usual_rate = if matches!(worker, Worker::Stamp) { RATE } else { RATE_OF_PROGRAMS };
     let rate = values.optional_number("rate", 1, 1_000_000)?.unwrap_or(usual_rate);
     let batch = values.optional_number("batch", 0, 1_000_000)?.unwrap_or(if rate < BURSTS_FROM { 0 } else { BURST });
     let plan = Plan {
@@ -172,7 +247,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ChaosC
     Ok(ChaosConfig {
         redis_server: values.path("redis-server")?,
         deliver,
-        handler,
+        worker,
         dispatchers: values.number("dispatcher-count", 2, 64)? as usize,
         consumers: values.number("consumer-count", 1, 64)? as usize,
         rate,

@@ -57,5 +57,7 @@ pub(super) fn listening(name: &str, command: Command, address: SocketAddr) -> Re
 }
 
 fn is_port_taken(error: &Error) -> bool {
-    error.to_string().contains("Address already in use") || error.to_string().contains("os error 98")
+    // Node writes "address already in use".
+    let text = error.to_string().to_lowercase();
+    text.contains("address already in use") || text.contains("os error 98")
 }

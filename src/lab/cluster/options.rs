@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 
+use log::LevelFilter;
+
 use crate::lab::programs::Programs;
 use crate::lab::redis::RedisOptions;
 
@@ -18,15 +20,17 @@ pub struct ClusterOptions {
     pub dispatchers: usize,
     /// The number of consumers.
     pub consumers: usize,
-    /// The program that is started as a consumer.
+    /// What is started as a consumer.
     pub consumer_program: ConsumerProgram,
+    /// What dispatchers and consumers log; `None`: as much as they do by default.
+    pub log_level: Option<LevelFilter>,
     /// Whether dispatchers serve `/readyz`, for [`Cluster::is_ready`](crate::lab::Cluster::is_ready).
     pub readiness: bool,
     /// More arguments for each dispatcher.
     pub dispatcher_args: Vec<String>,
-    /// More arguments for each consumer.
+    /// More arguments for each consumer that is a program of ours.
     pub consumer_args: Vec<String>,
-    /// The handler of each consumer, as its last arguments, since a program's words come at the end.
+    /// The handler of each such consumer, as its last arguments, since a program's words come at the end.
     pub handler_args: Vec<OsString>,
 }
 
@@ -40,6 +44,7 @@ impl ClusterOptions {
             dispatchers: 2,
             consumers: 3,
             consumer_program: ConsumerProgram::default(),
+            log_level: None,
             readiness: false,
             dispatcher_args: Vec::new(),
             consumer_args: Vec::new(),
@@ -59,18 +64,24 @@ impl ClusterOptions {
     }
 }
 
-/// One of our programs that accepts a consumer's settings.
+/// What is started as a consumer.
 #[derive(Clone, Debug)]
-pub struct ConsumerProgram {
-    /// Its name.
-    pub name: String,
-    /// Arguments before the settings.
-    pub arguments: Vec<String>,
+pub enum ConsumerProgram {
+    /// One of our programs that accepts a consumer's settings.
+    Ours {
+        /// Its name.
+        name: String,
+        /// Arguments before the settings.
+        arguments: Vec<String>,
+    },
+    /// Programs of any kind, at least one, which the consumers run in turn: each a program and its arguments. They find
+    /// the settings in the variables that `oncecast-consumer` reads, such as `ONCECAST_LISTEN`.
+    Commands(Vec<Vec<OsString>>),
 }
 
 impl Default for ConsumerProgram {
     /// `oncecast-consumer`.
     fn default() -> ConsumerProgram {
-        ConsumerProgram { name: "oncecast-consumer".to_owned(), arguments: Vec::new() }
+        ConsumerProgram::Ours { name: "oncecast-consumer".to_owned(), arguments: Vec::new() }
     }
 }

@@ -6,11 +6,12 @@ use nix::unistd::Pid;
 use oncecast::lab::cluster::STOP_LIMIT;
 use oncecast::lab::{ChildProcess, Cluster, Node, Signal};
 
-use crate::languages::{self, CONSUMERS};
+use crate::languages::CONSUMERS;
 use crate::mode::Mode;
 use crate::run::{Run, assert_l0};
 use crate::support::load::Load;
 use crate::support::proxy::Proxy;
+use crate::support::workers;
 use crate::support::{
     DEADLINE, children_of, client_of, cluster_of, dispatcher, run as run_command, state, wait_until, wait_until_in_sync,
 };
@@ -26,9 +27,7 @@ const RATE: u64 = 1_000;
 
 /// Whether all that the consumers need is installed. If not, the row is skipped; in CI that is a failure.
 pub fn is_possible(row: &str) -> bool {
-    let Some(missing) = languages::missing() else { return true };
-    let why = format!("it needs {missing}: run sh scripts/ensure-workers.sh");
-    assert!(std::env::var_os("CI").is_none(), "{why}");
+    let Some(why) = workers::reason_to_skip() else { return true };
     Run::in_mode(Mode::Mixed, row).say(format_args!("SKIPPED: {why}"));
     false
 }

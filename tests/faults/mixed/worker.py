@@ -1,5 +1,6 @@
-"""A consumer of the Python package: worker.py LISTEN ID GROUP"""
+"""A consumer of the Python package, with the settings of its environment."""
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import json  # noqa: E402
 
 from oncecast import Consumer  # noqa: E402
 
-listen, name, group = sys.argv[1:]
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
 
 
@@ -18,4 +18,11 @@ def handle(delivery):
     return {"message_id": json.loads(delivery.payload)["message_id"]}
 
 
-Consumer(handle, listen=listen, consumer_id=name, group=group, concurrency=2, prefetch=256).run()
+Consumer(
+    handle,
+    listen=os.environ["ONCECAST_LISTEN"],
+    consumer_id=os.environ["ONCECAST_CONSUMER_ID"],
+    group=os.environ["ONCECAST_GROUP"],
+    concurrency=2,
+    prefetch=256,
+).run()

@@ -6,17 +6,24 @@ use std::process::Command;
 use oncecast::lab::folder::PrivateFolder;
 use oncecast::lab::{ChildProcess, Signal};
 
-use crate::support::{DEADLINE, programs};
+use crate::support::{DEADLINE, programs, workers};
 
-fn chaos(options: &str) -> ChildProcess {
+fn chaos_command(options: &str) -> Command {
     let mut command = programs().command("oncecast").expect("the program is built");
     command.arg("chaos").args(options.split_whitespace());
-    ChildProcess::spawn("chaos", command).expect("it starts")
+    command
+}
+
+fn chaos(options: &str) -> ChildProcess {
+    ChildProcess::spawn("chaos", chaos_command(options)).expect("it starts")
 }
 
 /// Runs it to its end, which must be a clean one; gives what it showed.
 fn clean(options: &str) -> Vec<String> {
-    let mut chaos = chaos(options);
+    end_clean(chaos(options))
+}
+
+fn end_clean(mut chaos: ChildProcess) -> Vec<String> {
     let status = chaos.wait(4 * DEADLINE).expect("it ends");
     let shown = chaos.stdout().all();
     assert_eq!(status.code(), Some(0), "{shown:#?} {:#?}", chaos.stderr().all());
@@ -97,6 +104,32 @@ fn consumers_may_run_a_program() {
     assert!(page.contains("lost 0, recorded twice 0"), "{page}");
 }
 
+/// One runs a program, the others are the examples of the packages for Python and Node.
+#[test]
+fn consumers_may_be_programs_in_any_language() {
+    if let Some(why) = workers::reason_to_skip() {
+        eprintln!("SKIPPED: {why}");
+        return;
+    }
+    let root = env!("CARGO_MANIFEST_DIR");
+    let commands = [
+        format!("oncecast-consumer --handler exec -- python3 {root}/examples/worker.py"),
+        format!("{} {root}/sdk/python/examples/worker.py", workers::PYTHON),
+        format!("node {root}/sdk/node/examples/worker.mjs"),
+    ];
+    let faults = "--every 1s --faults kill,pause,terminate --target consumer --seed 5 --rate 500";
+    let mut command = chaos_command(&format!("--duration 8s {faults} --consumer-count 4"));
+    for words in &commands {
+        command.args(["--consumer-command", words]);
+    }
+    command.env("PYTHONPATH", format!("{root}/sdk/python/src")).env("PYTHONDONTWRITEBYTECODE", "1");
+    let text = end_clean(ChildProcess::spawn("chaos", command).expect("it starts")).join("\n");
+    assert!(text.contains(" = processed ") && text.contains("   lost 0   recorded twice 0"), "{text}");
+    let again = format!("--consumer-count 4 --consumer-command '{}' --consumer-command '", commands[0]);
+    assert!(text.contains(&again), "the command to repeat it: {text}");
+    assert!(!text.contains("handler runs"), "{text}");
+}
+
 #[test]
 fn ctrl_c_ends_it_even_while_a_process_is_stopped() {
     let mut chaos = chaos("--duration 60s --rate 500 --every 2s --outage 1s --faults pause --seed 1");
@@ -122,6 +155,12 @@ fn invalid_settings_are_named() {
         ("--deliver stream --handler exec -- true", "--handler (ONCECAST_HANDLER): got \"exec\", takes stamp, or with"),
         ("--handler stamp -- true", "--exec (ONCECAST_EXEC): got a value without --handler exec"),
         ("--deliver stream --target consumer", "--target (ONCECAST_TARGET): got \"consumer\", takes any, leader, disp"),
+        (
+            "--deliver stream --consumer-command true",
+            "--consumer-command (ONCECAST_CONSUMER_COMMAND): got a command, takes none with --deliver stream",
+        ),
+        ("--consumer-command true --handler exec -- cat", "got a command, takes none with --handler exec; give it to"),
+        ("--consumer-command nowhere", "nowhere"),
         ("--report /proc/nowhere", "--report (ONCECAST_REPORT): /proc/nowhere"),
     ] {
         let mut chaos = chaos(options);
