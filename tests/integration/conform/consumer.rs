@@ -25,6 +25,7 @@ const READ_FOR: Duration = Duration::from_millis(3);
 /// A rule that the consumer violates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
+    AcceptsAnyEpoch,
     AcceptsLowerEpochs,
     AcceptsOrigins,
     AnswersWhereDelivered,

@@ -1,6 +1,7 @@
 //! The state of the scripted consumer: which connection is active, what is held, and what is queued for whom.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oncecast::base::id::MessageId;
 use oncecast::wire::{ErrorCode, Field, Frame, NackDelay, ReadyFlags};
@@ -95,7 +96,14 @@ impl Desk {
         if epoch < self.highest && !self.has(Fault::AcceptsLowerEpochs) {
             return Err(Some(ErrorCode::Stale));
         }
-        self.highest = self.highest.max(epoch);
+        let bound = (since_1970() + Duration::from_secs(24 * 3_600)).as_millis() as u64;
+        if epoch > bound && !self.has(Fault::AcceptsAnyEpoch) {
+            return Err(Some(ErrorCode::Stale));
+        }
+        if epoch <= bound {
+            // If it remembered the others, it would refuse the leaders of all cases that follow.
+            self.highest = self.highest.max(epoch);
+        }
         if let Some((replaced, old)) = self.active.take()
             && !self.has(Fault::KeepsReplacedConnections)
         {
@@ -209,4 +217,8 @@ fn frame_of(id: u64, outcome: &Outcome) -> (bool, Vec<u8>) {
             (false, Frame::Nack { id, delay: NackDelay::of_wire(*delay), reason }.to_vec())
         }
     }
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970")
 }

@@ -59,6 +59,7 @@ fn a_correct_consumer_without_redis_fails_nothing() {
 
 /// The cases that each fault fails, with their handler; all others must pass.
 const FAULTS: &[(Fault, &[&str])] = &[
+    (Fault::AcceptsAnyEpoch, &["epoch-of-the-far-future"]),
     (Fault::AcceptsLowerEpochs, &["lower-epoch-is-refused", "lower-epoch-after-a-lost-link"]),
     (Fault::AcceptsOrigins, &["origin-is-refused"]),
     (

@@ -40,7 +40,7 @@ pub(in crate::programs::consumer) struct HttpHandler {
     /// The time limit of a request.
     limit: Duration,
     tracing: Tracing,
-    server: Arc<Server>,
+    pub(super) server: Arc<Server>,
     /// Keeps connections.
     agent: Agent,
     /// Keeps none.

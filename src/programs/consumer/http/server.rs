@@ -79,6 +79,12 @@ impl Server {
         }
     }
 
+    /// As if the name had these addresses and something listened.
+    #[cfg(test)]
+    pub(super) fn set_addresses(&self, addresses: Vec<SocketAddr>) {
+        *self.state.lock() = State::Listens(addresses);
+    }
+
     /// A request has connected to this address, so it is the first to be tried from now on.
     pub(super) fn note_used(&self, used: SocketAddr) {
         if let State::Listens(addresses) = &mut *self.state.lock() {

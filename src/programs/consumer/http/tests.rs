@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::handler::{HttpHandler, MAX_ANSWER_BYTES};
 use super::target::Target;
@@ -419,6 +419,44 @@ fn a_message_that_kills_the_server_counts() {
     let error = handler.handle(&Delivery::new("x")).expect_err("it is gone");
     assert!(error.is_not_ready() && error.reason().contains("refused"), "{error}");
     assert!(handler.ready().is_err());
+}
+
+/// An address that answers no attempt to connect: its queue is full. It is silent until the sockets are dropped.
+fn silent_address() -> (SocketAddr, Vec<Socket>) {
+    let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let listener = socket();
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+    listener.listen(0).expect("it is bound");
+    let address = listener.local_addr().expect("it is bound").as_socket().expect("an IP address");
+    let mut sockets = vec![listener];
+    for _ in 0..16 {
+        let next = socket();
+        let full = next.connect_timeout(&address.into(), Duration::from_millis(200)).is_err();
+        sockets.push(next);
+        if full {
+            return (address, sockets);
+        }
+    }
+    panic!("the queue of {address} takes any number of connections");
+}
+
+#[test]
+fn silent_addresses_leave_time_for_the_request() {
+    let site = answers(OK);
+    let limit = Duration::from_secs(2);
+    let handler = site.handler(limit);
+    let silent = [silent_address(), silent_address()];
+    let [first, second] = [silent[0].0, silent[1].0];
+    handler.server.set_addresses(vec![first, second, site.address]);
+    assert_eq!(handler.handle(&Delivery::new("x")), Ok(Outcome::new().field("a", "1")));
+    let found = handler.server.addresses().expect("it listens");
+    assert_eq!(found, [site.address, first, second], "the one that answered is the first to be tried");
+
+    // A delivery that reached nobody is not used up.
+    let handler = site.handler(limit);
+    handler.server.set_addresses(vec![first, second]);
+    let error = handler.handle(&Delivery::new("x")).expect_err("nobody answers");
+    assert!(error.is_not_ready() && error.reason().contains(&first.to_string()), "{error}");
 }
 
 #[test]
