@@ -2,8 +2,10 @@
 
 import asyncio
 import sys
+import threading
 
 import pytest
+from cluster import wait_for
 from scripted import FIRST_ID, Dispatcher, consumer_of
 
 from oncecast import frames
@@ -56,3 +58,47 @@ def test_a_handler_that_exits_fails_its_message_alone(handler, timeout):
             assert "SystemExit: 3" in nack.reason or "ValueError: left" in nack.reason
             dispatcher.process(FIRST_ID + 2 * turn + 1, body=b"go on")
             assert dispatcher.results(1) == {FIRST_ID + 2 * turn + 1: [(b"ok", b"true")]}
+
+
+def _says_that_it_is_unable(handler, begun, release, running):
+    """With so many handlers that don't end, further messages go back, and are accepted once the handlers end."""
+    with consumer_of(handler, handler_timeout=0.2, concurrency=2) as consumer:
+        dispatcher = Dispatcher(consumer)
+        dispatcher.greet(hello={"link_timeout_ms": 300})
+        ids = [FIRST_ID + number for number in range(4)]
+        dispatcher.process(*ids[:running])
+        wait_for(lambda: len(begun) == running, "they run")
+        dispatcher.process(*ids[running:])
+        dispatcher.next(frames.Drain)
+        returned = {dispatcher.next(frames.Nack).id for _ in ids[running:]}
+        assert returned == set(ids[running:])
+        release.set()
+        dispatcher.wait_for_end()
+        again = Dispatcher(consumer)
+        again.greet(2)
+        again.process(FIRST_ID + 9)
+        wait_for(lambda: FIRST_ID + 9 in again.results(1), "it works again")
+
+
+def test_handlers_that_ignore_being_cancelled_make_it_unable():
+    begun, release = [], threading.Event()
+
+    async def stubborn(delivery):
+        begun.append(delivery.id)
+        while not release.is_set():
+            try:
+                await asyncio.sleep(0.02)
+            except asyncio.CancelledError:
+                pass
+
+    _says_that_it_is_unable(stubborn, begun, release, running=2)
+
+
+def test_a_handler_that_blocks_the_loop_makes_it_unable():
+    begun, release = [], threading.Event()
+
+    async def blocks(delivery):
+        begun.append(delivery.id)
+        release.wait()
+
+    _says_that_it_is_unable(blocks, begun, release, running=1)

@@ -241,17 +241,17 @@ class Desk:
             if active is not None and (link is None or link is active) and self._held and not active.is_behind():
                 active.send(frames.progress_messages(list(self._live())))
 
-    def tick(self, all_threads_hang: bool) -> None:
+    def tick(self, all_hang: bool) -> None:
         """What time changes."""
         with self._changed:
             now, link = time.monotonic(), self._active
             if link is not None and not link.is_behind():
                 while self._recent and next(iter(self._recent.values()))[0] < now - RECENT_S:
                     self._forget_oldest()
-            if all_threads_hang != self._unable:
-                self._unable = all_threads_hang
-                if all_threads_hang:
-                    log.error("all handler threads run handlers that take longer than handler_timeout; see why")
+            if all_hang != self._unable:
+                self._unable = all_hang
+                if all_hang:
+                    log.error("no handler can start: all that run take longer than handler_timeout; see why")
                     self._drain_active()
                     self._return_unstarted()
             if link is not None and link.drained and not (self._draining or self._paused or self._unable):

@@ -61,12 +61,16 @@ def is_async(handler: Handler) -> bool:
 class Pool:
     """What both kinds have."""
 
-    def __init__(self, handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]], trace: bool) -> None:
+    def __init__(
+        self, handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]], concurrency: int, trace: bool
+    ) -> None:
         self._handler: Callable[[Delivery], Any] = handler
         self._desk = desk
         self._answers = answers
         self._failures = FailureLog(trace)
         self._stopping = False
+        # The jobs of as many workers, each a thread or a task.
+        self._running: List[Optional[Job]] = [None] * concurrency
 
     def start(self) -> None:
         raise NotImplementedError
@@ -80,7 +84,13 @@ class Pool:
 
     def all_hang(self) -> bool:
         """Whether no handler can start, because all that run have been given up."""
-        return False
+        latest = self._latest_start()
+        return latest is not None and all(job is not None and 0.0 < job.started < latest for job in self._running)
+
+    def _latest_start(self) -> Optional[float]:
+        """A handler that started earlier has been given up."""
+        timeout = self._desk.handler_timeout
+        return None if timeout is None else time.monotonic() - timeout
 
     def _failed(self, delivery: Delivery, error: BaseException) -> Answer:
         """Never raises, whatever the error or the program's logging does: the message would stay held."""
@@ -97,8 +107,7 @@ class ThreadPool(Pool):
     def __init__(
         self, handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]], concurrency: int, trace: bool
     ) -> None:
-        super().__init__(handler, desk, answers, trace)
-        self._running: List[Optional[Job]] = [None] * concurrency
+        super().__init__(handler, desk, answers, concurrency, trace)
         self._threads = [
             Thread(target=self._run, args=(at,), name=f"oncecast-handler-{at}", daemon=True)
             for at in range(concurrency)
@@ -121,13 +130,6 @@ class ThreadPool(Pool):
     def abandon(self) -> None:
         for _ in self._threads:
             self._desk.jobs.put(None)
-
-    def all_hang(self) -> bool:
-        timeout = self._desk.handler_timeout
-        if timeout is None:
-            return False
-        latest = time.monotonic() - timeout
-        return all(job is not None and 0.0 < job.started < latest for job in self._running)
 
     def _run(self, at: int) -> None:
         """A thread's loop."""
@@ -156,13 +158,13 @@ class AsyncioPool(Pool):
     def __init__(
         self, handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]], concurrency: int, trace: bool
     ) -> None:
-        super().__init__(handler, desk, answers, trace)
-        self._concurrency = concurrency
+        super().__init__(handler, desk, answers, concurrency, trace)
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._ready = Event()
         self._workers: List[asyncio.Future[None]] = []
         self._waiting: List[asyncio.Future[None]] = []
         self._wake_is_due = False
+        self._wake_due_since = 0.0
         self._thread = Thread(target=self._run, name="oncecast-asyncio", daemon=True)
 
     def start(self) -> None:
@@ -185,6 +187,11 @@ class AsyncioPool(Pool):
         self._stopping = True
         if self._loop is not None:
             self._call(self._cancel)
+
+    def all_hang(self) -> bool:
+        latest = self._latest_start()
+        blocked = latest is not None and self._wake_is_due and self._wake_due_since < latest
+        return blocked or super().all_hang()
 
     def _cancel(self) -> None:
         for worker in self._workers:
@@ -219,13 +226,14 @@ class AsyncioPool(Pool):
     async def _work(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._ready.set()
-        self._workers = [asyncio.ensure_future(self._worker()) for _ in range(self._concurrency)]
+        self._workers = [asyncio.ensure_future(self._worker(at)) for at in range(len(self._running))]
         # All end when the pool is stopped, some by being cancelled.
         await asyncio.wait(self._workers)
 
     def _wake(self) -> None:
         """Called by readers after they queued jobs."""
         if not self._wake_is_due or self._stopping:
+            self._wake_due_since = time.monotonic()
             self._wake_is_due = True
             self._call(self._wake_workers)
 
@@ -238,9 +246,9 @@ class AsyncioPool(Pool):
             if not waiting.done():
                 waiting.set_result(None)
 
-    async def _worker(self) -> None:
+    async def _worker(self, at: int) -> None:
         """A task's loop."""
-        handler, get, put = self._handler, self._desk.jobs.get_nowait, self._answers.put
+        handler, get, put, running = self._handler, self._desk.jobs.get_nowait, self._answers.put, self._running
         assert self._loop is not None
         handled = 0
         while not self._stopping:
@@ -254,6 +262,7 @@ class AsyncioPool(Pool):
             if job is None:
                 continue
             job.started = time.monotonic()
+            running[at] = job
             delivery = job.delivery
             try:
                 command, payload = success(delivery.id, await self._limited(handler(delivery)))
@@ -261,6 +270,7 @@ class AsyncioPool(Pool):
                 if self._stopping or isinstance(error, GeneratorExit):
                     raise
                 command, payload = self._failed(delivery, error)
+            running[at] = None
             put((job, command, payload))
             handled += 1
             if handled % _YIELD_EVERY == 0:
