@@ -6,7 +6,7 @@ use self::report::ChaosReport;
 use self::settings::{ChaosConfig, Worker};
 use super::cluster::{ClusterOptions, ConsumerProgram};
 use super::console::{Console, Tone};
-use super::experiment::Experiment;
+use super::experiment::{Experiment, FIRST_RESULT_LIMIT};
 use super::folder::PrivateFolder;
 use super::journal;
 use super::programs::Programs;
@@ -61,6 +61,7 @@ pub fn run(config: &ChaosConfig) -> Result<u8> {
         channels: config.channels,
         workers: (config.deliver == Deliver::Stream).then_some(config.consumers),
         duration: config.plan.duration,
+        first_result_limit: FIRST_RESULT_LIMIT,
         faults: config.plan.draw(),
         id_prefix: "chaos-",
         log_level: config.log_level,

@@ -209,16 +209,6 @@ impl Cluster {
         ["--redis-url".to_owned(), self.redis.url(), "--group".to_owned(), self.options.group.clone()]
     }
 
-    /// The variables by which any consumer finds its settings.
-    fn consumer_variables(&self, name: &str, address: SocketAddr) -> [(&'static str, String); 4] {
-        [
-            ("ONCECAST_REDIS_URL", self.redis.url()),
-            ("ONCECAST_GROUP", self.options.group.clone()),
-            ("ONCECAST_LISTEN", address.to_string()),
-            ("ONCECAST_CONSUMER_ID", name.to_owned()),
-        ]
-    }
-
     fn set_log_level(&self, command: &mut Command) {
         if let Some(level) = self.options.log_level {
             command.env("ONCECAST_LOG_LEVEL", level.as_str().to_ascii_lowercase());
@@ -251,12 +241,18 @@ impl Cluster {
         let mut command = match &self.options.consumer_program {
             ConsumerProgram::Ours { name: program, arguments } => {
                 let mut command = programs.command(program)?;
-                command.args(arguments).args(consumer_args).args(handler_args);
+                command.args(arguments).args(self.group_args());
+                command.args(["--listen", &address.to_string(), "--consumer-id", &name]);
+                command.args(consumer_args).args(handler_args);
                 command
             }
-            ConsumerProgram::Commands(commands) => programs.any_command(&commands[number % commands.len()])?,
+            ConsumerProgram::Commands(commands) => {
+                let mut command = programs.any_command(&commands[number % commands.len()])?;
+                command.env("ONCECAST_REDIS_URL", self.redis.url()).env("ONCECAST_GROUP", &self.options.group);
+                command.env("ONCECAST_LISTEN", address.to_string()).env("ONCECAST_CONSUMER_ID", &name);
+                command
+            }
         };
-        command.envs(self.consumer_variables(&name, address));
         self.set_log_level(&mut command);
         launch::listening(&name, command, address)
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use self::settings::DemoConfig;
 use super::cluster::ClusterOptions;
 use super::console::{Console, Tone};
-use super::experiment::Experiment;
 use super::experiment::plan::{Fault, PlannedFault, Target};
+use super::experiment::{Experiment, FIRST_RESULT_LIMIT};
 use super::programs::Programs;
 use super::redis::RedisOptions;
 use super::settings::Deliver;
@@ -44,6 +44,7 @@ pub fn run(config: &DemoConfig) -> Result<u8> {
         channels: None,
         workers: (config.deliver == Deliver::Stream).then_some(WORKERS),
         duration: config.duration,
+        first_result_limit: FIRST_RESULT_LIMIT,
         faults: vec![PlannedFault {
             at: config.duration * 2 / 5,
             fault: Fault::Kill,

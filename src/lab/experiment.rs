@@ -32,6 +32,8 @@ pub mod timeline;
 
 /// How long the cluster may take until it is ready.
 const READY_LIMIT: Duration = Duration::from_secs(20);
+/// How long the first result may take, since the first message was published. More than a handler needs to start.
+pub const FIRST_RESULT_LIMIT: Duration = Duration::from_secs(30);
 /// How long a process may take to exit after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -51,6 +53,8 @@ pub struct Experiment {
     pub workers: Option<usize>,
     /// How long messages are published.
     pub duration: Duration,
+    /// How long the first result may take, usually [`FIRST_RESULT_LIMIT`].
+    pub first_result_limit: Duration,
     /// The faults to inject meanwhile.
     pub faults: Vec<PlannedFault>,
     /// The beginning of each message's id.
@@ -99,9 +103,7 @@ impl Experiment {
         let folder = PrivateFolder::create("experiment")?;
         let before = cluster.view().snapshot_with_publishes()?;
         let publisher = self.publisher(&cluster, &folder)?;
-        let faults = std::mem::take(&mut self.faults);
-        let mut run =
-            Run::new(self.duration, faults, &before, Started { cluster, publisher, workers }, console, requests);
+        let mut run = Run::new(&self, &before, Started { cluster, publisher, workers }, console, requests);
         let published = run.drive();
         // Cleared before an error is shown, too.
         run.console.clear();

@@ -4,7 +4,6 @@ use crate::base::setting::ConfigError;
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{Setting, Values, quoted};
 use crate::programs::consumer::exec::settings::{self as exec, ExecConfig};
-use crate::programs::consumer::settings::HANDLER;
 
 /// The server program to start.
 pub const REDIS_SERVER: Setting =
@@ -16,6 +15,15 @@ pub const DELIVER: Setting = Setting::new(
     "WHERE",
     Text("consumers"),
     "consumers, or stream: the dispatchers add each message to a Redis Stream, which workers read with XREADGROUP",
+);
+
+/// The consumers' handler.
+pub const HANDLER: Setting = Setting::new(
+    "handler",
+    "NAME",
+    Text("stamp"),
+    "What the consumers record: stamp (the fields of each message's JSON object and two more), or exec (what the \
+     program after -- answers)",
 );
 
 /// See [`DELIVER`].

@@ -134,8 +134,8 @@ Examples:
   oncecast bench --sweep --kinds oncecast,streams --time 5s
 
 The figures are only meaningful on an otherwise idle machine.
-Exit codes: 0 measured, or interrupted, 3 a result was missing or recorded twice, 1 something could not be started, 2
-invalid settings.",
+Exit codes: 0 measured, or interrupted, 3 a result was missing or recorded twice, 1 something could not be started or
+does not work, 2 invalid settings.",
         SETTINGS,
     )
 }

@@ -8,12 +8,11 @@ use log::LevelFilter;
 
 use crate::base::setting::ConfigError;
 use crate::lab::experiment::plan::{Fault, Plan, Target};
-use crate::lab::settings::{DELIVER, Deliver, REDIS_SERVER, program};
+use crate::lab::settings::{DELIVER, Deliver, HANDLER, REDIS_SERVER, program};
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{self, Environment, Setting, Values, quoted};
 use crate::process::log::settings::{LOG_LEVEL, log_level};
 use crate::programs::consumer::exec::settings::{self as exec, ExecConfig};
-use crate::programs::consumer::settings::HANDLER;
 
 /// The settings of `oncecast chaos`.
 #[derive(Clone, Debug)]
@@ -196,8 +195,8 @@ Examples:
   oncecast chaos --consumer-command 'python3 consumer.py' --consumer-command 'node consumer.mjs'
   oncecast chaos --seed 7 --target leader --faults kill --every 2s --duration 30s --batch 0 --rate 2000
 
-Exit codes: 0 nothing lost and nothing recorded twice, or interrupted, 3 otherwise, 1 something could not be started, 2
-invalid settings.",
+Exit codes: 0 nothing lost and nothing recorded twice, or interrupted, 3 otherwise, 1 something could not be started or
+does not work, 2 invalid settings.",
         SETTINGS,
     );
     exec::with_words(command)

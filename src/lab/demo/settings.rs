@@ -7,12 +7,11 @@ use clap::{ArgMatches, Command};
 use log::LevelFilter;
 
 use crate::base::setting::ConfigError;
-use crate::lab::settings::{DELIVER, Deliver, REDIS_SERVER, program};
+use crate::lab::settings::{DELIVER, Deliver, HANDLER, REDIS_SERVER, program};
 use crate::process::config::Default::Text;
 use crate::process::config::{self, Environment, Setting, Values};
 use crate::process::log::settings::{LOG_LEVEL, log_level};
 use crate::programs::consumer::exec::settings::{self as exec, ExecConfig};
-use crate::programs::consumer::settings::HANDLER;
 
 /// The settings of `oncecast demo`.
 #[derive(Clone, Debug)]
@@ -59,8 +58,8 @@ Examples:
   oncecast demo --deliver stream
   oncecast demo --handler exec -- python3 examples/worker.py
 
-Exit codes: 0 nothing lost and nothing recorded twice, or interrupted, 3 otherwise, 1 something could not be started, 2
-invalid settings.",
+Exit codes: 0 nothing lost and nothing recorded twice, or interrupted, 3 otherwise, 1 something could not be started or
+does not work, 2 invalid settings.",
         SETTINGS,
     );
     exec::with_words(command)

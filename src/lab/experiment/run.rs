@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use super::Experiment;
 use super::injector::{Event, Injector};
-use super::plan::PlannedFault;
 use super::timeline::Timeline;
 use crate::base::error::{Error, Result};
 use crate::base::shutdown::ShutdownRequests;
 use crate::lab::child::ChildProcess;
-use crate::lab::cluster::Cluster;
+use crate::lab::cluster::{Cluster, Node};
 use crate::lab::console::{Console, Progress, Tone};
 use crate::lab::stream_workers::StreamWorkers;
 use crate::ledger::overview::{GroupView, Snapshot};
@@ -38,6 +38,7 @@ pub(super) struct Started {
 /// See the module's text.
 pub(super) struct Run<'a> {
     duration: Duration,
+    first_result_limit: Duration,
     pub(super) publisher: ChildProcess,
     pub(super) workers: Option<StreamWorkers>,
     pub(super) cluster: Cluster,
@@ -57,10 +58,9 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// A run that publishes for `duration` and injects `faults`. `before` is the group's state before publishing.
+    /// A run of this experiment. `before` is the group's state before publishing.
     pub(super) fn new(
-        duration: Duration,
-        faults: Vec<PlannedFault>,
+        experiment: &Experiment,
         before: &Snapshot,
         Started { publisher, workers, cluster }: Started,
         console: &'a mut Console,
@@ -70,7 +70,8 @@ impl<'a> Run<'a> {
         // A plain line with nothing but zeros would look like a problem.
         let first_draw = if console.is_live() { Duration::ZERO } else { PLAIN_LINE_EVERY };
         Run {
-            duration,
+            duration: experiment.duration,
+            first_result_limit: experiment.first_result_limit,
             publisher,
             workers,
             view: cluster.view(),
@@ -80,8 +81,8 @@ impl<'a> Run<'a> {
             begin,
             answered: begin,
             next_draw: begin + first_draw,
-            injector: Injector::new(faults, begin),
-            timeline: Timeline::new(duration, before),
+            injector: Injector::new(experiment.faults.clone(), begin),
+            timeline: Timeline::new(experiment.duration, before),
             published: None,
             last_result: (0, begin),
         }
@@ -117,6 +118,7 @@ impl<'a> Run<'a> {
                 self.timeline.sample_memory(&mut self.cluster);
             }
             self.show_progress(now, &snapshot);
+            self.check_first_result(now, &snapshot)?;
             if let Some(published) = self.finished(now, &snapshot)? {
                 return Ok(Some(published));
             }
@@ -180,6 +182,19 @@ impl<'a> Run<'a> {
             processors,
             names,
         });
+    }
+
+    /// Fails if nothing comes of the messages, so that nobody waits for a program that does not work.
+    fn check_first_result(&mut self, now: Instant, snapshot: &Snapshot) -> Result<()> {
+        let nothing = snapshot.processed + snapshot.dead == 0 && snapshot.pending > 0;
+        if !nothing || now.duration_since(self.begin) < self.first_result_limit {
+            return Ok(());
+        }
+        let problem = format!("has processed none of {} messages in {:?}", snapshot.pending, self.first_result_limit);
+        match self.cluster.running().into_iter().find(|node| matches!(node, Node::Consumer(_))) {
+            Some(node) => Err(self.cluster.process(node)?.failure(problem)),
+            None => Err(Error::Failed(format!("the group {problem}"))),
+        }
     }
 
     /// The number of messages published, once all are processed or no more results will come.

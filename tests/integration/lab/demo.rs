@@ -1,11 +1,17 @@
 //! `oncecast demo` as a user runs it: it ends with a verdict and never leaves a process behind.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use log::LevelFilter;
+use oncecast::base::shutdown::shutdown_channel;
+use oncecast::lab::console::Console;
+use oncecast::lab::experiment::Experiment;
 use oncecast::lab::{ChildProcess, Signal};
 
-use crate::support::{DEADLINE, programs, wait_until};
+use crate::support::{DEADLINE, options, programs, wait_until};
 
 fn demo(options: &str) -> ChildProcess {
     let mut command = programs().command("oncecast").expect("the program is built");
@@ -80,6 +86,27 @@ fn consumers_may_run_a_program() {
     assert_eq!(status.code(), Some(0), "{shown}");
     assert!(shown.contains("lost 0   recorded twice 0   take-over ") && shown.contains(" = processed "), "{shown}");
     assert_gone(&children);
+}
+
+#[test]
+fn a_program_that_answers_nonsense_is_shown() {
+    let mut cluster = options(1, 1, "", "");
+    cluster.handler_args = ["--handler", "exec", "--", "echo", "nonsense"].map(OsString::from).to_vec();
+    let experiment = Experiment {
+        cluster,
+        rate: 100,
+        batch: None,
+        channels: None,
+        workers: None,
+        duration: Duration::from_secs(1),
+        first_result_limit: Duration::from_millis(1500),
+        faults: Vec::new(),
+        id_prefix: "demo-",
+        log_level: LevelFilter::Info,
+    };
+    let (handle, requests) = shutdown_channel();
+    let error = experiment.run(&mut Console::stdout(handle), &requests).expect_err("nothing is processed").to_string();
+    assert!(error.contains("c0 has processed none of ") && error.contains("nonsense"), "{error}");
 }
 
 #[test]
