@@ -143,7 +143,7 @@ impl Error {
 
     /// Whether the server ended the connection before it had answered anything.
     pub fn is_unanswered(&self) -> bool {
-        matches!(self, Error::Redis { hint: Some(hint), .. } if **hint == Hint::NoAnswer)
+        matches!(self, Error::Redis { hint: Some(hint), .. } if matches!(**hint, Hint::NoAnswer(_)))
     }
 
     /// Whether Redis did not reply in time.

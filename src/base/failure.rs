@@ -8,22 +8,28 @@ use std::io;
 use redis::{RedisError, Value};
 
 use super::refusal::Refusal;
+use super::tls::TlsProblem;
 
 /// See the module's text. Displayed in the package's words.
 #[derive(Debug)]
-pub struct Failure(RedisError);
+pub struct Failure(RedisError, Option<Box<TlsProblem>>);
 
 impl Failure {
     /// An error reply with this text, without its leading `-`.
     pub fn of_reply(text: &[u8]) -> Failure {
         let parsed = redis::parse_redis_value(&[b"-", text, b"\r\n"].concat()).and_then(Value::extract_error);
         let unnamed = || (redis::ErrorKind::UnexpectedReturnType, "an error without a text").into();
-        Failure(parsed.err().unwrap_or_else(unnamed))
+        Failure(parsed.err().unwrap_or_else(unnamed), None)
     }
 
     /// Wraps the package's error.
     pub(crate) fn new(error: RedisError) -> Failure {
-        Failure(error)
+        Failure(error, None)
+    }
+
+    /// What is wrong with TLS, if that is the problem.
+    pub fn tls_problem(&self) -> Option<&TlsProblem> {
+        self.1.as_deref()
     }
 
     /// The text of the error reply, if it is one.
@@ -54,7 +60,10 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        match &self.1 {
+            Some(problem) => problem.fmt(f),
+            None => self.0.fmt(f),
+        }
     }
 }
 
@@ -63,6 +72,7 @@ impl Error for Failure {}
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
-        Failure(error.into())
+        let problem = TlsProblem::of(&error).cloned().map(Box::new);
+        Failure(error.into(), problem)
     }
 }

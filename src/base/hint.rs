@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::tls::TlsHint;
+
 /// The name of the setting with the URL of a Redis server, such as `--redis-url / ONCECAST_REDIS_URL`.
 pub type UrlSetting = &'static str;
 
@@ -42,7 +44,9 @@ pub enum Hint {
     /// No reply came in time.
     Slow,
     /// The server closes the connection before it has answered anything.
-    NoAnswer,
+    NoAnswer(UrlSetting),
+    /// TLS failed.
+    Tls(TlsHint),
     /// A password was sent to a server that has none.
     NoPassword(UrlSetting),
     /// The server requires a password.
@@ -99,10 +103,12 @@ impl fmt::Display for Hint {
             Hint::IsItRunning(chosen) => write!(f, "is Redis running there? {chosen}"),
             Hint::Address(chosen) => chosen.fmt(f),
             Hint::Slow => f.write_str("no answer in time: is the server hung, or far away?"),
-            Hint::NoAnswer => f.write_str(
-                "it does not answer plain Redis commands: is this a port for TLS? TLS is not supported; use a \
-                 tunnel on this machine",
+            Hint::NoAnswer(setting) => write!(
+                f,
+                "it does not answer plain Redis commands: is this a port for TLS? then {setting} must begin with \
+                 rediss://"
             ),
+            Hint::Tls(hint) => hint.fmt(f),
             Hint::NoPassword(setting) => write!(f, "the server has no password: leave it out of {setting}"),
             Hint::Password(setting) => {
                 write!(f, "it requires a password: add it to {setting}, with the user if that is not the default one")

@@ -20,4 +20,5 @@ pub mod refusal;
 pub mod setting;
 pub mod shutdown;
 pub mod text;
+pub mod tls;
 pub mod trouble;

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -12,10 +13,11 @@ use super::handler::Handler;
 use super::service::{Consumer, Settings};
 use crate::base::mask::masked;
 use crate::base::shutdown::shutdown_channel;
-use crate::ledger::{GROUP_FORM, Keys, Server, is_group};
-use crate::net::Listener;
+use crate::ledger::{GROUP_FORM, Keys, Mistake, Server, is_group};
+use crate::net::{ClientFiles, Identity, Listener, PemFile};
 use crate::wire;
 
+const URL_FORM: &str = "redis://[user:password@]host[:port][/db], rediss:// for TLS, or redis+unix:///path";
 /// The most handler threads.
 const MAX_CONCURRENCY: usize = 4_096;
 /// How long a stopping consumer works on the messages that it holds. Together with the other steps of stopping, this is
@@ -28,6 +30,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(7);
 #[must_use = "a builder does nothing until bind is called"]
 pub struct ConsumerBuilder {
     redis_url: String,
+    redis_files: ClientFiles,
     redis: Option<Server>,
     group: String,
     listen: String,
@@ -46,6 +49,7 @@ impl Consumer {
     pub fn builder() -> ConsumerBuilder {
         ConsumerBuilder {
             redis_url: "redis://127.0.0.1:6379".to_owned(),
+            redis_files: ClientFiles::default(),
             redis: None,
             group: "messages".to_owned(),
             listen: "127.0.0.1:6969".to_owned(),
@@ -69,10 +73,26 @@ impl ConsumerBuilder {
         self
     }
 
-    /// The Redis server, the same one that the dispatchers use: `redis://[user:password@]host[:port][/db]` or
-    /// `redis+unix:///path`. Default: `redis://127.0.0.1:6379`.
+    /// The Redis server, the same one that the dispatchers use: `redis://[user:password@]host[:port][/db]`, the same
+    /// with `rediss://` for TLS (feature `tls`), or `redis+unix:///path`. Default: `redis://127.0.0.1:6379`.
     pub fn redis_url(mut self, url: impl Into<String>) -> Self {
         self.redis_url = url.into();
+        self.redis = None;
+        self
+    }
+
+    /// With `rediss://`: a PEM file with the certificates of the authorities that may have signed the server's.
+    /// Default: the authorities that the system trusts. Read again when it has changed, for new connections.
+    pub fn redis_ca(mut self, file: impl Into<PathBuf>) -> Self {
+        self.redis_files.roots = Some(file.into());
+        self.redis = None;
+        self
+    }
+
+    /// With `rediss://`, if the server requires it: PEM files with a certificate, followed by those between it and its
+    /// authority, and with its key. Default: none. Read again when they have changed, for new connections.
+    pub fn redis_certificate(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.redis_files.identity = Some(Identity { certificate: certificate.into(), key: key.into() });
         self.redis = None;
         self
     }
@@ -151,9 +171,14 @@ impl ConsumerBuilder {
     pub fn bind(self) -> Result<Consumer> {
         let redis = match self.redis {
             Some(server) => server,
-            None => Server::parse(&self.redis_url).map_err(|problem| {
-                let got = format!("a URL that can't be used ({problem})");
-                Error::setting("redis_url", got, "redis://[user:password@]host[:port][/db] or redis+unix:///path")
+            None => Server::with_files(&self.redis_url, self.redis_files).map_err(|mistake| match mistake {
+                Mistake::Url(problem) => {
+                    Error::setting("redis_url", format_args!("a URL that can't be used ({problem})"), URL_FORM)
+                }
+                Mistake::File(problem) if problem.file == PemFile::Roots => {
+                    Error::setting("redis_ca", &problem, problem.file.takes())
+                }
+                Mistake::File(problem) => Error::setting("redis_certificate", &problem, problem.file.takes()),
             })?,
         };
         let cores = || thread::available_parallelism().map_or(1, usize::from);
@@ -193,7 +218,8 @@ impl ConsumerBuilder {
 /// Shows no password, and nothing of the handler, which need not implement `Debug`.
 impl fmt::Debug for ConsumerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let redis = self.redis.clone().or_else(|| Server::parse(&self.redis_url).ok());
+        let parsed = || Server::with_files(&self.redis_url, self.redis_files.clone());
+        let redis = self.redis.clone().or_else(|| parsed().ok());
         f.debug_struct("ConsumerBuilder")
             .field("redis", &redis.as_ref().map_or("a URL that can't be used", Server::shown))
             .field("group", &self.group)

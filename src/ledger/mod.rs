@@ -61,7 +61,7 @@ pub use self::member::{
     Body, Payload, decode as decode_member, encode as encode_member, most_encoded_len as most_member_len,
 };
 pub use self::sample::{GroupCounts, Sample};
-pub use self::server::Server;
+pub use self::server::{Mistake, Server};
 pub use self::split::{Split, Splitter};
 pub use self::types::{
     Acquire, Arrival, Attempt, Commit, Committed, DeliveryNumber, Gap, Hold, IntakeAnswer, Page, Pending, Raise,

@@ -3,18 +3,19 @@
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{Client, ConnectionAddr, IntoConnectionInfo, Value};
 
 use super::command::command;
-use super::url::mistake_in;
+use super::url::{mistake_in, without_tls};
 use crate::base::error::{Error, Step};
 use crate::base::failure::Failure;
 use crate::base::hint::{ChosenBy, Hint, UrlSetting};
 use crate::base::refusal::{self, Refusal};
 use crate::base::text::beginning;
-use crate::net::{self, Address, Keepalive, Stream, Wait};
+use crate::base::tls::{TlsHint, TlsProblem, TlsSettings};
+use crate::net::{self, Address, ClientFiles, ClientTls, FileProblem, Keepalive, PemFile, Stream, Wait};
 
 /// How long opening a connection may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -22,11 +23,28 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A server that vanished without closing is noticed after this time and a few probes.
 const KEEPALIVE: Keepalive = Keepalive { after: Duration::from_secs(5), every: Duration::from_secs(1) };
 
+/// Why the settings of a server can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mistake {
+    /// The URL has this mistake.
+    #[error("{0}")]
+    Url(String),
+    /// One of the files for TLS can't be used.
+    #[error("{0}")]
+    File(#[from] FileProblem),
+}
+
+fn unused(file: PemFile) -> Mistake {
+    Mistake::File(FileProblem { file, text: "a file, and the Redis URL is not rediss://".to_owned() })
+}
+
 /// A Redis server, from the setting `redis-url`.
 #[derive(Clone)]
 pub struct Server {
     client: Client,
     address: Address,
+    tls: Option<ClientTls>,
+    tls_settings: TlsSettings,
     shown: String,
     /// Counted by all connections to it, in all clones.
     reconnects: Arc<AtomicU64>,
@@ -36,24 +54,41 @@ pub struct Server {
 }
 
 impl Server {
-    /// Reads a URL: `redis://[user:password@]host[:port][/db]` or `redis+unix:///path`.
+    /// Reads a URL: `redis://[user:password@]host[:port][/db]`, `rediss://…` for TLS, or `redis+unix:///path`.
     ///
     /// The error says what is wrong without repeating the URL, which may hold a password.
     pub fn parse(url: &str) -> std::result::Result<Server, String> {
+        Server::with_files(url, ClientFiles::default()).map_err(|mistake| mistake.to_string())
+    }
+
+    /// Like [`parse`](Server::parse), with files for TLS, which are read here for the first time.
+    pub fn with_files(url: &str, files: ClientFiles) -> std::result::Result<Server, Mistake> {
         if let Some(mistake) = mistake_in(url) {
-            return Err(mistake);
+            return Err(Mistake::Url(mistake));
         }
-        let info = url.into_connection_info().map_err(|error| error.to_string())?;
+        let plain = without_tls(url);
+        let tls = match plain {
+            Some(_) => Some(ClientTls::load(files)?),
+            None => match (&files.roots, &files.identity) {
+                (Some(_), _) => return Err(unused(PemFile::Roots)),
+                (None, Some(_)) => return Err(unused(PemFile::Certificate)),
+                (None, None) => None,
+            },
+        };
+        let url = plain.as_deref().unwrap_or(url);
+        let info = url.into_connection_info().map_err(|error| Mistake::Url(error.to_string()))?;
         let address = match info.addr() {
             ConnectionAddr::Tcp(host, port) => Address::Tcp { host: host.clone(), port: *port },
             ConnectionAddr::Unix(path) => Address::Unix(path.clone()),
-            _ => return Err("only TCP and Unix sockets are supported".to_owned()),
+            _ => return Err(Mistake::Url("only TCP and Unix sockets are supported".to_owned())),
         };
-        let client = Client::open(info).map_err(|error| error.to_string())?;
+        let client = Client::open(info).map_err(|error| Mistake::Url(error.to_string()))?;
         Ok(Server {
             client,
             shown: address.to_string(),
             address,
+            tls,
+            tls_settings: TlsSettings { authorities: "redis_ca", certificate: "redis_certificate" },
             reconnects: Arc::default(),
             chosen: ChosenBy::Setting("the Redis URL"),
             logged_no_transactions: Arc::default(),
@@ -70,11 +105,14 @@ impl Server {
         &self.shown
     }
 
-    /// Opens a socket to the server within `limit`, which is also the limit of each write. The owner sets the limit for
-    /// reads.
+    /// Opens a socket to the server within `limit`, which is also the limit of the TLS handshake and of each write. The
+    /// owner sets the limit for reads.
     pub(super) fn connect(&self, limit: Duration) -> io::Result<Stream> {
         let mut stream = net::connect(&self.address, limit)?;
         stream.set_keepalive(KEEPALIVE)?;
+        if let (Some(tls), Address::Tcp { host, .. }) = (&self.tls, &self.address) {
+            stream.secure(tls, host, Instant::now() + limit)?;
+        }
         stream.set_write_wait(Wait::Each(limit))?;
         Ok(stream)
     }
@@ -82,6 +120,11 @@ impl Server {
     /// Notes how this server was chosen, for errors that say what to change.
     pub fn chosen(self, by: ChosenBy) -> Server {
         Server { chosen: by, ..self }
+    }
+
+    /// What its settings for TLS are called, for the same errors.
+    pub fn tls_settings(self, tls_settings: TlsSettings) -> Server {
+        Server { tls_settings, ..self }
     }
 
     /// Appends the commands that begin every connection: the login and the database. Returns the number of replies.
@@ -138,21 +181,39 @@ impl Server {
                 | ErrorKind::ConnectionAborted
                 | ErrorKind::BrokenPipe
         );
-        if !broke && !speaks_tls(&error) {
+        if self.tls.is_some() || !broke && !speaks_tls(&error) {
             return self.error(step, error);
         }
-        let (server, step) = (self.shown.clone(), step.into());
-        Error::Redis { server, step, hint: Some(Box::new(Hint::NoAnswer)), cause: error.into() }
+        let (server, step, hint) = (self.shown.clone(), step.into(), Hint::NoAnswer(self.setting()));
+        Error::Redis { server, step, hint: Some(Box::new(hint)), cause: error.into() }
     }
 
     fn hint(&self, step: Step, cause: &Failure) -> Option<Hint> {
         let refused = cause.reply_text().and_then(|text| self.hint_about_refusal(&text));
+        if let Some(problem) = cause.tls_problem() {
+            return self.hint_about_tls(problem);
+        }
         refused.or_else(|| match () {
             () if cause.is_connection_refused() => Some(Hint::IsItRunning(self.chosen)),
             () if cause.is_timeout() => Some(Hint::Slow),
             () if step == Step::Connecting => Some(Hint::Address(self.chosen)),
             () => None,
         })
+    }
+
+    /// What to do about a failure of TLS, if its text does not say it.
+    fn hint_about_tls(&self, problem: &TlsProblem) -> Option<Hint> {
+        Some(Hint::Tls(match problem {
+            TlsProblem::NotTls | TlsProblem::Closed => TlsHint::NoTls(self.setting()),
+            TlsProblem::Slow => TlsHint::SilentTls(self.setting()),
+            TlsProblem::UnknownAuthority { .. } => TlsHint::Authority(self.tls_settings),
+            TlsProblem::Expired(_) | TlsProblem::NotYetValid(_) => TlsHint::CertificateTime,
+            TlsProblem::WrongName { .. } => TlsHint::CertificateName(self.setting()),
+            TlsProblem::CertificateRequired | TlsProblem::CertificateRefused(_) => {
+                TlsHint::ClientCertificate(self.tls_settings)
+            }
+            TlsProblem::BadCertificate(_) | TlsProblem::NothingInCommon(_) | TlsProblem::Other(_) => return None,
+        }))
     }
 
     /// What to do about an error reply.

@@ -15,6 +15,7 @@ use super::resp::{self, MAX_REPLY_BYTES, MAX_REPLY_VALUES, Reply, Unreadable};
 use super::server::{CONNECT_TIMEOUT, Server, not_redis};
 use crate::base::error::{Error, Result, Step};
 use crate::base::failure::Failure;
+use crate::base::tls::TlsProblem;
 use crate::net::{ReadHalf, Wait, WriteHalf};
 
 /// See the module's text.
@@ -54,7 +55,10 @@ impl Session {
         wait.map_err(|error| failed(&session, error))?;
         let mut greeting = Vec::new();
         let replies = server.greet(&mut greeting) + greet(&mut greeting);
-        session.send(&greeting).map_err(|error| failed(&session, error))?;
+        if let Err(error) = session.send(&greeting) {
+            let error = session.incoming.last_words().unwrap_or(error);
+            return Err(failed(&session, error));
+        }
         for _ in 0..replies {
             let reply = session.incoming.value().map_err(|error| failed(&session, error))?;
             reply.extract_error().map_err(|error| server.error(Step::Connecting, Failure::new(error)))?;
@@ -189,9 +193,10 @@ impl ReceiveBuffer {
         value.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
     }
 
-    /// The error reply that the server sent before it closed the connection, if there is one.
+    /// The error reply that the server sent before it closed the connection, or its last word by TLS, if there is one.
     pub(super) fn last_words(&mut self) -> Option<io::Error> {
-        self.reply().err().filter(|error| error.get_ref().is_some_and(|inner| inner.is::<LastWords>()))
+        let says_why = |error: &io::Error| error.get_ref().is_some_and(|inner| inner.is::<LastWords>());
+        self.reply().err().filter(|error| says_why(error) || TlsProblem::of(error).is_some())
     }
 }
 

@@ -5,6 +5,14 @@
 //! URL that may belong to a password is repeated: only a port and a parameter after the last `@`.
 
 use crate::base::address::mistake_in_port;
+use crate::net::HAS_TLS;
+
+/// The same URL for a connection without TLS; `None` if it does not ask for TLS. It has no mistake.
+pub(super) fn without_tls(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let is_tls = scheme.eq_ignore_ascii_case("rediss") || scheme.eq_ignore_ascii_case("valkeys");
+    is_tls.then(|| format!("redis://{rest}"))
+}
 
 /// What is wrong with `url`, if anything.
 pub(super) fn mistake_in(url: &str) -> Option<String> {
@@ -16,19 +24,22 @@ pub(super) fn mistake_in(url: &str) -> Option<String> {
     };
     match scheme.to_ascii_lowercase().as_str() {
         "redis" | "valkey" => in_address(rest),
-        "rediss" | "valkeys" => Some("TLS is not supported; use a tunnel on this machine".to_owned()),
+        "rediss" | "valkeys" if HAS_TLS => in_address(rest),
+        "rediss" | "valkeys" => Some("it asks for TLS, and this was built without the feature `tls`".to_owned()),
         "unix" | "redis+unix" | "valkey+unix" => in_path(rest),
         _ if url.starts_with(['"', '\'']) => {
             Some("it begins with a quotation mark; leave out the quotation marks".to_owned())
         }
         // A scheme holds no secret, but text in its place may.
-        _ => Some("its scheme must be redis:// or redis+unix://".to_owned()),
+        _ => Some("its scheme must be redis://, rediss:// or redis+unix://".to_owned()),
     }
 }
 
 fn without_scheme(url: &str) -> String {
     let begins = |scheme: &str| url.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme));
-    if begins("redis:") || begins("valkey:") {
+    if begins("rediss:") || begins("valkeys:") {
+        "two slashes must follow the scheme: rediss://".to_owned()
+    } else if begins("redis:") || begins("valkey:") {
         "two slashes must follow the scheme: redis://".to_owned()
     } else if url.starts_with('/') {
         "the scheme is missing; for the path of a Unix socket put redis+unix:// before it".to_owned()
@@ -154,9 +165,9 @@ mod tests {
             ("/run/redis.sock", "redis+unix://"),
             ("redis:host", "two slashes"),
             ("Redis:/host", "two slashes"),
-            ("http://host", "must be redis:// or redis+unix://"),
+            ("http://host", "must be redis://, rediss:// or redis+unix://"),
             ("\"redis://host\"", "quotation mark"),
-            ("rediss://host", "TLS is not supported"),
+            ("rediss://host#insecure", if HAS_TLS { "%23" } else { "feature `tls`" }),
             ("redis://", "host is missing"),
             ("redis:///1", "host is missing"),
             ("redis://:secret@", "host is missing"),
@@ -213,6 +224,11 @@ mod tests {
             "redis+unix:///run/redis.sock?user=u&pass=",
         ] {
             assert_eq!(mistake_in(url), None, "{url}");
+            assert_eq!(without_tls(url), None);
+        }
+        for url in ["rediss://:secret@host:1/2", "VALKEYS://:secret@host:1/2"] {
+            assert_eq!(mistake_in(url).is_some(), !HAS_TLS, "{url}");
+            assert_eq!(without_tls(url).as_deref(), Some("redis://:secret@host:1/2"));
         }
     }
 }

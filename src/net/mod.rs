@@ -4,16 +4,26 @@
 //! each call, or a deadline. For use by two threads a stream is [split](Stream::split) into a [`ReadHalf`] and a
 //! [`WriteHalf`]. Either of them, and any [`Closer`], can end the whole connection.
 //!
-//! A stream is a TCP or a Unix socket. That is private to `raw`, so that TLS can be added: the halves share one value,
-//! which could hold the state of TLS under one lock, while the raw socket is read and written outside the lock.
+//! A stream is a TCP or a Unix socket, which is private to `raw`, or TLS over a TCP socket ([`Stream::secure`]). Then
+//! the halves share the state of TLS under one lock, and read and write the raw socket outside the lock.
 
 mod address;
 mod connect;
 mod listener;
 mod raw;
 mod stream;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "tls_absent.rs"]
+mod tls;
+mod tls_files;
+mod wait;
 
 pub use self::address::{Address, reachable};
 pub use self::connect::{connect, connect_any, resolve};
 pub use self::listener::{Listener, NotAccepted};
-pub use self::stream::{Closer, Keepalive, ReadHalf, Stream, Wait, WriteHalf, is_transient};
+pub use self::stream::{Closer, Keepalive, ReadHalf, Stream, WriteHalf};
+pub use self::tls::{ClientTls, IS_BUILT_IN as HAS_TLS, ServerTls};
+pub use self::tls_files::{ClientFiles, FileProblem, Identity, PemFile, ServerFiles};
+pub use self::wait::{Wait, is_transient};

@@ -7,6 +7,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+#[cfg(feature = "tls")]
+use socket2::SockRef;
+
+/// For one call, as if the socket did not block. std has no name for it.
+#[cfg(feature = "tls")]
+const MSG_DONTWAIT: i32 = if cfg!(any(target_os = "linux", target_os = "android")) { 0x40 } else { 0x80 };
+
 /// A socket of either kind.
 #[derive(Debug)]
 pub(super) enum Raw {
@@ -26,6 +33,15 @@ impl Raw {
         match self {
             Raw::Tcp(tcp) => (&*tcp).write(bytes),
             Raw::Unix(unix) => (&*unix).write(bytes),
+        }
+    }
+
+    /// Writes as much as is possible without waiting, whether or not the socket blocks.
+    #[cfg(feature = "tls")]
+    pub(super) fn write_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Raw::Tcp(tcp) => SockRef::from(tcp).send_with_flags(bytes, MSG_DONTWAIT),
+            Raw::Unix(unix) => SockRef::from(unix).send_with_flags(bytes, MSG_DONTWAIT),
         }
     }
 

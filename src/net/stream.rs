@@ -1,31 +1,24 @@
 //! A connection: one value to read and write, or two halves for two threads.
 //!
-//! A call on one half changes no shared state, so neither half waits for the other. Reading and writing have separate
-//! [`Wait`]s. Only whether the socket blocks at all is common to both, and is set on the whole stream.
+//! A call on one half changes no shared state, so neither half waits for the other. With TLS they share its state,
+//! which is locked only for computing, never while a socket is waited for. Reading and writing have separate [`Wait`]s.
+//! Only whether the socket blocks at all is common to both, and is set on the whole stream.
+//!
+//! A write that fails for now ([`is_transient`](super::is_transient)) must be repeated with the same bytes, perhaps
+//! with more behind them: with TLS a part of them may be on its way already.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 
 use super::raw::Raw;
-
-/// How long a call waits until it can read or write something. After that it fails with [`ErrorKind::TimedOut`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// As long as it takes.
-    Forever,
-    /// Each call for at most this long. A signal ends a call early, with [`ErrorKind::Interrupted`].
-    Each(Duration),
-    /// All calls together until this time, so that even a peer that sends single bytes meets the deadline.
-    Until(Instant),
-    /// Not at all: the call fails with [`ErrorKind::WouldBlock`].
-    Never,
-}
+use super::tls::{ClientTls, ServerTls, Session};
+use super::wait::{Wait, each, within};
 
 /// When a peer that has vanished without closing is detected.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +53,23 @@ pub struct WriteHalf {
 
 /// Ends a connection from any thread. The socket itself is closed when its halves and closers are gone.
 #[derive(Clone, Debug)]
-pub struct Closer(Arc<Raw>);
+pub struct Closer(Arc<Shared>);
+
+/// What the halves and closers of a connection share.
+#[derive(Debug)]
+struct Shared {
+    raw: Raw,
+    /// Once it is secure.
+    tls: OnceLock<Session>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(tls) = self.tls.get() {
+            tls.say_goodbye(&self.raw);
+        }
+    }
+}
 
 impl Stream {
     /// A stream over a connected TCP socket that blocks. Small writes are sent immediately.
@@ -77,14 +86,40 @@ impl Stream {
     fn over(raw: Raw) -> io::Result<Stream> {
         raw.set_read_timeout(None)?;
         raw.set_write_timeout(None)?;
-        let closer = Closer(Arc::new(raw));
+        let closer = Closer(Arc::new(Shared { raw, tls: OnceLock::new() }));
         let reader = ReadHalf { closer: closer.clone(), wait: Wait::Forever };
         Ok(Stream { reader, writer: WriteHalf { closer, wait: Wait::Forever, written_bytes: 0 } })
     }
 
+    /// Begins TLS as a client and completes the handshake by `deadline`. The peer must show a certificate for `name`, a
+    /// host name or an address, that an authority has signed which `tls` trusts. The stream must block.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading and writing; in the others is a [`TlsProblem`](crate::base::tls::TlsProblem). With TLS 1.3 a
+    /// server that refuses our certificate says so only when it is read from.
+    pub fn secure(&mut self, tls: &ClientTls, name: &str, deadline: Instant) -> io::Result<()> {
+        self.begin_tls(Session::of_client(tls, name)?, deadline)
+    }
+
+    /// Begins TLS as a server, in the same way. If `tls` requires certificates of clients, the peer has shown one.
+    pub fn secure_as_server(&mut self, tls: &ServerTls, deadline: Instant) -> io::Result<()> {
+        self.begin_tls(Session::of_server(tls)?, deadline)
+    }
+
+    fn begin_tls(&mut self, session: Session, deadline: Instant) -> io::Result<()> {
+        session.shake_hands(&self.reader.closer.0.raw, deadline)?;
+        if self.reader.closer.0.tls.set(session).is_err() {
+            return Err(io::Error::other("the stream has TLS already"));
+        }
+        // The handshake has changed the socket's timeouts.
+        self.reader.set_wait(self.reader.wait)?;
+        self.writer.set_wait(self.writer.wait)
+    }
+
     /// Makes the system probe a silent peer. A Unix socket does not need that.
     pub fn set_keepalive(&self, Keepalive { after, every }: Keepalive) -> io::Result<()> {
-        match &*self.reader.closer.0 {
+        match &self.reader.closer.0.raw {
             Raw::Tcp(tcp) => {
                 let keepalive = TcpKeepalive::new().with_time(after).with_interval(every);
                 SockRef::from(tcp).set_tcp_keepalive(&keepalive)
@@ -95,7 +130,7 @@ impl Stream {
 
     /// Sets how long reading and writing wait.
     pub fn set_wait(&mut self, wait: Wait) -> io::Result<()> {
-        self.reader.closer.0.set_nonblocking(wait == Wait::Never)?;
+        self.reader.closer.0.raw.set_nonblocking(wait == Wait::Never)?;
         self.reader.set_wait(wait)?;
         self.writer.set_wait(wait)
     }
@@ -142,7 +177,7 @@ impl ReadHalf {
     pub fn set_wait(&mut self, wait: Wait) -> io::Result<()> {
         self.wait = wait;
         match each(wait) {
-            Some(timeout) => self.closer.0.set_read_timeout(timeout),
+            Some(timeout) => self.closer.0.raw.set_read_timeout(timeout),
             None => Ok(()),
         }
     }
@@ -166,7 +201,7 @@ impl ReadHalf {
         let mut discarded = [0; 16 << 10];
         let mut left = most_bytes;
         // The socket must block for this.
-        let _ = self.closer.0.set_nonblocking(false);
+        let _ = self.closer.0.raw.set_nonblocking(false);
         self.wait = Wait::Until(deadline);
         while left != Some(0) {
             match self.read(&mut discarded) {
@@ -182,7 +217,7 @@ impl WriteHalf {
     pub fn set_wait(&mut self, wait: Wait) -> io::Result<()> {
         self.wait = wait;
         match each(wait) {
-            Some(timeout) => self.closer.0.set_write_timeout(timeout),
+            Some(timeout) => self.closer.0.raw.set_write_timeout(timeout),
             None => Ok(()),
         }
     }
@@ -206,69 +241,40 @@ impl WriteHalf {
 impl Closer {
     /// Ends both directions: blocked reads and writes return immediately.
     pub fn shutdown(&self) {
+        self.say_goodbye();
         // It may be closed already, which is fine.
-        let _ = self.0.shutdown(Shutdown::Both);
+        let _ = self.0.raw.shutdown(Shutdown::Both);
     }
 
     /// Ends the writing direction; the peer sees the end of the stream.
     pub fn finish_writing(&self) {
-        let _ = self.0.shutdown(Shutdown::Write);
+        self.say_goodbye();
+        let _ = self.0.raw.shutdown(Shutdown::Write);
     }
-}
 
-/// The socket's timeout, if it is set once for many calls.
-fn each(wait: Wait) -> Option<Option<Duration>> {
-    match wait {
-        Wait::Forever => Some(None),
-        Wait::Each(limit) => Some(Some(limit)),
-        // Set before each call.
-        Wait::Until(_) => None,
-        // A socket that does not block ignores its timeout.
-        Wait::Never => None,
-    }
-}
-
-/// Runs a call that may block, limited by `wait`.
-fn within<T>(
-    wait: Wait,
-    set_timeout: impl Fn(Option<Duration>) -> io::Result<()>,
-    mut act: impl FnMut() -> io::Result<T>,
-) -> io::Result<T> {
-    let Wait::Until(deadline) = wait else {
-        return act().map_err(|error| match error.kind() {
-            // A timeout of the socket is reported as this.
-            ErrorKind::WouldBlock if wait != Wait::Never => ErrorKind::TimedOut.into(),
-            _ => error,
-        });
-    };
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        set_timeout(Some(left))?;
-        match act() {
-            Err(error) if is_transient(error.kind()) => {}
-            outcome => return outcome,
+    fn say_goodbye(&self) {
+        if let Some(tls) = self.0.tls.get() {
+            tls.say_goodbye(&self.0.raw);
         }
     }
-}
-
-/// Whether an error of a stream only means that nothing can be read or written now: the connection is still good.
-pub fn is_transient(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
 impl Read for ReadHalf {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let raw = &*self.closer.0;
-        within(self.wait, |timeout| raw.set_read_timeout(timeout), || raw.read(buffer))
+        let Shared { raw, tls } = &*self.closer.0;
+        match tls.get() {
+            Some(tls) => tls.read(raw, self.wait, buffer),
+            None => within(self.wait, |timeout| raw.set_read_timeout(timeout), || raw.read(buffer)),
+        }
     }
 }
 
 impl Write for WriteHalf {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let raw = &*self.closer.0;
+        let Shared { raw, tls } = &*self.closer.0;
+        if let Some(tls) = tls.get() {
+            return tls.write(raw, self.wait, bytes, &mut self.written_bytes);
+        }
         let written = within(self.wait, |timeout| raw.set_write_timeout(timeout), || raw.write(bytes))?;
         self.written_bytes += written as u64;
         Ok(written)
@@ -298,7 +304,7 @@ impl Write for Stream {
 /// For a poller.
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.reader.closer.0.as_fd()
+        self.reader.closer.0.raw.as_fd()
     }
 }
 

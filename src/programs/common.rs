@@ -4,22 +4,42 @@ use log::LevelFilter;
 
 use crate::base::hint::ChosenBy;
 use crate::base::setting::ConfigError;
-use crate::ledger::{GROUP_FORM, Keys, Server, is_group};
-use crate::process::config::Default::Text;
+use crate::base::tls::TlsSettings;
+use crate::ledger::{GROUP_FORM, Keys, Mistake, Server, is_group};
+use crate::net::{ClientFiles, Identity, PemFile};
+use crate::process::config::Default::{Found, Text};
 use crate::process::config::{Setting, Values, quoted};
 use crate::process::log::settings::log_level;
 use crate::process::metrics::settings::{METRICS_ADDR, metrics_addr};
 
-const URL_FORM: &str = "redis://[user:password@]host[:port][/db] or redis+unix:///path";
+const URL_FORM: &str = "redis://[user:password@]host[:port][/db], rediss:// for TLS, or redis+unix:///path";
 
 /// The Redis server.
 pub const REDIS_URL: Setting = Setting::new(
     "redis-url",
     "URL",
     Text("redis://127.0.0.1:6379"),
-    "The Redis server: redis://[user:password@]host[:port][/db] or redis+unix:///path",
+    "The Redis server: redis://[user:password@]host[:port][/db], the same with rediss:// for TLS, or \
+     redis+unix:///path",
 )
 .secret();
+/// Who may have signed the server's certificate.
+pub const REDIS_CA: Setting = Setting::new(
+    "redis-ca",
+    "FILE",
+    Found("the system's authorities"),
+    "With rediss://: the certificates of the authorities that may have signed the server's, in PEM",
+);
+/// The program's own certificate.
+pub const REDIS_CERT: Setting = Setting::new(
+    "redis-cert",
+    "FILE",
+    Found("none"),
+    "With rediss://: this program's certificate, in PEM, if the server requires one; with --redis-key",
+);
+/// Its key.
+pub const REDIS_KEY: Setting =
+    Setting::new("redis-key", "FILE", Found("none"), "The key of the certificate of --redis-cert, in PEM");
 /// The consumer group.
 pub const GROUP: Setting = Setting::new(
     "group",
@@ -45,16 +65,29 @@ pub struct CommonConfig {
 /// What the URL is called in errors.
 const URL_NAME: &str = "--redis-url / ONCECAST_REDIS_URL";
 
+/// What the files are called in errors.
+const TLS_NAMES: TlsSettings = TlsSettings { authorities: "--redis-ca", certificate: "--redis-cert" };
+
 impl CommonConfig {
     /// Reads the common settings that this program has: not every program serves metrics.
     pub fn read(values: &Values<'_>) -> Result<CommonConfig, ConfigError> {
         let url = values.required("redis-url", URL_FORM)?;
-        // The value is not repeated: it may hold a password.
-        let redis = Server::parse(&url).map_err(|problem| {
-            ConfigError::new("redis-url", format_args!("a URL that can't be used ({problem})"), URL_FORM)
+        let redis = Server::with_files(&url, tls_files(values)?).map_err(|mistake| match mistake {
+            // The value is not repeated: it may hold a password.
+            Mistake::Url(problem) => {
+                ConfigError::new("redis-url", format_args!("a URL that can't be used ({problem})"), URL_FORM)
+            }
+            Mistake::File(problem) => {
+                let setting = match problem.file {
+                    PemFile::Roots => REDIS_CA.name,
+                    PemFile::Certificate => REDIS_CERT.name,
+                    PemFile::Key => REDIS_KEY.name,
+                };
+                ConfigError::new(setting, &problem, problem.file.takes())
+            }
         })?;
         let chosen = if values.is_given("redis-url") { ChosenBy::Setting } else { ChosenBy::Default };
-        let redis = redis.chosen(chosen(URL_NAME));
+        let redis = redis.chosen(chosen(URL_NAME)).tls_settings(TLS_NAMES);
         let group = values.required("group", "a name")?;
         if !is_group(&group) {
             return Err(ConfigError::new("group", quoted(&group), GROUP_FORM));
@@ -63,4 +96,18 @@ impl CommonConfig {
         let keys = Keys::in_database(&group, redis.database());
         Ok(CommonConfig { redis, keys, log_level: log_level(values)?, metrics_addr })
     }
+}
+
+/// The files for TLS to Redis.
+fn tls_files(values: &Values<'_>) -> Result<ClientFiles, ConfigError> {
+    if !values.has(&REDIS_CA) {
+        return Ok(ClientFiles::default());
+    }
+    let identity = match (values.path(REDIS_CERT.name)?, values.path(REDIS_KEY.name)?) {
+        (Some(certificate), Some(key)) => Some(Identity { certificate, key }),
+        (None, None) => None,
+        (Some(_), None) => return Err(ConfigError::missing(REDIS_KEY.name, "a file, with --redis-cert")),
+        (None, Some(_)) => return Err(ConfigError::missing(REDIS_CERT.name, "a file, with --redis-key")),
+    };
+    Ok(ClientFiles { roots: values.path(REDIS_CA.name)?, identity })
 }

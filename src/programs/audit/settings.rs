@@ -9,7 +9,7 @@ use crate::base::setting::ConfigError;
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{self, Environment, Setting, Values, quoted};
 use crate::process::log::settings::LOG_LEVEL;
-use crate::programs::common::{CommonConfig, GROUP, REDIS_URL};
+use crate::programs::common::{CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
 
 /// The settings of `oncecast audit`.
 #[derive(Clone, Debug)]
@@ -32,6 +32,9 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     REDIS_URL,
+    REDIS_CA,
+    REDIS_CERT,
+    REDIS_KEY,
     GROUP,
     Setting::new(
         "stream",

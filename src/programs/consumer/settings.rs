@@ -14,7 +14,7 @@ use crate::process::config::{Environment, PLAIN_NAME, Setting, Values, check_hos
 use crate::process::log::settings::LOG_LEVEL;
 use crate::process::metrics::settings::METRICS_ADDR;
 use crate::process::program::{self, CommandLine};
-use crate::programs::common::{CommonConfig, GROUP, REDIS_URL};
+use crate::programs::common::{CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
 use crate::wire;
 
 /// A built-in handler, with its settings.
@@ -75,6 +75,9 @@ const TRACE: Setting = Setting::switch(
 pub const SETTINGS: &[Setting] = &[
     Setting::new("listen", "HOST:PORT", Text("127.0.0.1:6969"), "Where dispatchers connect"),
     REDIS_URL,
+    REDIS_CA,
+    REDIS_CERT,
+    REDIS_KEY,
     GROUP,
     Setting::new("consumer-id", "NAME", Found("the listen address"), "This consumer's name, recorded with each result"),
     Setting::new("concurrency", "N", Found("number of cores"), "Handlers that run at the same time"),

@@ -14,7 +14,7 @@ use crate::process::config::{Environment, Setting, Values, check_host_port, is_p
 use crate::process::log::settings::LOG_LEVEL;
 use crate::process::metrics::settings::METRICS_ADDR;
 use crate::process::program::{self, CommandLine};
-use crate::programs::common::{CommonConfig, GROUP, REDIS_URL};
+use crate::programs::common::{CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
 use crate::programs::interests::{CHANNEL, KEYEVENT, KEYSPACE_DB, PATTERN, interests};
 use crate::wire;
 
@@ -56,6 +56,9 @@ pub const SETTINGS: &[Setting] = &[
         "The addresses of the consumers, separated by commas; not with --deliver stream or --shadow",
     ),
     REDIS_URL,
+    REDIS_CA,
+    REDIS_CERT,
+    REDIS_KEY,
     GROUP,
     CHANNEL,
     PATTERN,

@@ -12,7 +12,7 @@ use crate::process::config::{Environment, Setting, Values, quoted};
 use crate::process::log::settings::LOG_LEVEL;
 use crate::process::metrics::settings::METRICS_ADDR;
 use crate::process::program::{self, CommandLine};
-use crate::programs::common::{CommonConfig, GROUP, REDIS_URL};
+use crate::programs::common::{CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
 use crate::programs::interests::{CHANNEL, published_channels};
 use crate::wire::MAX_CHANNEL_BYTES;
 
@@ -49,6 +49,9 @@ pub struct PublisherConfig {
 /// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     REDIS_URL,
+    REDIS_CA,
+    REDIS_CERT,
+    REDIS_KEY,
     GROUP,
     CHANNEL,
     Setting::new(

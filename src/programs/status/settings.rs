@@ -8,7 +8,7 @@ use crate::base::setting::ConfigError;
 use crate::process::config::Default::Text;
 use crate::process::config::{self, Environment, Setting, Values};
 use crate::process::log::settings::LOG_LEVEL;
-use crate::programs::common::{CommonConfig, GROUP, REDIS_URL};
+use crate::programs::common::{CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
 
 /// The settings of `oncecast status`.
 #[derive(Clone, Debug)]
@@ -26,6 +26,9 @@ pub struct StatusConfig {
 /// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     REDIS_URL,
+    REDIS_CA,
+    REDIS_CERT,
+    REDIS_KEY,
     GROUP,
     Setting::switch("watch", "Check again every second, until interrupted"),
     Setting::switch("json", "Print JSON, one line per check"),

@@ -1,0 +1,96 @@
+//! What was made of files, made anew when they have changed.
+//!
+//! Each new connection asks whether the files are the ones that were read (by their time, size and number), so renewed
+//! certificates need no restart; open connections keep what they began with. Files that can't be used any more are
+//! reported once, and what was made of the last ones that could be is kept: a renewal replaces a certificate and its
+//! key one after the other. Any thread; the lock is held while files are read.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+use parking_lot::Mutex;
+
+use crate::base::text::Quoted;
+use crate::net::tls_files::FileProblem;
+
+/// What was read from files, until these change.
+pub(super) struct Kept<F, T> {
+    pub(super) files: F,
+    paths: Vec<PathBuf>,
+    /// After this time it is read again although no file has changed.
+    refresh: Option<Duration>,
+    make: fn(&F) -> Result<T, FileProblem>,
+    state: Mutex<Made<T>>,
+}
+
+struct Made<T> {
+    value: Arc<T>,
+    /// Of the files when they were last read, whether or not they could be used.
+    stamps: Vec<Option<Stamp>>,
+    read_at: Instant,
+}
+
+/// Tells a changed file from an unchanged one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    modified: (i64, i64),
+    size: u64,
+    inode: u64,
+}
+
+impl<F, T> Kept<F, T> {
+    /// Makes the value for the first time; an error if the files can't be used.
+    pub(super) fn load(
+        files: F,
+        paths: Vec<PathBuf>,
+        refresh: Option<Duration>,
+        make: fn(&F) -> Result<T, FileProblem>,
+    ) -> Result<Kept<F, T>, FileProblem> {
+        // Before they are read: a change in between is then seen as one.
+        let stamps = stamps(&paths);
+        let made = Made { value: Arc::new(make(&files)?), stamps, read_at: Instant::now() };
+        Ok(Kept { files, paths, refresh, make, state: Mutex::new(made) })
+    }
+
+    /// The value of the files as they are now, or of the last ones that could be used.
+    pub(super) fn current(&self) -> Arc<T> {
+        let stamps = stamps(&self.paths);
+        let made = &mut *self.state.lock();
+        let is_old = self.refresh.is_some_and(|limit| made.read_at.elapsed() >= limit);
+        if made.stamps != stamps || is_old {
+            let changed = made.stamps != stamps;
+            (made.stamps, made.read_at) = (stamps, Instant::now());
+            match (self.make)(&self.files) {
+                Ok(value) => {
+                    made.value = Arc::new(value);
+                    if changed {
+                        info!("event=certificates-read files={}", Quoted(self.shown()));
+                    }
+                }
+                Err(problem) => warn!(
+                    "event=certificates-unusable error={} consequence={}",
+                    Quoted(problem),
+                    Quoted("new connections use those read before")
+                ),
+            }
+        }
+        made.value.clone()
+    }
+
+    fn shown(&self) -> String {
+        let paths: Vec<String> = self.paths.iter().map(|path| path.display().to_string()).collect();
+        paths.join(",")
+    }
+}
+
+fn stamps(paths: &[PathBuf]) -> Vec<Option<Stamp>> {
+    let stamp = |path: &PathBuf| {
+        let found = fs::metadata(path).ok()?;
+        Some(Stamp { modified: (found.mtime(), found.mtime_nsec()), size: found.size(), inode: found.ino() })
+    };
+    paths.iter().map(stamp).collect()
+}
