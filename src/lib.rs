@@ -39,6 +39,7 @@
 //!
 //! - `programs` (default): the programs `oncecast-dispatcher`, `oncecast-consumer`, `oncecast-publisher` and
 //!   `oncecast`, and what they need. Embed the library with `default-features = false`.
+//! - `tls` (default): TLS to Redis (`rediss://`), by rustls. Without it such a URL is refused.
 //! - `signals` (part of `programs`): `Consumer::stop_on_signals`.
 //!
 //! # Stability

@@ -205,8 +205,8 @@ impl Cluster {
         Ok(command)
     }
 
-    fn group_args(&self) -> [String; 4] {
-        ["--redis-url".to_owned(), self.redis.url(), "--group".to_owned(), self.options.group.clone()]
+    fn group_args(&self) -> Vec<String> {
+        [self.redis.arguments(), vec!["--group".to_owned(), self.options.group.clone()]].concat()
     }
 
     fn set_log_level(&self, command: &mut Command) {

@@ -30,7 +30,7 @@ pub use self::child::{ChildProcess, Signal};
 pub use self::cluster::{Cluster, ClusterOptions, ConsumerProgram, Node};
 pub use self::experiment::Experiment;
 pub use self::programs::Programs;
-pub use self::redis::{RedisOptions, RedisServer};
+pub use self::redis::{PemPair, RedisOptions, RedisServer, RedisTls};
 pub use self::wait::wait_until;
 pub use crate::ledger::Lease;
 pub use crate::ledger::overview::{GroupView, Snapshot};

@@ -19,6 +19,11 @@ use super::wait::wait_until;
 use super::{ports, programs};
 use crate::base::error::{Error, Result};
 use crate::ledger::{Command, Connection, Server};
+use crate::net::ClientFiles;
+
+mod tls;
+
+pub use self::tls::{PemPair, RedisTls};
 
 /// How long a server may take until it answers, including the time to load its file.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -38,6 +43,8 @@ pub struct RedisOptions {
     pub append_only: bool,
     /// The password that clients need: letters and digits.
     pub password: Option<String>,
+    /// TLS, on a port of its own.
+    pub tls: Option<RedisTls>,
     /// More lines for its configuration file, such as `("appendfsync", "always")`. They override the others.
     pub config: Vec<(String, String)>,
 }
@@ -50,6 +57,8 @@ pub struct RedisServer {
     program: PathBuf,
     options: RedisOptions,
     port: u16,
+    /// The port with TLS, if there is one.
+    tls_port: u16,
 }
 
 /// The outcome of starting the program on a port.
@@ -69,9 +78,13 @@ impl RedisServer {
         }
         let program = programs::redis_server(options.program.as_deref())?;
         let folder = PrivateFolder::create("redis")?;
-        let mut server = RedisServer { child: None, folder, program, options, port: 0 };
+        let mut server = RedisServer { child: None, folder, program, options, port: 0, tls_port: 0 };
         for _ in 0..PORT_TRIES {
             server.port = ports::free_port()?;
+            if let Some(tls) = &server.options.tls {
+                tls.write_files(server.folder.path())?;
+                server.tls_port = ports::free_port()?;
+            }
             if let Launch::Answers = server.launch()? {
                 return Ok(server);
             }
@@ -123,17 +136,39 @@ impl RedisServer {
         self.folder.path()
     }
 
-    /// Its URL, with the password if it has one.
+    /// Its port with TLS, if it has one.
+    pub fn tls_port(&self) -> Option<u16> {
+        self.options.tls.as_ref().map(|_| self.tls_port)
+    }
+
+    /// Its URL, with the password if it has one. Without TLS, unless it has nothing else.
     pub fn url(&self) -> String {
-        match &self.options.password {
-            Some(password) => format!("redis://:{password}@127.0.0.1:{}", self.port),
-            None => format!("redis://127.0.0.1:{}", self.port),
+        if self.is_tls_only() { self.url_of("rediss", self.tls_port) } else { self.url_of("redis", self.port) }
+    }
+
+    /// A program's arguments for this server: its URL, and the files for TLS if it has TLS.
+    pub fn arguments(&self) -> Vec<String> {
+        let url = |url: String| vec!["--redis-url".to_owned(), url];
+        match &self.options.tls {
+            Some(tls) => [url(self.url_of("rediss", self.tls_port)), tls.arguments(self.folder())].concat(),
+            None => url(self.url()),
         }
+    }
+
+    fn is_tls_only(&self) -> bool {
+        self.options.tls.as_ref().is_some_and(|tls| tls.only)
+    }
+
+    fn url_of(&self, scheme: &str, port: u16) -> String {
+        let login = self.options.password.as_ref().map_or(String::new(), |password| format!(":{password}@"));
+        format!("{scheme}://{login}127.0.0.1:{port}")
     }
 
     /// Its address, for a [`Connection`] or a [`Ledger`](crate::ledger::Ledger).
     pub fn server(&self) -> Server {
-        Server::parse(&self.url()).expect("port and password are such that the URL is valid")
+        let tls = self.options.tls.as_ref().filter(|tls| tls.only);
+        let files = tls.map_or_else(ClientFiles::default, |tls| tls.files(self.folder()));
+        Server::with_files(&self.url(), files).expect("port, password and files are such that it is valid")
     }
 
     /// A new connection. It opens on first use, and again after a restart of the server.
@@ -189,9 +224,12 @@ impl RedisServer {
         let mut text = format!(
             "bind 127.0.0.1\nport {}\ndir \"{}\"\ndaemonize no\nlogfile \"\"\nsave \"\"\nappendonly {append_only}\n\
              client-output-buffer-limit pubsub 256mb 128mb 60\n",
-            self.port,
+            if self.is_tls_only() { 0 } else { self.port },
             self.folder().display(),
         );
+        if let Some(tls) = &self.options.tls {
+            text.push_str(&tls.config(self.tls_port));
+        }
         if let Some(password) = &self.options.password {
             text.push_str(&format!("requirepass {password}\n"));
         }

@@ -34,6 +34,7 @@ pub mod resp;
 mod sample;
 mod script;
 mod scripts;
+mod secure;
 mod server;
 pub mod server_check;
 pub mod session;

@@ -3,18 +3,19 @@
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::{Client, ConnectionAddr, IntoConnectionInfo, Value};
 
 use super::command::command;
+use super::secure::Secure;
 use super::url::{mistake_in, without_tls};
 use crate::base::error::{Error, Step};
 use crate::base::failure::Failure;
 use crate::base::hint::{ChosenBy, Hint, UrlSetting};
 use crate::base::refusal::{self, Refusal};
 use crate::base::text::beginning;
-use crate::base::tls::{TlsHint, TlsProblem, TlsSettings};
+use crate::base::tls::TlsSettings;
 use crate::net::{self, Address, ClientFiles, ClientTls, FileProblem, Keepalive, PemFile, Stream, Wait};
 
 /// How long opening a connection may take.
@@ -43,8 +44,7 @@ fn unused(file: PemFile) -> Mistake {
 pub struct Server {
     client: Client,
     address: Address,
-    tls: Option<ClientTls>,
-    tls_settings: TlsSettings,
+    secure: Option<Secure>,
     shown: String,
     /// Counted by all connections to it, in all clones.
     reconnects: Arc<AtomicU64>,
@@ -67,8 +67,8 @@ impl Server {
             return Err(Mistake::Url(mistake));
         }
         let plain = without_tls(url);
-        let tls = match plain {
-            Some(_) => Some(ClientTls::load(files)?),
+        let secure = match plain {
+            Some(_) => Some(Secure::new(ClientTls::load(files)?)),
             None => match (&files.roots, &files.identity) {
                 (Some(_), _) => return Err(unused(PemFile::Roots)),
                 (None, Some(_)) => return Err(unused(PemFile::Certificate)),
@@ -87,8 +87,7 @@ impl Server {
             client,
             shown: address.to_string(),
             address,
-            tls,
-            tls_settings: TlsSettings { authorities: "redis_ca", certificate: "redis_certificate" },
+            secure,
             reconnects: Arc::default(),
             chosen: ChosenBy::Setting("the Redis URL"),
             logged_no_transactions: Arc::default(),
@@ -110,8 +109,8 @@ impl Server {
     pub(super) fn connect(&self, limit: Duration) -> io::Result<Stream> {
         let mut stream = net::connect(&self.address, limit)?;
         stream.set_keepalive(KEEPALIVE)?;
-        if let (Some(tls), Address::Tcp { host, .. }) = (&self.tls, &self.address) {
-            stream.secure(tls, host, Instant::now() + limit)?;
+        if let Some(secure) = &self.secure {
+            secure.secure(&mut stream, &self.address, limit)?;
         }
         stream.set_write_wait(Wait::Each(limit))?;
         Ok(stream)
@@ -124,7 +123,7 @@ impl Server {
 
     /// What its settings for TLS are called, for the same errors.
     pub fn tls_settings(self, tls_settings: TlsSettings) -> Server {
-        Server { tls_settings, ..self }
+        Server { secure: self.secure.map(|secure| secure.with_settings(tls_settings)), ..self }
     }
 
     /// Appends the commands that begin every connection: the login and the database. Returns the number of replies.
@@ -181,7 +180,7 @@ impl Server {
                 | ErrorKind::ConnectionAborted
                 | ErrorKind::BrokenPipe
         );
-        if self.tls.is_some() || !broke && !speaks_tls(&error) {
+        if self.secure.is_some() || !broke && !speaks_tls(&error) {
             return self.error(step, error);
         }
         let (server, step, hint) = (self.shown.clone(), step.into(), Hint::NoAnswer(self.setting()));
@@ -191,7 +190,7 @@ impl Server {
     fn hint(&self, step: Step, cause: &Failure) -> Option<Hint> {
         let refused = cause.reply_text().and_then(|text| self.hint_about_refusal(&text));
         if let Some(problem) = cause.tls_problem() {
-            return self.hint_about_tls(problem);
+            return self.secure.as_ref()?.hint(problem, self.setting());
         }
         refused.or_else(|| match () {
             () if cause.is_connection_refused() => Some(Hint::IsItRunning(self.chosen)),
@@ -199,21 +198,6 @@ impl Server {
             () if step == Step::Connecting => Some(Hint::Address(self.chosen)),
             () => None,
         })
-    }
-
-    /// What to do about a failure of TLS, if its text does not say it.
-    fn hint_about_tls(&self, problem: &TlsProblem) -> Option<Hint> {
-        Some(Hint::Tls(match problem {
-            TlsProblem::NotTls | TlsProblem::Closed => TlsHint::NoTls(self.setting()),
-            TlsProblem::Slow => TlsHint::SilentTls(self.setting()),
-            TlsProblem::UnknownAuthority { .. } => TlsHint::Authority(self.tls_settings),
-            TlsProblem::Expired(_) | TlsProblem::NotYetValid(_) => TlsHint::CertificateTime,
-            TlsProblem::WrongName { .. } => TlsHint::CertificateName(self.setting()),
-            TlsProblem::CertificateRequired | TlsProblem::CertificateRefused(_) => {
-                TlsHint::ClientCertificate(self.tls_settings)
-            }
-            TlsProblem::BadCertificate(_) | TlsProblem::NothingInCommon(_) | TlsProblem::Other(_) => return None,
-        }))
     }
 
     /// What to do about an error reply.

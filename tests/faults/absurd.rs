@@ -292,7 +292,7 @@ fn row_37_keys_of_another_type(mode: Mode) {
     let load = Load::start(&group.cluster.redis().url(), "m", 500);
     let mut keys = ["leader", "epoch", "cursor", "recall", "dead", "gaps"].to_vec();
     keys.extend(match mode {
-        Mode::Consumers | Mode::Mixed => &["pending", "attempts", "consumers", "processed"][..],
+        Mode::Consumers | Mode::Mixed | Mode::Tls => &["pending", "attempts", "consumers", "processed"][..],
         Mode::Stream => &["messages"],
     });
     let count = keys.len() as u64;

@@ -19,16 +19,27 @@ impl Watched {
     pub fn start(cluster: &mut Cluster, name: &str, args: &str) -> Watched {
         let addresses: Vec<String> =
             (0..cluster.consumers()).map(|number| cluster.address(number).to_string()).collect();
-        let url = cluster.redis().url();
         let command = programs().command("oncecast-dispatcher").expect("the program is built");
-        Watched::spawn(command, name, &url, &addresses, "127.0.0.1", args)
+        Watched::spawn_with(command, name, &cluster.redis().arguments(), &addresses, "127.0.0.1", args)
     }
 
     /// Starts one by a command that runs the program. `host` is where it serves metrics.
-    pub fn spawn(mut command: Command, name: &str, url: &str, addresses: &[String], host: &str, args: &str) -> Watched {
+    pub fn spawn(command: Command, name: &str, url: &str, addresses: &[String], host: &str, args: &str) -> Watched {
+        Watched::spawn_with(command, name, &["--redis-url", url].map(str::to_owned), addresses, host, args)
+    }
+
+    /// The same, with the arguments that name Redis.
+    pub fn spawn_with(
+        mut command: Command,
+        name: &str,
+        redis: &[String],
+        addresses: &[String],
+        host: &str,
+        args: &str,
+    ) -> Watched {
         let port = ports::free_port().expect("a free port");
         let metrics: SocketAddr = format!("{host}:{port}").parse().expect("an address");
-        command.args(["--redis-url", url, "--dispatcher-id", name]);
+        command.args(redis).args(["--dispatcher-id", name]);
         if !addresses.is_empty() {
             command.args(["--consumers", &addresses.join(",")]);
         }

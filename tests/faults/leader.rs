@@ -10,7 +10,7 @@ use oncecast::lab::{ChildProcess, Cluster, Lease, Node, Signal};
 use oncecast::wire::ErrorCode;
 
 use crate::dispatchers::Watched;
-use crate::mode::{Mode, in_both_modes, in_mixed_mode};
+use crate::mode::{Mode, in_both_modes, in_mixed_mode, in_tls_mode};
 use crate::run::{Run, assert_l0};
 use crate::stream_workers::StreamWorkers;
 use crate::support::load::{Load, Sent, number};
@@ -347,7 +347,7 @@ fn row_23_clock_jumps(mode: Mode) {
     let mut workers = Workers::new(&mut cluster, mode.consumers(2), 2);
     workers.start_all();
     let args = match mode {
-        Mode::Consumers | Mode::Mixed => ["--consumers".to_owned(), workers.addresses.join(",")],
+        Mode::Consumers | Mode::Mixed | Mode::Tls => ["--consumers".to_owned(), workers.addresses.join(",")],
         Mode::Stream => ["--deliver", "stream"].map(str::to_owned),
     };
     let mut hours = [-1, 1, 0];
@@ -381,7 +381,7 @@ fn row_23_clock_jumps(mode: Mode) {
     assert_no_gap(connection);
     // Messages are stored in the order of publishing. Catches ids that go back with the clock, or are used twice.
     let noted = match mode {
-        Mode::Consumers | Mode::Mixed => workers.noted(),
+        Mode::Consumers | Mode::Mixed | Mode::Tls => workers.noted(),
         Mode::Stream => entries_in_order(connection),
     };
     let ids: BTreeMap<u64, u64> = noted.into_iter().map(|(id, name)| (number(&name), id)).collect();
@@ -507,4 +507,8 @@ in_both_modes! {
 in_mixed_mode! {
     row_01_leader_killed_under_load,
     row_02_leader_paused_longer_than_its_lease,
+}
+
+in_tls_mode! {
+    row_01_leader_killed_under_load,
 }

@@ -4,14 +4,18 @@
 //! With a stream there are no consumers, and the stream's entries take the place of results: L0 then means exactly one
 //! entry for each owed message.
 //!
+//! Some rows run once more with TLS between the programs and Redis: [`in_tls_mode`] makes a test `tls::row_…` of each.
+//! The test itself uses the server's port without TLS.
+//!
 //! Some rows run once more with [consumers in several languages](crate::languages): [`in_mixed_mode`] makes a test
 //! `mixed::row_…` of each.
 
 use std::fmt;
 
-use oncecast::lab::ClusterOptions;
+use oncecast::lab::{ClusterOptions, RedisOptions};
 
 use crate::languages;
+use crate::support::certificates::redis_tls;
 use crate::support::options;
 
 /// What a group's dispatchers deliver to.
@@ -22,13 +26,15 @@ pub enum Mode {
     Stream,
     /// Consumers with handlers in several languages.
     Mixed,
+    /// Consumers, and TLS to Redis.
+    Tls,
 }
 
 impl Mode {
     /// How many of a row's consumers there are: with a stream none, and in several languages one of each kind.
     pub fn consumers(self, count: usize) -> usize {
         match self {
-            Mode::Consumers => count,
+            Mode::Consumers | Mode::Tls => count,
             Mode::Stream => 0,
             Mode::Mixed => languages::CONSUMERS,
         }
@@ -37,7 +43,7 @@ impl Mode {
     /// A dispatcher's arguments.
     pub fn args(self, args: &str) -> String {
         match self {
-            Mode::Consumers | Mode::Mixed => args.to_owned(),
+            Mode::Consumers | Mode::Mixed | Mode::Tls => args.to_owned(),
             Mode::Stream => format!("{args} --deliver stream"),
         }
     }
@@ -45,16 +51,24 @@ impl Mode {
     /// A cluster's options.
     pub fn options(self, dispatchers: usize, consumers: usize, args: &str) -> ClusterOptions {
         let options = options(dispatchers, self.consumers(consumers), &self.args(args), "");
-        if self != Mode::Mixed {
-            return options;
+        match self {
+            Mode::Consumers | Mode::Stream => return options,
+            Mode::Tls => return ClusterOptions { redis: self.redis(), ..options },
+            Mode::Mixed => {}
         }
         ClusterOptions { consumer_program: languages::consumer_program(), ..options }
+    }
+
+    /// The settings of a private Redis.
+    pub fn redis(self) -> RedisOptions {
+        let tls = (self == Mode::Tls).then(|| redis_tls(false));
+        RedisOptions { tls, ..RedisOptions::default() }
     }
 
     /// The stream in which each message is recorded.
     pub fn records(self) -> &'static str {
         match self {
-            Mode::Consumers | Mode::Mixed => "messages:processed",
+            Mode::Consumers | Mode::Mixed | Mode::Tls => "messages:processed",
             Mode::Stream => "messages:messages",
         }
     }
@@ -67,6 +81,7 @@ impl fmt::Display for Mode {
             Mode::Consumers => "consumers",
             Mode::Stream => "stream",
             Mode::Mixed => "mixed",
+            Mode::Tls => "tls",
         })
     }
 }
@@ -97,4 +112,13 @@ macro_rules! in_mixed_mode {
     };
 }
 
-pub(crate) use {in_both_modes, in_mixed_mode};
+/// Makes a test of each of these rows with TLS to Redis.
+macro_rules! in_tls_mode {
+    ($($row:ident),+ $(,)?) => {
+        mod tls {
+            $(#[test] fn $row() { super::$row(crate::mode::Mode::Tls); })+
+        }
+    };
+}
+
+pub(crate) use {in_both_modes, in_mixed_mode, in_tls_mode};

@@ -10,7 +10,7 @@ use oncecast::ledger::Keys;
 use oncecast::{Consumer, Delivery, Outcome};
 
 use crate::dispatchers::Watched;
-use crate::mode::{Mode, in_both_modes};
+use crate::mode::{Mode, in_both_modes, in_tls_mode};
 use crate::namespaces::{HUB, Host, Network};
 use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent, number};
@@ -39,14 +39,21 @@ impl Site {
         let network = Network::enter(dispatchers)?;
         let bind = ("bind".to_owned(), format!("127.0.0.1 {HUB}"));
         let config = vec![bind, ("protected-mode".to_owned(), "no".to_owned())];
-        let redis = RedisServer::start(RedisOptions { config, ..RedisOptions::default() }).expect("Redis starts");
+        let redis = RedisServer::start(RedisOptions { config, ..mode.redis() }).expect("Redis starts");
         let mut site = Site { dispatchers: Vec::new(), consumers: Vec::new(), redis, network };
         let listen: Vec<String> = (0..mode.consumers(2)).map(|number| site.start_consumer(number)).collect();
-        let url = format!("redis://{HUB}:{}", site.redis.port());
+        let to_redis: Vec<String> = site.redis.arguments().iter().map(|arg| arg.replace("127.0.0.1", HUB)).collect();
         for (number, host) in site.network.hosts().iter().enumerate() {
             let command = host.command("oncecast-dispatcher");
             let name = format!("d{number}");
-            site.dispatchers.push(Watched::spawn(command, &name, &url, &listen, &host.address(), &mode.args(args)));
+            site.dispatchers.push(Watched::spawn_with(
+                command,
+                &name,
+                &to_redis,
+                &listen,
+                &host.address(),
+                &mode.args(args),
+            ));
         }
         site.wait_until_converged();
         Some(site)
@@ -56,7 +63,7 @@ impl Site {
         let listen = format!("{HUB}:{}", ports::free_port().expect("a free port"));
         let mut command = programs().command("oncecast-consumer").expect("the program is built");
         let name = format!("c{number}");
-        command.args(["--redis-url", &self.redis.url(), "--listen", &listen, "--consumer-id", &name]);
+        command.args(self.redis.arguments()).args(["--listen", &listen, "--consumer-id", &name]);
         let consumer = ChildProcess::spawn(&name, command).expect("the consumer starts");
         consumer.wait_for_line("event=listening", DEADLINE).expect("it listens");
         self.consumers.push(consumer);
@@ -430,4 +437,8 @@ in_both_modes! {
     row_07_one_way_loss,
     row_08_half_open_subscription,
     row_24_links_stopped_and_healed_one_by_one,
+}
+
+in_tls_mode! {
+    row_08_half_open_subscription,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use oncecast::lab::{Cluster, ClusterOptions, Lease, Node, RedisOptions};
 
 use crate::dispatchers::Watched;
-use crate::mode::{Mode, in_both_modes, in_mixed_mode};
+use crate::mode::{Mode, in_both_modes, in_mixed_mode, in_tls_mode};
 use crate::run::{Run, assert_l0};
 use crate::stream_workers::StreamWorkers;
 use crate::support::load::{Load, Sent};
@@ -19,6 +19,8 @@ use crate::watch::Watch;
 pub const DISPATCHERS: [Node; 2] = [Node::Dispatcher(0), Node::Dispatcher(1)];
 
 pub fn with_redis(redis: RedisOptions, options: ClusterOptions) -> ClusterOptions {
+    // TLS belongs to the mode.
+    let redis = RedisOptions { tls: options.redis.tls.clone(), ..redis };
     ClusterOptions { redis, ..options }
 }
 
@@ -232,5 +234,9 @@ in_both_modes! {
 }
 
 in_mixed_mode! {
+    row_15_redis_stalls_longer_than_the_lease,
+}
+
+in_tls_mode! {
     row_15_redis_stalls_longer_than_the_lease,
 }

@@ -310,7 +310,7 @@ fn replace_streams(mode: Mode, this: &mut Run, by: &[&str], error: &str) {
     let connection = &mut connection;
     let load = group.load(800);
     let keys = match mode {
-        Mode::Consumers | Mode::Mixed => ["messages:processed", "messages:dead"],
+        Mode::Consumers | Mode::Mixed | Mode::Tls => ["messages:processed", "messages:dead"],
         Mode::Stream => [mode.records(); 2],
     };
     for key in keys.repeat(this.scale(2, 10) as usize) {

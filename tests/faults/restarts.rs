@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use oncecast::lab::{Cluster, Signal};
 
 use crate::dispatchers::Watched;
-use crate::mode::{Mode, in_both_modes, in_mixed_mode};
+use crate::mode::{Mode, in_both_modes, in_mixed_mode, in_tls_mode};
 use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent};
 use crate::support::{
@@ -303,5 +303,9 @@ in_both_modes! {
 }
 
 in_mixed_mode! {
+    row_12_redis_killed_and_restarted,
+}
+
+in_tls_mode! {
     row_12_redis_killed_and_restarted,
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use oncecast::lab::{Cluster, ClusterOptions, GroupView, Lease, Node, RedisOptions, Signal};
 
 use crate::dispatchers::Watched;
-use crate::mode::{Mode, in_both_modes};
+use crate::mode::{Mode, in_both_modes, in_tls_mode};
 use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent};
 use crate::support::{
@@ -33,7 +33,7 @@ fn row_09_standby_subscription_killed(mode: Mode) {
     // A dispatcher that is not in sync lets others lead first for this long, which is longer than the test.
     let args = mode.args("--lease-ttl-ms 600000");
     let mut this = Run::in_mode(mode, "row_09");
-    let mut cluster = no_dispatchers(mode, RedisOptions::default());
+    let mut cluster = no_dispatchers(mode, mode.redis());
     let (mut view, connection) = (cluster.view(), &mut client_of(&mut cluster));
     let mut dispatchers: Vec<Watched> =
         (0..DISPATCHERS).map(|number| Watched::start(&mut cluster, &format!("d{number}"), &args)).collect();
@@ -248,4 +248,8 @@ in_both_modes! {
     row_10_all_subscriptions_killed,
     row_11_output_buffer_overrun_of_the_only_reader,
     row_11_output_buffer_overrun_of_the_leader,
+}
+
+in_tls_mode! {
+    row_09_standby_subscription_killed,
 }

@@ -13,3 +13,4 @@ mod settings;
 mod slow_names;
 mod status;
 mod supervision;
+mod tls;
