@@ -32,7 +32,7 @@ count=$(cargo tree --locked --no-default-features --edges normal,build --prefix 
 echo "the library and its dependencies are $count packages, at most $MOST_PACKAGES"
 ((count <= MOST_PACKAGES)) || fail 'too many; cargo tree --no-default-features shows where they come from'
 
-for features in '' signals; do
+for features in '' signals signals,tls; do
     cargo clippy --locked --quiet --lib --no-default-features --features "$features" -- -D warnings
 done
 RUSTDOCFLAGS=-Dwarnings cargo doc --locked --quiet --lib --no-default-features --features signals --no-deps

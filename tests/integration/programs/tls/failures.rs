@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::slice::from_ref;
 use std::thread;
 
 use oncecast::lab::folder::PrivateFolder;
@@ -68,12 +69,12 @@ fn cases(site: &mut Site) -> Vec<Case> {
         parts,
     };
     vec![
-        case(&plain, &[ca.clone()], &["it speaks no TLS on this port", "--redis-url / ONCECAST_REDIS_URL"]),
+        case(&plain, from_ref(&ca), &["it speaks no TLS on this port", "--redis-url / ONCECAST_REDIS_URL"]),
         case(&good, &[other], &["was not signed by an authority in", "other.pem", "--redis-ca"]),
         case(&good, &[], &["was not signed by an authority in this system's list", "--redis-ca"]),
-        case(&expired, &[ca.clone()], &["its certificate expired", "days ago", "renew"]),
-        case(&wrong, &[ca.clone()], &["not for 127.0.0.1, but for redis.example", "--redis-url"]),
-        case(&strict, &[ca.clone()], &["it requires a certificate from us", "--redis-cert"]),
+        case(&expired, from_ref(&ca), &["its certificate expired", "days ago", "renew"]),
+        case(&wrong, from_ref(&ca), &["not for 127.0.0.1, but for redis.example", "--redis-url"]),
+        case(&strict, from_ref(&ca), &["it requires a certificate from us", "--redis-cert"]),
         case(&strict, &[&[ca.clone()][..], &own].concat(), &["it refuses our certificate", "--redis-cert"]),
         case(&silent(), &[ca], &["did not complete the TLS handshake in time", "--redis-url"]),
         case(&good.replace("rediss://", "redis://"), &[], &["is this a port for TLS?", "rediss://"]),
