@@ -39,7 +39,8 @@
 //!
 //! - `programs` (default): the programs `oncecast-dispatcher`, `oncecast-consumer`, `oncecast-publisher` and
 //!   `oncecast`, and what they need. Embed the library with `default-features = false`.
-//! - `tls` (default): TLS to Redis (`rediss://`), by rustls. Without it such a URL is refused.
+//! - `tls` (default): TLS to Redis (`rediss://`) and on the links from dispatchers, by rustls. Without it these
+//!   settings are refused.
 //! - `signals` (part of `programs`): `Consumer::stop_on_signals`.
 //!
 //! # Stability

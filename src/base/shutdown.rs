@@ -34,7 +34,16 @@ impl ShutdownHandle {
     #[doc(hidden)]
     pub fn on_signals(&self) -> crate::base::error::Result<()> {
         let handle = self.clone();
-        signals::catch(move || handle.shutdown())
+        signals::catch(move || handle.shutdown(), false)
+    }
+
+    /// The same, and ignores SIGHUP if this process uses certificates: who renews them may send it, as to other
+    /// programs. Here it is not needed, since changed files are noticed.
+    #[cfg(feature = "signals")]
+    #[doc(hidden)]
+    pub fn on_signals_with_certificates(&self, certificates: bool) -> crate::base::error::Result<()> {
+        let handle = self.clone();
+        signals::catch(move || handle.shutdown(), certificates)
     }
 }
 

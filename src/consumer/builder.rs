@@ -14,7 +14,7 @@ use super::service::{Consumer, Settings};
 use crate::base::mask::masked;
 use crate::base::shutdown::shutdown_channel;
 use crate::ledger::{GROUP_FORM, Keys, Mistake, Server, is_group};
-use crate::net::{ClientFiles, Identity, Listener, PemFile};
+use crate::net::{ClientFiles, Identity, Listener, PemFile, ServerFiles, ServerTls};
 use crate::wire;
 
 const URL_FORM: &str = "redis://[user:password@]host[:port][/db], rediss:// for TLS, or redis+unix:///path";
@@ -32,6 +32,8 @@ pub struct ConsumerBuilder {
     redis_url: String,
     redis_files: ClientFiles,
     redis: Option<Server>,
+    tls: Option<Identity>,
+    tls_client_ca: Option<PathBuf>,
     group: String,
     listen: String,
     consumer_id: Option<String>,
@@ -51,6 +53,8 @@ impl Consumer {
             redis_url: "redis://127.0.0.1:6379".to_owned(),
             redis_files: ClientFiles::default(),
             redis: None,
+            tls: None,
+            tls_client_ca: None,
             group: "messages".to_owned(),
             listen: "127.0.0.1:6969".to_owned(),
             consumer_id: None,
@@ -113,6 +117,21 @@ impl ConsumerBuilder {
     /// Where dispatchers connect, as `host:port`; port 0 selects any free port. Default: `127.0.0.1:6969`.
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.listen = address.into();
+        self
+    }
+
+    /// Makes dispatchers connect with TLS (feature `tls`), at `wss://host:port`: PEM files with this consumer's
+    /// certificate, followed by those between it and its authority, and with its key. Default: no TLS. Read again when
+    /// they have changed, for new connections.
+    pub fn tls_certificate(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.tls = Some(Identity { certificate: certificate.into(), key: key.into() });
+        self
+    }
+
+    /// With [`tls_certificate`](ConsumerBuilder::tls_certificate): a PEM file with the certificates of authorities.
+    /// Dispatchers then need a certificate that one of these has signed. Default: they need none.
+    pub fn tls_client_ca(mut self, file: impl Into<PathBuf>) -> Self {
+        self.tls_client_ca = Some(file.into());
         self
     }
 
@@ -181,6 +200,7 @@ impl ConsumerBuilder {
                 Mistake::File(problem) => Error::setting("redis_certificate", &problem, problem.file.takes()),
             })?,
         };
+        let tls = server_tls(self.tls, self.tls_client_ca)?;
         let cores = || thread::available_parallelism().map_or(1, usize::from);
         let concurrency = self.concurrency.unwrap_or_else(cores);
         check_number("concurrency", concurrency, MAX_CONCURRENCY)?;
@@ -210,6 +230,7 @@ impl ConsumerBuilder {
             result_maxlen: self.result_maxlen,
             drain_timeout: self.drain_timeout,
             setting_name: self.setting_name,
+            tls,
         };
         Ok(Consumer { settings, handler, listener, local_addr, stats: Arc::default(), shutdown: shutdown_channel() })
     }
@@ -232,6 +253,20 @@ impl fmt::Debug for ConsumerBuilder {
             .field("drain_timeout", &self.drain_timeout)
             .finish_non_exhaustive()
     }
+}
+
+fn server_tls(identity: Option<Identity>, client_roots: Option<PathBuf>) -> Result<Option<ServerTls>> {
+    let Some(identity) = identity else {
+        return match client_roots {
+            Some(_) => Err(Error::setting("tls_client_ca", "a file", "a file only with a certificate of our own")),
+            None => Ok(None),
+        };
+    };
+    let loaded = ServerTls::load(ServerFiles { identity, client_roots });
+    loaded.map(Some).map_err(|problem| {
+        let setting = if problem.file == PemFile::Roots { "tls_client_ca" } else { "tls_certificate" };
+        Error::setting(setting, &problem, problem.file.takes())
+    })
 }
 
 fn check_number(setting: &'static str, got: usize, most: usize) -> Result<()> {

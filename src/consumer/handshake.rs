@@ -40,6 +40,11 @@ const UPGRADE_REQUIRED: Rejection = Rejection {
     text: "this is the port of an Oncecast consumer, where dispatchers connect by WebSocket (version 13); metrics \
            and health have a port of their own",
 };
+const NO_TLS: Rejection = Rejection {
+    status: 400,
+    reason: "Bad Request",
+    text: "the peer begins TLS, and this consumer has none; a dispatcher's address for it must not begin with wss://",
+};
 const TOO_LARGE: Rejection =
     Rejection { status: 431, reason: "Request Header Fields Too Large", text: "the request is too large" };
 
@@ -94,6 +99,9 @@ impl Rejection {
 
 /// The verdict on these bytes: the key for the answer, or a rejection. `None`: the request is incomplete.
 fn judge(request: &[u8]) -> Option<Result<String, Rejection>> {
+    if request.starts_with(&[0x16, 3]) {
+        return Some(Err(NO_TLS));
+    }
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut parsed = Request::new(&mut headers);
     match parsed.parse(request) {
@@ -193,7 +201,7 @@ mod tests {
         }
         assert_eq!(verdict(get, &[UPGRADE]), Err(400));
         assert_eq!(verdict(get, &[UPGRADE, "Sec-WebSocket-Key: short\r\n"]), Err(400));
-        assert_eq!(verdict("\u{16}\u{3}\u{1}", &[]), Err(400));
+        assert_eq!(judge(b"\x16\x03\x01"), Some(Err(NO_TLS)));
         assert_eq!(verdict(get, &[&"A: b\r\n".repeat(MAX_HEADERS + 1)]), Err(431));
         let early = format!("{get}\r\n{UPGRADE}{KEY}\r\nx");
         assert_eq!(judge(early.as_bytes()), Some(Err(BAD_REQUEST)));

@@ -39,6 +39,8 @@ pub(super) enum EventKind {
     Handshake(u16),
     /// A connection was ended with an ERROR of this code.
     Refused(u16),
+    /// A TLS handshake failed.
+    Tls,
     /// A connection ended before LEAD.
     Stranger,
     /// A connection was not accepted.
@@ -58,6 +60,7 @@ impl EventKind {
         match self {
             EventKind::Handshake(_) => "event=handshake-refused",
             EventKind::Refused(_) => "event=connection-refused",
+            EventKind::Tls => "event=tls-failed",
             EventKind::Stranger => "event=stranger-left",
             EventKind::NotAccepted => "event=accept-failed",
             EventKind::FewFiles => "event=files-short",

@@ -31,7 +31,7 @@ use super::regulars::Regulars;
 use super::socket::Socket;
 use crate::base::log_context;
 use crate::base::text::Quoted;
-use crate::net::{Listener, NotAccepted, ReadHalf};
+use crate::net::{Listener, NotAccepted, ReadHalf, ServerTls};
 
 /// The most connections at a time.
 pub(super) const MAX_SOCKETS: usize = 64;
@@ -145,7 +145,7 @@ impl Room {
 
 impl ConsumerServer {
     /// Starts accepting.
-    pub(super) fn start(listener: Listener, lane: Arc<ConsumerLane>) -> Result<ConsumerServer> {
+    pub(super) fn start(listener: Listener, tls: Option<ServerTls>, lane: Arc<ConsumerLane>) -> Result<ConsumerServer> {
         listener.set_wait(HOUSEKEEPING).map_err(Error::start("setting up the listener"))?;
         let address = listener.address().map_err(Error::start("setting up the listener"))?;
         let (listener, links) = (Arc::new(listener), Links::default());
@@ -157,6 +157,7 @@ impl ConsumerServer {
             stopping,
             links: links.clone(),
             common: Arc::new(Common {
+                tls,
                 lane,
                 refusals: Refusals::new(Instant::now()),
                 permits: Permits::new(),

@@ -23,7 +23,7 @@ use crate::base::log_context::{self, LogContext};
 use crate::base::shutdown::{ShutdownHandle, ShutdownRequests};
 use crate::base::text::Quoted;
 use crate::ledger::{Keys, Server as RedisServer};
-use crate::net::Listener;
+use crate::net::{Listener, ServerTls};
 
 /// How often the rate of messages is logged while there are any.
 const RATE_INTERVAL: Duration = Duration::from_secs(3);
@@ -73,6 +73,7 @@ pub(super) struct Settings {
     pub(super) result_maxlen: Option<NonZeroU64>,
     pub(super) drain_timeout: Duration,
     pub(super) setting_name: SettingName,
+    pub(super) tls: Option<ServerTls>,
 }
 
 /// Why normal work ended.
@@ -105,6 +106,12 @@ impl Consumer {
     /// The consumer's counters. They can be read while it runs and afterwards.
     pub fn stats(&self) -> Arc<ConsumerStats> {
         self.stats.clone()
+    }
+
+    /// Its TLS, if dispatchers must connect with it.
+    #[doc(hidden)]
+    pub fn tls(&self) -> Option<ServerTls> {
+        self.settings.tls.clone()
     }
 
     /// A handle that stops the consumer from another thread. The consumer first finishes the messages that it holds,
@@ -176,7 +183,7 @@ impl Parts {
         listener: Listener,
         stats: Arc<ConsumerStats>,
     ) -> Result<Parts> {
-        let Settings { concurrency, prefetch, result_maxlen, .. } = settings;
+        let Settings { concurrency, prefetch, result_maxlen, tls, .. } = settings;
         let name = Arc::from(settings.consumer_id.as_str());
         let terms = Terms {
             group: settings.keys.group.clone(),
@@ -194,7 +201,7 @@ impl Parts {
         let (commits, for_committer) = bounded(prefetch as usize);
         let committer = lane.start_committer(result_maxlen, for_committer)?;
         let pool = Pool::start(concurrency, handler.clone(), name, &lane.desk, &commits)?;
-        let server = ConsumerServer::start(listener, lane.clone())?;
+        let server = ConsumerServer::start(listener, tls, lane.clone())?;
         Ok(Parts { handler, pool, committer, server, lane })
     }
 

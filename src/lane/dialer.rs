@@ -28,7 +28,9 @@ use crate::base::text::{Quoted, beginning};
 use crate::lane::kill_switch::{KillSwitch, Reason};
 use crate::net::{self, Keepalive, Stream};
 
-/// How long connecting to one address may take.
+/// What the address of a consumer with TLS begins with.
+pub const SECURE_SCHEME: &str = "wss://";
+/// How long connecting to one address may take, and then its TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The link timeout detects a silent link. Keepalive frees the system's state of a dead connection.
 const KEEPALIVE: Keepalive = Keepalive { after: Duration::from_secs(10), every: Duration::from_secs(75) };
@@ -269,13 +271,22 @@ impl Dialer {
     fn connect(&self, dial: &Dial) -> Result<NewLink, DialError> {
         let group = &self.shared.settings.keys.group;
         let introduction = Introduction { epoch: dial.epoch, group, hello: &self.hello };
-        let greeted = greeting::greet(self.open()?, &self.address, introduction, &dial.kill);
+        let greeted = greeting::greet(self.open()?, self.host_port().0, introduction, &dial.kill);
         greeted.map(|greeted| NewLink { index: self.index, greeted }).map_err(DialError::Greeting)
     }
 
+    /// The address without its scheme, and whether it has TLS.
+    fn host_port(&self) -> (&str, bool) {
+        match self.address.strip_prefix(SECURE_SCHEME) {
+            Some(rest) => (rest, true),
+            None => (&self.address, false),
+        }
+    }
+
     fn open(&self) -> io::Result<Stream> {
-        let addresses = net::resolve(&self.address)?;
-        let (stream, used) = net::connect_any(&addresses, CONNECT_TIMEOUT)?;
+        let (host_port, is_secure) = self.host_port();
+        let addresses = net::resolve(host_port)?;
+        let (mut stream, used) = net::connect_any(&addresses, CONNECT_TIMEOUT)?;
         if let Some(unused) = unused(used, &addresses)
             && !self.logged_unused.replace(true)
         {
@@ -286,6 +297,12 @@ impl Dialer {
             );
         }
         stream.set_keepalive(KEEPALIVE)?;
+        if is_secure {
+            let tls = self.shared.settings.link_tls.as_ref();
+            let tls = tls.ok_or_else(|| io::Error::other("there are no settings for TLS"))?;
+            let host = host_port.rsplit_once(':').map_or(host_port, |(host, _)| host);
+            stream.secure(tls, host.trim_matches(['[', ']']), Instant::now() + CONNECT_TIMEOUT)?;
+        }
         Ok(stream)
     }
 }

@@ -106,6 +106,10 @@ pub(super) fn greet(
         .max_frame_size(Some(wire::MAX_WS_MESSAGE_BYTES));
     let (mut socket, subprotocol) = shake_hands(stream, address, config).map_err(|error| match error {
         HandshakeError::WebSocket(error) if is_late(&error) => GreetingError::Handshake(too_late()),
+        HandshakeError::WebSocket(error @ WsError::Protocol(ProtocolError::HttparseError(_))) => {
+            let hint = "this is not HTTP; if the consumer has TLS, its address must begin with wss://";
+            GreetingError::Handshake(format!("{error} ({hint})"))
+        }
         HandshakeError::WebSocket(error) => GreetingError::Handshake(error.to_string()),
         HandshakeError::Selection(problem) => GreetingError::Handshake(problem),
     })?;

@@ -67,6 +67,7 @@ pub(crate) mod tests;
 mod threads;
 
 pub use self::deaths::DEATHS_WINDOW;
+pub use self::dialer::SECURE_SCHEME;
 pub use self::lifecycle::Lane;
 pub use self::settings::Settings;
 pub use self::shared::{ProcessHandles, Shared};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::retry_policy::RetryPolicy;
 use crate::ledger::{Destination, Interests, Keys, Server};
+use crate::net::ClientTls;
 
 /// See the module's text.
 #[derive(Clone, Debug)]
@@ -19,8 +20,10 @@ pub struct Settings {
     pub interests: Arc<Interests>,
     /// Where messages are stored. With a stream nothing is delivered to consumers.
     pub destination: Destination,
-    /// The consumers' addresses, `host:port`, all different; none with a stream.
+    /// The consumers' addresses, `host:port`, or `wss://host:port` for TLS, all different; none with a stream.
     pub consumers: Vec<String>,
+    /// TLS to the consumers that have it.
+    pub link_tls: Option<ClientTls>,
     /// How long the lease lasts unless it is renewed.
     pub lease_ttl: Duration,
     /// How long a link may be silent.

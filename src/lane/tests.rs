@@ -34,6 +34,7 @@ pub(crate) fn settings_of(name: Option<&str>, redis: Server, group: &str, consum
         interests: Arc::new(Interests::in_channel(&format!("{group}-channel"))),
         destination: Destination::Pending,
         consumers,
+        link_tls: None,
         lease_ttl: Duration::from_secs(3),
         link_timeout: Duration::from_secs(3),
         max_deliveries: 8,

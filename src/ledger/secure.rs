@@ -31,6 +31,11 @@ impl Secure {
         Secure { tls, settings, spoke_tls: Arc::default() }
     }
 
+    /// When our own certificate ends, in seconds since 1970, if there is one.
+    pub(super) fn certificate_end(&self) -> Option<u64> {
+        self.tls.certificate_end()
+    }
+
     /// The same with other names for the settings.
     pub(super) fn with_settings(self, settings: TlsSettings) -> Secure {
         Secure { settings, ..self }

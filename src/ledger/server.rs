@@ -121,6 +121,16 @@ impl Server {
         Server { chosen: by, ..self }
     }
 
+    /// Whether it is reached with TLS.
+    pub fn is_secure(&self) -> bool {
+        self.secure.is_some()
+    }
+
+    /// When our own certificate for it ends, in seconds since 1970, if there is one.
+    pub fn certificate_end(&self) -> Option<u64> {
+        self.secure.as_ref()?.certificate_end()
+    }
+
     /// What its settings for TLS are called, for the same errors.
     pub fn tls_settings(self, tls_settings: TlsSettings) -> Server {
         Server { secure: self.secure.map(|secure| secure.with_settings(tls_settings)), ..self }

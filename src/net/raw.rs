@@ -59,6 +59,14 @@ impl Raw {
         }
     }
 
+    /// The timeouts of reading and writing.
+    pub(super) fn timeouts(&self) -> io::Result<(Option<Duration>, Option<Duration>)> {
+        Ok(match self {
+            Raw::Tcp(tcp) => (tcp.read_timeout()?, tcp.write_timeout()?),
+            Raw::Unix(unix) => (unix.read_timeout()?, unix.write_timeout()?),
+        })
+    }
+
     pub(super) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         match self {
             Raw::Tcp(tcp) => tcp.set_nonblocking(nonblocking),

@@ -99,22 +99,12 @@ impl Stream {
     /// Those of reading and writing; in the others is a [`TlsProblem`](crate::base::tls::TlsProblem). With TLS 1.3 a
     /// server that refuses our certificate says so only when it is read from.
     pub fn secure(&mut self, tls: &ClientTls, name: &str, deadline: Instant) -> io::Result<()> {
-        self.begin_tls(Session::of_client(tls, name)?, deadline)
+        self.reader.closer.begin_tls(Session::of_client(tls, name)?, deadline)
     }
 
     /// Begins TLS as a server, in the same way. If `tls` requires certificates of clients, the peer has shown one.
     pub fn secure_as_server(&mut self, tls: &ServerTls, deadline: Instant) -> io::Result<()> {
-        self.begin_tls(Session::of_server(tls)?, deadline)
-    }
-
-    fn begin_tls(&mut self, session: Session, deadline: Instant) -> io::Result<()> {
-        session.shake_hands(&self.reader.closer.0.raw, deadline)?;
-        if self.reader.closer.0.tls.set(session).is_err() {
-            return Err(io::Error::other("the stream has TLS already"));
-        }
-        // The handshake has changed the socket's timeouts.
-        self.reader.set_wait(self.reader.wait)?;
-        self.writer.set_wait(self.writer.wait)
+        self.reader.secure_as_server(tls, deadline)
     }
 
     /// Makes the system probe a silent peer. A Unix socket does not need that.
@@ -180,6 +170,11 @@ impl ReadHalf {
             Some(timeout) => self.closer.0.raw.set_read_timeout(timeout),
             None => Ok(()),
         }
+    }
+
+    /// The same as [`Stream::secure_as_server`], once the stream is split. Nobody may write before this returns.
+    pub fn secure_as_server(&mut self, tls: &ServerTls, deadline: Instant) -> io::Result<()> {
+        self.closer.begin_tls(Session::of_server(tls)?, deadline)
     }
 
     /// A handle that ends the connection from another thread.
@@ -250,6 +245,15 @@ impl Closer {
     pub fn finish_writing(&self) {
         self.say_goodbye();
         let _ = self.0.raw.shutdown(Shutdown::Write);
+    }
+
+    fn begin_tls(&self, session: Session, deadline: Instant) -> io::Result<()> {
+        let Shared { raw, tls } = &*self.0;
+        let before = raw.timeouts()?;
+        session.shake_hands(raw, deadline)?;
+        raw.set_read_timeout(before.0)?;
+        raw.set_write_timeout(before.1)?;
+        tls.set(session).map_err(|_| io::Error::other("the stream has TLS already"))
     }
 
     fn say_goodbye(&self) {

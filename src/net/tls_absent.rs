@@ -15,6 +15,11 @@ pub const IS_BUILT_IN: bool = false;
 pub enum ClientTls {}
 
 impl ClientTls {
+    /// There is none.
+    pub fn certificate_end(&self) -> Option<u64> {
+        match *self {}
+    }
+
     /// Fails.
     pub fn load(_: ClientFiles) -> Result<ClientTls, FileProblem> {
         Err(FileProblem { file: PemFile::Roots, text: "a file, but TLS is not built in (feature `tls`)".to_owned() })
@@ -26,6 +31,11 @@ impl ClientTls {
 pub enum ServerTls {}
 
 impl ServerTls {
+    /// There is none.
+    pub fn certificate_end(&self) -> Option<u64> {
+        match *self {}
+    }
+
     /// Fails.
     pub fn load(_: ServerFiles) -> Result<ServerTls, FileProblem> {
         Err(FileProblem {

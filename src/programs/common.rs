@@ -49,6 +49,17 @@ pub const GROUP: Setting = Setting::new(
      for Redis Cluster",
 );
 
+/// A certificate of a link's end.
+pub const TLS_CERT: Setting = Setting::new(
+    "tls-cert",
+    "FILE",
+    Found("none"),
+    "This program's certificate for the links between dispatchers and consumers, in PEM; with --tls-key",
+);
+/// Its key.
+pub const TLS_KEY: Setting =
+    Setting::new("tls-key", "FILE", Found("none"), "The key of the certificate of --tls-cert, in PEM");
+
 /// The settings that every program has.
 #[derive(Clone, Debug)]
 pub struct CommonConfig {
@@ -98,16 +109,22 @@ impl CommonConfig {
     }
 }
 
+/// A certificate and its key, of which both or none must be given.
+pub fn identity(values: &Values<'_>, [certificate, key]: [&'static str; 2]) -> Result<Option<Identity>, ConfigError> {
+    let with = |other: &str| format!("a file, with --{other}");
+    match (values.path(certificate)?, values.path(key)?) {
+        (Some(certificate), Some(key)) => Ok(Some(Identity { certificate, key })),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(ConfigError::missing(key, with(certificate))),
+        (None, Some(_)) => Err(ConfigError::missing(certificate, with(key))),
+    }
+}
+
 /// The files for TLS to Redis.
 fn tls_files(values: &Values<'_>) -> Result<ClientFiles, ConfigError> {
     if !values.has(&REDIS_CA) {
         return Ok(ClientFiles::default());
     }
-    let identity = match (values.path(REDIS_CERT.name)?, values.path(REDIS_KEY.name)?) {
-        (Some(certificate), Some(key)) => Some(Identity { certificate, key }),
-        (None, None) => None,
-        (Some(_), None) => return Err(ConfigError::missing(REDIS_KEY.name, "a file, with --redis-cert")),
-        (None, Some(_)) => return Err(ConfigError::missing(REDIS_CERT.name, "a file, with --redis-key")),
-    };
+    let identity = identity(values, [REDIS_CERT.name, REDIS_KEY.name])?;
     Ok(ClientFiles { roots: values.path(REDIS_CA.name)?, identity })
 }

@@ -2,6 +2,7 @@
 //! defined beside it.
 
 pub mod audit;
+pub mod certificates;
 pub mod common;
 pub mod conform;
 pub mod consumer;

@@ -32,6 +32,11 @@ impl Authority {
         })
     }
 
+    /// One that is valid until a year begins.
+    pub fn sign_until(&self, hosts: &[&str], year: i32) -> PemPair {
+        self.sign_with(hosts, |params| params.not_after = date_time_ymd(year, 1, 1))
+    }
+
     fn sign_with(&self, hosts: &[&str], change: impl FnOnce(&mut CertificateParams)) -> PemPair {
         let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
         let mut params = CertificateParams::new(hosts).expect("names");

@@ -15,11 +15,14 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 
 use crate::base::error::{Error, Result};
 
-/// Calls `ask` at each SIGTERM, SIGINT and SIGHUP, except those that are ignored. Call it once per process.
-pub(super) fn catch(ask: impl FnMut() + Send + 'static) -> Result<()> {
+/// Calls `ask` at each SIGTERM, SIGINT and SIGHUP, except those that are ignored. SIGHUP is ignored from now on if
+/// `ignore_hangup`. Call it once per process.
+pub(super) fn catch(ask: impl FnMut() + Send + 'static, ignore_hangup: bool) -> Result<()> {
     let mut ignored = Vec::new();
     for signal in [Signal::SIGINT, Signal::SIGHUP] {
-        if is_ignored(signal).map_err(Error::io(format!("checking whether {signal} is ignored")))? {
+        if signal == Signal::SIGHUP && ignore_hangup
+            || is_ignored(signal).map_err(Error::io(format!("checking whether {signal} is ignored")))?
+        {
             ignored.push(signal);
         }
     }

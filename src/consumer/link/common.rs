@@ -7,12 +7,15 @@ use crate::consumer::inlet::Permits;
 use crate::consumer::lane::ConsumerLane;
 use crate::consumer::refusals::Refusals;
 use crate::consumer::regulars::Regulars;
+use crate::net::ServerTls;
 
 /// How long a closed connection waits for its peer to close as well.
 pub(super) const LINGER: Duration = Duration::from_millis(500);
 
 /// See the module's text.
 pub(in crate::consumer) struct Common {
+    /// TLS, if dispatchers must connect with it.
+    pub(in crate::consumer) tls: Option<ServerTls>,
     pub(in crate::consumer) lane: Arc<ConsumerLane>,
     pub(in crate::consumer) refusals: Refusals,
     pub(in crate::consumer) permits: Permits,

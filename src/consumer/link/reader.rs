@@ -26,6 +26,8 @@ use super::common::{Common, LINGER};
 use super::writer::Writer;
 use crate::base::id::Epoch;
 use crate::base::log_context;
+use crate::base::text::Quoted;
+use crate::base::tls::TlsProblem;
 use crate::consumer::desk::{Claim, Desk, outlived};
 use crate::consumer::handshake::{self, Failed};
 use crate::consumer::inlet::{Inlet, MAX_SMALL_BYTES};
@@ -41,6 +43,9 @@ use crate::wire::{self, ErrorCode, Frame};
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection that rules may take to answer a ping when another connection of its epoch has sent LEAD.
 const ALIVE_LIMIT: Duration = Duration::from_millis(500);
+/// What is logged of a client without TLS, if it is needed.
+const NOT_TLS: &str = "it speaks no TLS, which this consumer requires; a dispatcher's address for it must begin with \
+                       wss://";
 /// The largest WebSocket message whose payloads are not copied: about what dispatchers send in one.
 const SHARED_BYTES: usize = 256 << 10;
 
@@ -78,8 +83,13 @@ impl DispatcherLink {
         self.socket.shutdown();
     }
 
-    fn serve(&self, reader: ReadHalf) {
+    fn serve(&self, mut reader: ReadHalf) {
         let deadline = Instant::now() + GREETING_TIMEOUT;
+        if let Some(tls) = &self.common.tls
+            && let Err(error) = reader.secure_as_server(tls, deadline)
+        {
+            return self.insecure(reader, &error);
+        }
         let mut inlet = Inlet::new(reader, self.socket.clone(), deadline, self.common.permits.clone());
         if let Err(failed) = handshake::accept(&mut inlet) {
             return self.reject(inlet, failed);
@@ -110,6 +120,23 @@ impl DispatcherLink {
             warn!("event=bug thread=write-{} problem=panicked", self.id);
         }
         reader.linger(Instant::now() + LINGER, None);
+    }
+
+    /// Ends a connection whose TLS handshake failed. The peer was told why, if it speaks TLS.
+    fn insecure(&self, mut reader: ReadHalf, error: &io::Error) {
+        self.outbox.close(None);
+        self.desk().stats().strangers.add(1);
+        match TlsProblem::of(error) {
+            // For instance a check whether the port is open.
+            Some(TlsProblem::Closed) => {
+                self.common.refusals.charge(Instant::now());
+                debug!("event=stranger-left peer={} reason={}", self.peer, Quoted(error));
+            }
+            Some(TlsProblem::NotTls) => self.useless(EventKind::Tls, format_args!(""), NOT_TLS),
+            _ => self.useless(EventKind::Tls, format_args!(""), &error.to_string()),
+        }
+        self.socket.finish_writing();
+        reader.linger(Instant::now() + LINGER, Some(MAX_SMALL_BYTES));
     }
 
     /// Ends a connection whose handshake failed.

@@ -10,6 +10,7 @@ use rustls::crypto::ring;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, ServerConfig};
 
+use super::der;
 use super::kept::Kept;
 use super::pem;
 use crate::net::tls_files::{ClientFiles, FileProblem, ServerFiles};
@@ -17,9 +18,16 @@ use crate::net::tls_files::{ClientFiles, FileProblem, ServerFiles};
 /// How long the system's authorities are used before they are read again.
 const SYSTEM_ROOTS_FOR: Duration = Duration::from_secs(3_600);
 
+/// What was made of the files.
+struct Configured<C> {
+    config: Arc<C>,
+    /// When our own certificate ends, in seconds since 1970.
+    certificate_end: Option<u64>,
+}
+
 /// What a client trusts, and its own certificate. Clones share what was read.
 #[derive(Clone)]
-pub struct ClientTls(Arc<Kept<ClientFiles, ClientConfig>>);
+pub struct ClientTls(Arc<Kept<ClientFiles, Configured<ClientConfig>>>);
 
 impl ClientTls {
     /// Reads the files.
@@ -33,7 +41,12 @@ impl ClientTls {
 
     /// For a new connection.
     pub(super) fn config(&self) -> Arc<ClientConfig> {
-        self.0.current()
+        self.0.current().config.clone()
+    }
+
+    /// When our own certificate ends, in seconds since 1970, if there is one.
+    pub fn certificate_end(&self) -> Option<u64> {
+        self.0.current().certificate_end
     }
 
     /// Where the authorities are from.
@@ -51,7 +64,8 @@ impl fmt::Debug for ClientTls {
     }
 }
 
-fn client_config(files: &ClientFiles) -> Result<ClientConfig, FileProblem> {
+fn client_config(files: &ClientFiles) -> Result<Configured<ClientConfig>, FileProblem> {
+    let mut certificate_end = None;
     let roots = files.roots.as_deref().map_or_else(pem::system_roots, pem::roots)?;
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -60,6 +74,7 @@ fn client_config(files: &ClientFiles) -> Result<ClientConfig, FileProblem> {
     let mut config = match &files.identity {
         Some(own) => {
             let (chain, key) = pem::identity(own)?;
+            certificate_end = der::not_after(&chain[0]);
             builder.with_client_auth_cert(chain, key).map_err(|error| pem::unfit(own, &error))?
         }
         None => builder.with_no_client_auth(),
@@ -67,12 +82,12 @@ fn client_config(files: &ClientFiles) -> Result<ClientConfig, FileProblem> {
     // Connections are few and long. Without it both sides check certificates anew each time, and servers that ask for
     // certificates but have no name for their sessions don't refuse us.
     config.resumption = Resumption::disabled();
-    Ok(config)
+    Ok(Configured { config: Arc::new(config), certificate_end })
 }
 
 /// A server's certificate, and whether it requires one of its clients. Clones share what was read.
 #[derive(Clone)]
-pub struct ServerTls(Arc<Kept<ServerFiles, ServerConfig>>);
+pub struct ServerTls(Arc<Kept<ServerFiles, Configured<ServerConfig>>>);
 
 impl ServerTls {
     /// Reads the files.
@@ -84,7 +99,12 @@ impl ServerTls {
 
     /// For a new connection.
     pub(super) fn config(&self) -> Arc<ServerConfig> {
-        self.0.current()
+        self.0.current().config.clone()
+    }
+
+    /// When our own certificate ends, in seconds since 1970.
+    pub fn certificate_end(&self) -> Option<u64> {
+        self.0.current().certificate_end
     }
 
     /// Where the clients' authorities are from.
@@ -99,7 +119,7 @@ impl fmt::Debug for ServerTls {
     }
 }
 
-fn server_config(files: &ServerFiles) -> Result<ServerConfig, FileProblem> {
+fn server_config(files: &ServerFiles) -> Result<Configured<ServerConfig>, FileProblem> {
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -113,9 +133,10 @@ fn server_config(files: &ServerFiles) -> Result<ServerConfig, FileProblem> {
         None => builder.with_no_client_auth(),
     };
     let (chain, key) = pem::identity(&files.identity)?;
+    let certificate_end = der::not_after(&chain[0]);
     let mut config = builder.with_single_cert(chain, key).map_err(|error| pem::unfit(&files.identity, &error))?;
     // As for clients: nothing is resumed.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(config)
+    Ok(Configured { config: Arc::new(config), certificate_end })
 }

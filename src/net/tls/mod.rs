@@ -4,6 +4,7 @@
 //! The peer's certificate is always checked, its names included. Nothing turns that off.
 
 mod config;
+mod der;
 mod kept;
 mod pem;
 mod problem;

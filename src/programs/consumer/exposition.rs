@@ -4,11 +4,16 @@ use std::sync::Arc;
 
 use crate::base::error::Result;
 use crate::consumer::ConsumerStats;
-use crate::process::metrics::{Metrics, MetricsServer, Site};
+use crate::process::metrics::{MetricKind, Metrics, MetricsServer, Site};
+use crate::programs::certificates::{CERTIFICATE_HELP, CERTIFICATE_METRIC, series_of};
 
 /// Serves `/metrics`, `/healthz` and `/readyz`. A consumer is ready if it can run handlers and record results;
 /// otherwise `/readyz` gives the reason.
-pub(super) fn serve(address: &str, stats: &Arc<ConsumerStats>) -> Result<MetricsServer> {
+pub(super) fn serve(
+    address: &str,
+    stats: &Arc<ConsumerStats>,
+    certificates: impl Fn() -> Vec<(&'static str, Option<u64>)> + Send + Sync + 'static,
+) -> Result<MetricsServer> {
     let mut metrics = Metrics::new();
     let read = |pick: fn(&ConsumerStats) -> u64| {
         let stats = stats.clone();
@@ -63,6 +68,7 @@ pub(super) fn serve(address: &str, stats: &Arc<ConsumerStats>) -> Result<Metrics
         read(|stats| stats.is_unable().into()),
     );
     metrics.counter("redis_reconnects", "Reconnections to Redis", read(ConsumerStats::redis_reconnects));
+    metrics.series(MetricKind::Gauge, CERTIFICATE_METRIC, CERTIFICATE_HELP, move || series_of(certificates()));
     let durations = stats.clone();
     metrics.histogram("handler_duration_seconds", "How long handlers ran", move || durations.handler_duration());
     let stats = stats.clone();

@@ -19,7 +19,9 @@ use self::trace::Tracing;
 use crate::base::error::{Error, Result};
 use crate::base::setting::{ConfigError, variable_of};
 use crate::consumer::observer::Observer;
-use crate::consumer::{self, ConsumerBuilder, ConsumerStats, Handler};
+use crate::consumer::{self, Consumer, ConsumerBuilder, ConsumerStats, Handler};
+use crate::ledger::Server;
+use crate::net::ServerTls;
 use crate::process::log;
 use crate::process::supervision::{Condition, Supervisor};
 
@@ -64,14 +66,26 @@ fn serve_then(
     at_end: impl FnOnce(),
 ) -> Result<()> {
     let (log_level, metrics_addr) = (config.common.log_level, config.common.metrics_addr.clone());
+    let (redis, files) = (config.common.redis.clone(), config.tls.is_some());
     let consumer =
         ConsumerBuilder::from(config).setting_name(flag_and_variable).handler(handler).bind().map_err(as_flags)?;
     let _log = log::init(log_level, consumer.consumer_id(), "consumer")?;
-    consumer.shutdown_handle().on_signals()?;
-    let _metrics = metrics_addr.map(|address| exposition::serve(&address, &consumer.stats())).transpose()?;
+    consumer.shutdown_handle().on_signals_with_certificates(files || redis.is_secure())?;
+    let _metrics = metrics_addr
+        .map(|address| exposition::serve(&address, &consumer.stats(), certificates(&consumer, &redis)))
+        .transpose()?;
     let outcome = consumer.run_with(&mut Supervised(supervisor));
     at_end();
     outcome.map_err(as_flags)
+}
+
+/// When the certificates in use end.
+fn certificates(consumer: &Consumer, redis: &Server) -> impl Fn() -> Vec<(&'static str, Option<u64>)> + use<> {
+    let (links, redis) = (consumer.tls(), redis.clone());
+    move || {
+        let links = links.as_ref().and_then(ServerTls::certificate_end);
+        vec![("links", links), ("redis", redis.certificate_end())]
+    }
 }
 
 /// Converts an error of the library: a setting is named by its flag and variable instead of the builder's method.
@@ -103,6 +117,8 @@ fn flag_of(setting: &str) -> &'static str {
         "listen" => "listen",
         "handler_timeout" => "handler-timeout-ms",
         "redis_url" => "redis-url",
+        "tls_certificate" => "tls-cert",
+        "tls_client_ca" => "tls-client-ca",
         "group" => "group",
         "consumer_id" => "consumer-id",
         "concurrency" => "concurrency",

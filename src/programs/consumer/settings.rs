@@ -1,5 +1,6 @@
 //! The settings of the consumer program.
 
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -9,12 +10,15 @@ use super::exec::settings as exec;
 use super::http::{self, Target};
 use crate::base::setting::ConfigError;
 use crate::consumer::{Consumer, ConsumerBuilder};
+use crate::net::Identity;
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{Environment, PLAIN_NAME, Setting, Values, check_host_port, is_plain_name, quoted};
 use crate::process::log::settings::LOG_LEVEL;
 use crate::process::metrics::settings::METRICS_ADDR;
 use crate::process::program::{self, CommandLine};
-use crate::programs::common::{CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
+use crate::programs::common::{
+    CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL, TLS_CERT, TLS_KEY, identity,
+};
 use crate::wire;
 
 /// A built-in handler, with its settings.
@@ -37,6 +41,10 @@ pub struct ConsumerConfig {
     pub common: CommonConfig,
     /// Where it listens, `host:port`.
     pub listen: String,
+    /// Its certificate, if dispatchers must connect with TLS.
+    pub tls: Option<Identity>,
+    /// The authorities of dispatchers' certificates, if they need one.
+    pub tls_client_ca: Option<PathBuf>,
     /// Its name.
     pub consumer_id: String,
     /// The number of handlers that run at the same time.
@@ -87,6 +95,15 @@ pub const SETTINGS: &[Setting] = &[
         Text("1024"),
         "Most messages held at once; use a small value for slow handlers, so that messages don't wait here while \
          other consumers are idle",
+    ),
+    TLS_CERT,
+    TLS_KEY,
+    Setting::new(
+        "tls-client-ca",
+        "FILE",
+        Found("none"),
+        "With --tls-cert: the certificates of authorities, in PEM; dispatchers then need a certificate that one of \
+         these has signed",
     ),
     HANDLER,
     http::settings::URL,
@@ -172,6 +189,8 @@ pub fn read_values(values: &Values<'_>) -> Result<ConsumerConfig, ConfigError> {
             None => listen.clone(),
         },
         listen,
+        tls: identity(values, [TLS_CERT.name, TLS_KEY.name])?,
+        tls_client_ca: values.path("tls-client-ca")?,
         concurrency: values.optional_number("concurrency", 1, 4_096)?.unwrap_or_else(cores) as usize,
         prefetch: values.number("prefetch", 1, wire::MAX_IDS as u64)? as u32,
         handler: handler(values)?,
@@ -191,6 +210,14 @@ impl From<ConsumerConfig> for ConsumerBuilder {
             .handler_timeout(config.handler_timeout)
             .result_maxlen(config.result_maxlen)
             .listen(&config.listen);
+        let builder = match config.tls {
+            Some(own) => builder.tls_certificate(own.certificate, own.key),
+            None => builder,
+        };
+        let builder = match config.tls_client_ca {
+            Some(file) => builder.tls_client_ca(file),
+            None => builder,
+        };
         // The default id is the listen address; with port 0 that is known only once it listens.
         if config.consumer_id == config.listen { builder } else { builder.consumer_id(config.consumer_id) }
     }

@@ -13,7 +13,9 @@ use crate::lane::ring::RingStats;
 use crate::lane::{LaneStats, LinkFigures, Shared};
 use crate::ledger::Destination;
 use crate::ledger::overview::Part;
+use crate::net::ClientTls;
 use crate::process::metrics::{Labels, MetricKind, Metrics, MetricsServer, Number, Site};
+use crate::programs::certificates::{CERTIFICATE_HELP, CERTIFICATE_METRIC, series_of};
 use crate::programs::status::Status;
 
 /// One page for all visitors, which requests `/status.json` repeatedly.
@@ -41,6 +43,11 @@ pub(super) fn metrics(host: &Arc<Host>) -> Metrics {
     links(&mut lanes);
     subscription(&mut lanes);
     group_figures(&mut lanes);
+    lanes.series(MetricKind::Gauge, CERTIFICATE_METRIC, CERTIFICATE_HELP, |hosted| {
+        let settings = &hosted.lane.settings;
+        let links = settings.link_tls.as_ref().and_then(ClientTls::certificate_end);
+        series_of(vec![("links", links), ("redis", settings.redis.certificate_end())])
+    });
     metrics
 }
 

@@ -28,7 +28,7 @@ pub fn run(config: DispatcherConfig) -> Result<u8> {
     let id = DispatcherId::generate(&config.name);
     let _log = crate::process::log::init(config.common.log_level, id.as_str(), "starting")?;
     let (handle, requests) = shutdown_channel();
-    handle.on_signals()?;
+    handle.on_signals_with_certificates(config.link_tls.is_some() || config.common.redis.is_secure())?;
     let metrics_addr = config.common.metrics_addr.clone();
     let host = Arc::new(host(id, vec![lane_settings(config)]));
     run_lanes(&host, metrics_addr.as_deref(), &requests).map(|()| 0)
@@ -83,6 +83,7 @@ fn lane_settings(config: DispatcherConfig) -> lane::Settings {
         interests: Arc::new(config.interests),
         destination: config.destination,
         consumers: config.consumers,
+        link_tls: config.link_tls,
         lease_ttl: config.lease_ttl,
         link_timeout: config.link_timeout,
         max_deliveries: config.max_deliveries,

@@ -7,14 +7,18 @@ use clap::{ArgMatches, Command};
 use super::shadow::unused::refuse_unused;
 use crate::base::id::DispatcherId;
 use crate::base::setting::ConfigError;
+use crate::lane::SECURE_SCHEME;
 use crate::lane::retry_policy::RetryPolicy;
 use crate::ledger::{Destination, Interests, Keys};
+use crate::net::{ClientFiles, ClientTls, PemFile};
 use crate::process::config::Default::{Found, Required, Text};
 use crate::process::config::{Environment, Setting, Values, check_host_port, is_plain_name, quoted};
 use crate::process::log::settings::LOG_LEVEL;
 use crate::process::metrics::settings::METRICS_ADDR;
 use crate::process::program::{self, CommandLine};
-use crate::programs::common::{CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
+use crate::programs::common::{
+    CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL, TLS_CERT, TLS_KEY, identity,
+};
 use crate::programs::interests::{CHANNEL, KEYEVENT, KEYSPACE_DB, PATTERN, interests};
 use crate::wire;
 
@@ -29,8 +33,10 @@ pub struct DispatcherConfig {
     pub shadow: bool,
     /// Where messages are stored.
     pub destination: Destination,
-    /// The consumers' addresses, `host:port`, all different; none with a stream and of a shadow.
+    /// The consumers' addresses, `host:port` or `wss://host:port`, all different; none with a stream and of a shadow.
     pub consumers: Vec<String>,
+    /// TLS to the consumers that have it.
+    pub link_tls: Option<ClientTls>,
     /// The name part of the dispatcher's id.
     pub name: String,
     /// How long the lease lasts.
@@ -53,8 +59,17 @@ pub const SETTINGS: &[Setting] = &[
         "consumers",
         "HOST:PORT,…",
         Required,
-        "The addresses of the consumers, separated by commas; not with --deliver stream or --shadow",
+        "The addresses of the consumers, separated by commas, those with TLS as wss://host:port; not with --deliver \
+         stream or --shadow",
     ),
+    Setting::new(
+        "tls-ca",
+        "FILE",
+        Found("the system's authorities"),
+        "With wss:// in --consumers: the certificates of the authorities that may have signed the consumers', in PEM",
+    ),
+    TLS_CERT,
+    TLS_KEY,
     REDIS_URL,
     REDIS_CA,
     REDIS_CERT,
@@ -140,7 +155,7 @@ const MAX_STREAM_BYTES: usize = 1_024;
 const MOST_ENTRIES: u64 = 1 << 53;
 const DELIVER: &str = "consumers or stream";
 const STREAM_FORM: &str = "a key of 1 to 1024 bytes that the group does not use itself";
-const ADDRESSES: &str = "addresses separated by commas, host:port,host:port";
+const ADDRESSES: &str = "addresses separated by commas, host:port,wss://host:port";
 const DISPATCHER_NAME: &str = "1 to 64 letters, digits or any of . _ - : [ ] @, not beginning with alive:";
 
 /// The program's command line.
@@ -186,6 +201,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Dispat
             Vec::new()
         }
     };
+    let link_tls = link_tls(values, &consumers)?;
     let interests = interests(values, &common.keys, common.redis.database())?;
     Ok(DispatcherConfig {
         interests: match &destination {
@@ -195,6 +211,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Dispat
         shadow,
         destination,
         consumers,
+        link_tls,
         name: match values.text("dispatcher-id")? {
             Some(name) if is_plain_name(&name) && DispatcherId::may_be_named(&name) => name,
             Some(name) => return Err(ConfigError::new("dispatcher-id", quoted(&name), DISPATCHER_NAME)),
@@ -251,8 +268,10 @@ fn stream_key(values: &Values<'_>, keys: &Keys) -> Result<String, ConfigError> {
 fn consumer_addresses(values: &Values<'_>) -> Result<Vec<String>, ConfigError> {
     let text = values.required("consumers", ADDRESSES)?;
     let addresses: Vec<String> = text.split(',').map(|address| address.trim().to_owned()).collect();
-    addresses.iter().try_for_each(|address| check_host_port("consumers", address, ADDRESSES))?;
-    if let Some(twice) = addresses.iter().enumerate().find(|(i, address)| addresses[..*i].contains(address)) {
+    let plain = |address: &String| address.strip_prefix(SECURE_SCHEME).unwrap_or(address).to_owned();
+    addresses.iter().try_for_each(|address| check_host_port("consumers", &plain(address), ADDRESSES))?;
+    let hosts: Vec<String> = addresses.iter().map(plain).collect();
+    if let Some(twice) = hosts.iter().enumerate().find(|(i, host)| hosts[..*i].contains(host)) {
         return Err(ConfigError::new("consumers", format_args!("{} twice", quoted(twice.1)), ADDRESSES));
     }
     if addresses.len() > MAX_CONSUMERS {
@@ -263,6 +282,30 @@ fn consumer_addresses(values: &Values<'_>) -> Result<Vec<String>, ConfigError> {
         ));
     }
     Ok(addresses)
+}
+
+/// What is needed for the consumers with TLS. Without one, files are a mistake: nothing would be encrypted.
+fn link_tls(values: &Values<'_>, consumers: &[String]) -> Result<Option<ClientTls>, ConfigError> {
+    let files =
+        ClientFiles { roots: values.path("tls-ca")?, identity: identity(values, [TLS_CERT.name, TLS_KEY.name])? };
+    if !consumers.iter().any(|address| address.starts_with(SECURE_SCHEME)) {
+        let flag = match (files.roots, files.identity) {
+            // One file of variables may serve consumers, too, whose certificate has the same name.
+            (Some(_), _) if values.is_flag_given("tls-ca") => "tls-ca",
+            (_, Some(_)) if values.is_flag_given(TLS_CERT.name) => TLS_CERT.name,
+            _ => return Ok(None),
+        };
+        return Err(ConfigError::new(flag, "a file, and no consumer is wss://", "a file with --consumers wss://…"));
+    }
+    let loaded = ClientTls::load(files);
+    loaded.map(Some).map_err(|problem| {
+        let setting = match problem.file {
+            PemFile::Roots => "tls-ca",
+            PemFile::Certificate => TLS_CERT.name,
+            PemFile::Key => TLS_KEY.name,
+        };
+        ConfigError::new(setting, &problem, problem.file.takes())
+    })
 }
 
 /// The host's name and the process id.

@@ -9,4 +9,5 @@ mod misuse;
 mod processing;
 mod stopping;
 mod strangers;
+mod tls;
 mod without_redis;

@@ -77,7 +77,7 @@ fn an_http_request_gets_an_explanation() {
         (&post, "426 Upgrade Required", "dispatchers connect by WebSocket"),
         (&format!("GET /x HTTP/1.1\r\n{UPGRADE}\r\n"), "404 Not Found", "the path for dispatchers is /"),
         (&format!("GET / HTTP/1.1\r\n{UPGRADE}Origin: https://x\r\n\r\n"), "403 Forbidden", "web page"),
-        ("\x16\x03\x01\r\n\r\n", "400 Bad Request", "not a WebSocket handshake"),
+        ("\x16\x03\x01\r\n\r\n", "400 Bad Request", "the peer begins TLS"),
     ] {
         let answer = http(consumer.address, request);
         let (head, text) = answer.split_once("\r\n\r\n").expect("a head and a text");

@@ -3,8 +3,11 @@
 use crate::base::setting::ConfigError;
 use crate::process::config::Values;
 
-const UNUSED: [&str; 8] = [
+const UNUSED: [&str; 11] = [
     "consumers",
+    "tls-ca",
+    "tls-cert",
+    "tls-key",
     "stream-maxlen",
     "lease-ttl-ms",
     "link-timeout-ms",
