@@ -14,7 +14,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 .PHONY: help demo chaos bench micro-bench takeovers test faults model check fuzz cargo redis monitoring-check
-.PHONY: check-sdk interpreters workers
+.PHONY: check-sdk check-servers servers interpreters workers
 .PHONY: compose-test build man book install uninstall dist deb check-systemd check-packaging systemd-test cargo-deb
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo 'make model   check the model of leadership and intake with larger bounds'
 	@echo 'make monitoring-check  alerts and dashboard against a real Prometheus and a real cluster'
 	@echo 'make compose-test  build the image, start compose.yml, inject faults, audit (DURATION=60 SEED=7)'
+	@echo 'make check-servers  the main tests with Redis 6.2 to 8 and Valkey 8 and 9; make servers only fetches these'
 	@echo 'make check-sdk  the packages for Python and Node: types, tests, conformance, contents'
 	@echo 'make check   formatting, lints and documentation; warnings are errors'
 	@echo "make fuzz    feed each parser arbitrary bytes, for FUZZ_SECONDS=$(FUZZ_SECONDS) each (cargo install cargo-fuzz)"
@@ -89,6 +90,12 @@ check: cargo
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
 	cargo test --locked --test house
 	@bash scripts/check-library.sh
+
+servers:
+	@bash scripts/servers.sh
+
+check-servers: cargo redis
+	@bash scripts/check-servers.sh
 
 check-sdk: cargo redis interpreters
 	cargo build --locked --bins

@@ -20,6 +20,7 @@ pub mod results;
 pub mod running_consumer;
 pub mod scripted_dispatcher;
 pub mod scripted_group;
+pub mod skip;
 pub mod status;
 pub mod waiting;
 pub mod workers;
@@ -38,5 +39,6 @@ pub use self::results::{
     recorded_ids, recorded_ids_of, state, state_of, stream,
 };
 pub use self::running_consumer::RunningConsumer;
+pub use self::skip::{is_too_old, skipped};
 pub use self::status::{assert_status_shows_gap, status};
 pub use self::waiting::{DEADLINE, wait_until};

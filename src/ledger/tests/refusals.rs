@@ -11,7 +11,7 @@
 //!
 //! A transaction can't check before it writes. If an open transaction was executed in part, another step undoes that
 //! part, and may itself be refused; see [`pairs`]. A new step is one row in [`steps::steps`], a new cause one variant
-//! of [`Cause`]. `ONCECAST_TEST_REDIS_SERVER` names the server program to test with, if it is not the one on PATH.
+//! of [`Cause`].
 //!
 //! Limitations: published messages are not checked. If the pending set is replaced while a commit's transaction is
 //! open, the results are stored and nothing is removed; the test accepts that the ledger reports it.
@@ -174,6 +174,9 @@ fn without_a_right_to_a_key() {
 
 #[test]
 fn without_a_right_to_a_command_on_a_key() {
+    if !World::start(&DispatcherId::generate("a"), &[]).has_selectors {
+        return skipped("Redis 6.2 has no rights to a command on some keys only");
+    }
     let needless = check_all(causes::commands_by_key, |_| ());
     // Few commands are given on each key. These two tell a step's own keys apart.
     for key in ["messages:epoch", "messages:recall"] {

@@ -50,7 +50,7 @@ fn entries_of_the_stream_count_if_the_group_delivers_to_it() {
 fn a_sample_writes_nothing_and_needs_no_right_to_write() {
     let mut f = fixture();
     if f.redis.version().expect("it answers").starts_with("redis 6.") {
-        return;
+        return skipped("Redis 6.2 has neither rights to only read a key nor scripts that only read");
     }
     f.run(&["SET", "messages:cursor", "m 1 1"]);
     f.run(&["ACL", "SETUSER", "u", "on", "nopass", "%R~*", "+@all", "-eval", "-evalsha"]);

@@ -1,6 +1,7 @@
 //! The documents agree with the code.
 
 mod acl;
+mod compatibility;
 mod links_and_settings;
 mod manual;
 mod operations_doc;

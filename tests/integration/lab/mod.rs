@@ -4,3 +4,4 @@ mod bench;
 mod chaos;
 mod cluster;
 mod demo;
+mod server;

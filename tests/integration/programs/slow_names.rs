@@ -11,7 +11,7 @@ use std::thread;
 use oncecast::lab::ChildProcess;
 
 use super::supervision::Manager;
-use crate::support::{DEADLINE, programs, redis_server};
+use crate::support::{DEADLINE, programs, redis_server, skipped};
 
 /// A file for `/etc/resolv.conf`; removed on drop.
 struct ResolverSettings(PathBuf);
@@ -41,11 +41,11 @@ impl Drop for ResolverSettings {
 }
 
 /// The socket of a name server, or `None` if the test may not open one.
-fn name_server(test: &str, address: &str) -> Option<UdpSocket> {
+fn name_server(address: &str) -> Option<UdpSocket> {
     let unshared = Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success());
     let socket = UdpSocket::bind((address, 53)).ok().filter(|_| unshared);
     if socket.is_none() {
-        println!("SKIPPED {test}: needs root");
+        skipped("it needs root");
     }
     socket
 }
@@ -74,7 +74,7 @@ fn answer_with_loopback(server: &UdpSocket) {
 /// The name server is silent for longer than 15 s, the longest iteration of any loop.
 #[test]
 fn a_slow_name_lookup_is_not_reported_as_a_hang() {
-    let Some(silent) = name_server("a_slow_name_lookup_is_not_reported_as_a_hang", "127.0.0.57") else { return };
+    let Some(silent) = name_server("127.0.0.57") else { return };
     let settings = ResolverSettings::write("long", "nameserver 127.0.0.57\noptions timeout:18 attempts:1\n");
     let mut manager = Manager::listen("names");
     let mut command = settings.dispatcher("redis://redis.example");
@@ -91,9 +91,8 @@ fn a_slow_name_lookup_is_not_reported_as_a_hang() {
 /// answers.
 #[test]
 fn a_slow_name_lookup_does_not_shorten_the_greeting_timeout() {
-    let test = "a_slow_name_lookup_does_not_shorten_the_greeting_timeout";
-    let Some(_silent) = name_server(test, "127.0.0.58") else { return };
-    let Some(server) = name_server(test, "127.0.0.59") else { return };
+    let Some(_silent) = name_server("127.0.0.58") else { return };
+    let Some(server) = name_server("127.0.0.59") else { return };
     // Ends with the process.
     thread::spawn(move || answer_with_loopback(&server));
     let text = "nameserver 127.0.0.58\nnameserver 127.0.0.59\noptions timeout:3 attempts:1\n";

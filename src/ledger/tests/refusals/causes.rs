@@ -44,9 +44,9 @@ pub(super) fn keys(_: &Step, world: &World) -> Vec<Cause> {
     world.all_keys().into_iter().map(Cause::Key).chain([Cause::Channels]).collect()
 }
 
-/// Each writing command of a step, which the user may use on all keys but one. Only if the server has such rights.
+/// Each writing command of a step, which the user may use on all keys but one. The server must have such rights.
 pub(super) fn commands_by_key(step: &Step, world: &World) -> Vec<Cause> {
-    let keys = if world.has_selectors { world.all_keys() } else { Vec::new() };
+    let keys = world.all_keys();
     let of = |name: &'static str| keys.iter().map(move |key| Cause::CommandOn(name.to_owned(), key.clone()));
     step.all_commands().into_iter().filter(|name| world.writing.contains(*name)).flat_map(of).collect()
 }

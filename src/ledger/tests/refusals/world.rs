@@ -53,8 +53,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn start(id: &DispatcherId, config: &[(&str, &str)]) -> World {
         let config = config.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let program = std::env::var_os("ONCECAST_TEST_REDIS_SERVER").map(Into::into);
-        let redis = RedisServer::start(RedisOptions { program, config, ..RedisOptions::default() });
+        let redis = RedisServer::start(RedisOptions { config, ..RedisOptions::default() });
         let redis = redis.expect("a private server starts");
         let mut admin = redis.connection();
         let user = ["ACL", "SETUSER", "u", "on", ">p", "allkeys", "allchannels", "+@all"];

@@ -95,7 +95,9 @@ impl Group {
         match right.strip_prefix('+') {
             Some(command) => {
                 let word = command.split('|').next().unwrap_or_default();
-                in_log(&[format!("'{command}'"), format!("+{word},")])
+                // Redis 6.2 does not name the subcommand.
+                let of_redis_6 = format!("'{word}' command or its subcommand");
+                in_log(&[format!("'{command}'"), format!("+{word},"), of_redis_6])
                     || status.contains(&format!("Redis refuses {} ", word.to_uppercase()))
             }
             // Redis does not say which key or channel, so all of the call are named.
