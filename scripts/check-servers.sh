@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests that depend most on the server with each server of scripts/servers.txt, one after the other, and writes
-# the table in docs/COMPATIBILITY.md. SERVERS='redis-8.2.3 valkey-9.1.2' runs only some of them, and then writes nothing,
-# as in CI. The logs are in target/servers.
+# the table in docs/COMPATIBILITY.md. SERVERS='redis-8.2.3 valkey-9.1.2' runs only some of them, and then nothing is
+# written, as in CI. The logs are in target/servers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
