@@ -35,7 +35,7 @@ pub const EVERYBODYS: [&str; 2] = ["auth", "hello"];
 /// The programs of a group, each with its own user. Fields are in the order in which they must be dropped.
 struct Group {
     dispatchers: BTreeMap<&'static str, ChildProcess>,
-    /// While it is locked, the consumer's handler works on the message `held`.
+    /// While it is locked, the consumer's handler works on the message `held`, and on those that begin with `peer`.
     gate: Arc<Mutex<()>>,
     /// A consumer of the library.
     own: RunningConsumer,
@@ -99,7 +99,13 @@ impl Group {
             seen = state(&mut self.admin);
             Ok((seen == wanted).then_some(()))
         });
-        assert!(reached.is_ok(), "pending, recorded and dead letters are {seen:?}, not {wanted:?}");
+        let gaps = stream(&mut self.admin, "messages:gaps");
+        let logs = || self.dispatchers.values().map(|one| one.stderr().tail(30)).collect::<Vec<_>>().join("\n");
+        assert!(
+            reached.is_ok(),
+            "pending, recorded and dead letters are {seen:?}, not {wanted:?}; gaps {gaps:?}; {}",
+            logs()
+        );
     }
 
     fn wait_until_nobody_is_subscribed(&mut self) {
@@ -124,17 +130,24 @@ impl Group {
         let fields = vec![Field { name: b"message_id", value: payload.as_bytes() }];
         line.send(&[Frame::Result { id, fields }]);
         self.wait_for_state((0, 20, 0));
+        // While the other consumer can't finish any, this one gets one.
+        let gate = self.gate.clone();
+        let shut = gate.lock();
         publish_payloads(&mut self.admin, (20..40).map(|n| format!("peer{n}")));
         while !matches!(line.next(), Heard::Process { .. }) {}
+        drop(shut);
         drop((line, peer));
         self.wait_for_state((0, 40, 0));
     }
 
     /// Redeliveries and every kind of dead letter, with scripts that Redis has forgotten.
-    fn redeliver_and_dead_letter(&mut self) {
+    fn redeliver_and_dead_letter(&mut self, calls: &mut Calls) {
         let () = run(&mut self.admin, &["SCRIPT", "FLUSH"]);
         publish_payloads(&mut self.admin, ["bad", "again1", "again2"]);
-        publish_payloads(&mut self.admin, [vec![b'x'; MAX_BODY_BYTES + 1]]);
+        self.wait_for_state((0, 42, 1));
+        calls.pause(&mut self.admin, |admin| {
+            assert_eq!(publish_payloads(admin, [vec![b'x'; MAX_BODY_BYTES + 1]]), 1);
+        });
         self.wait_for_state((0, 42, 2));
     }
 
@@ -224,6 +237,9 @@ fn handler(gate: Arc<Mutex<()>>) -> impl oncecast::Handler {
             Err(HandlerError::retry("a test fails it under the next leader"))
         }
         (payload, _) => {
+            if payload.starts_with(b"peer") {
+                drop(gate.lock());
+            }
             let text = String::from_utf8_lossy(payload);
             let id = text.strip_prefix("{\"message_id\":\"").and_then(|rest| rest.strip_suffix("\"}")).unwrap_or(&text);
             Ok(Outcome::new().field("message_id", id))
@@ -256,10 +272,10 @@ pub fn assert_called_what_it_may(name: &str, user: &User, called: Option<&BTreeS
 fn each_program_works_with_its_rights_and_needs_all_of_them() {
     let users = users();
     let server = server_with(users.values());
-    let calls = Calls::watch(&server);
+    let mut calls = Calls::watch(&server);
     let mut group = Group::start(server, users);
     group.lose_a_consumer_without_redis();
-    group.redeliver_and_dead_letter();
+    group.redeliver_and_dead_letter(&mut calls);
     let program = group.spawn(CONSUMER, "program", &["--listen", "127.0.0.1:0", "--consumer-id", "program"]);
     let line = program.wait_for_line("event=listening address=", DEADLINE).expect("it listens");
     let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("an address");
