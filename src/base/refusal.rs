@@ -67,6 +67,9 @@ const SENTENCES: &[(&str, Refusal)] = &[
     ("too many results to unpack", Refusal::TooLarge),
     ("exceeds maximum allowed size", Refusal::TooLarge),
     ("exceeds the maximum", Refusal::TooLarge),
+    // As Upstash documents them.
+    ("max request size exceeded", Refusal::TooLarge),
+    ("max single record size exceeded", Refusal::TooLarge),
 ];
 
 /// The error for a password that the server does not need.
@@ -191,6 +194,8 @@ mod tests {
             ("ERR The stream has exhausted the last possible ID, unable to add more items", Refusal::StreamExhausted),
             ("ERR Protocol error: invalid bulk length", Refusal::TooLarge),
             ("ERR too many arguments", Refusal::TooLarge),
+            ("ERR max request size exceeded", Refusal::TooLarge),
+            ("ERR max single record size exceeded. Limit: 5 bytes, Actual: 6 bytes", Refusal::TooLarge),
             ("NOSCRIPT No matching script. Please use EVAL.", Refusal::NoScript),
             ("MOVED 3999 127.0.0.1:6381", Refusal::Cluster),
             ("CROSSSLOT Keys in request don't hash to the same slot", Refusal::Cluster),

@@ -31,6 +31,7 @@ mod keys;
 mod languages;
 mod leader;
 mod limits;
+mod managed;
 mod mixed;
 mod mode;
 #[cfg(target_os = "linux")]
