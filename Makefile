@@ -14,7 +14,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 .PHONY: help demo chaos bench micro-bench takeovers test faults model check fuzz cargo redis monitoring-check
-.PHONY: check-sdk check-servers servers interpreters workers
+.PHONY: deny check-sdk check-servers servers interpreters workers
 .PHONY: compose-test build man book install uninstall dist deb check-systemd check-packaging systemd-test cargo-deb
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo 'make check-sdk  the packages for Python and Node: types, tests, conformance, contents'
 	@echo 'make check   formatting, lints and documentation; warnings are errors'
 	@echo "make fuzz    feed each parser arbitrary bytes, for FUZZ_SECONDS=$(FUZZ_SECONDS) each (cargo install cargo-fuzz)"
+	@echo 'make deny    licences and known vulnerabilities of the dependencies (cargo install cargo-deny)'
 	@echo 'make build   build the programs for use'
 	@echo 'make install, uninstall  programs, units, manual pages, settings; as root (PREFIX=$(PREFIX) DESTDIR=)'
 	@echo 'make dist    an archive with static programs, and its checksum, in dist/'
@@ -105,9 +106,13 @@ check-sdk: cargo redis interpreters
 # Coverage instrumentation is a nightly feature; this variable enables it in stable Rust.
 fuzz: cargo
 	@command -v cargo-fuzz >/dev/null || { echo 'cargo-fuzz is missing: cargo install cargo-fuzz' >&2; exit 1; }
-	@for target in frames members names pushes; do \
+	@for target in frames handshakes ids members names pushes replies reports settings; do \
 	    RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; \
 	done
+
+deny: cargo
+	@if command -v cargo-deny >/dev/null; then cargo deny --locked check; \
+	    else echo 'skipped: cargo-deny is missing: cargo install cargo-deny'; fi
 
 build: cargo
 	cargo build --release --locked --bins

@@ -20,10 +20,12 @@ const MAX_HEADERS: usize = 64;
 
 /// Why a request is rejected, as stated in the answer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Rejection {
-    pub(super) status: u16,
+pub struct Rejection {
+    /// The status of HTTP.
+    pub status: u16,
     reason: &'static str,
-    pub(super) text: &'static str,
+    /// For people.
+    pub text: &'static str,
 }
 
 const BAD_REQUEST: Rejection =
@@ -50,7 +52,7 @@ const TOO_LARGE: Rejection =
 
 /// How a handshake failed.
 #[derive(Debug)]
-pub(super) enum Failed {
+pub enum Failed {
     /// The request was answered with this.
     Rejected(Rejection),
     /// The peer closed the connection or was too slow; with the number of bytes it had sent.
@@ -58,7 +60,7 @@ pub(super) enum Failed {
 }
 
 /// Reads the request and answers it. After `Ok`, WebSocket frames follow.
-pub(super) fn accept(stream: &mut (impl Read + Write)) -> Result<(), Failed> {
+pub fn accept(stream: &mut (impl Read + Write)) -> Result<(), Failed> {
     let mut request = [0; MAX_REQUEST_BYTES];
     let mut length = 0;
     let verdict = loop {

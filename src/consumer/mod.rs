@@ -32,7 +32,7 @@ mod desk;
 mod epochs;
 mod error;
 mod handler;
-mod handshake;
+pub mod handshake;
 mod inlet;
 mod lane;
 mod link;

@@ -77,7 +77,7 @@ impl ShadowMember {
         ShadowMember { id: found.id, report: found.report.as_deref().and_then(ShadowReport::parse) }
     }
 
-    pub(super) fn to_json(&self) -> Value {
+    pub fn to_json(&self) -> Value {
         let mut json = self.report.clone().unwrap_or_default().to_json();
         json["id"] = self.id.as_str().into();
         json["reporting"] = self.report.is_some().into();
