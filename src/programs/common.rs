@@ -6,7 +6,7 @@ use crate::base::hint::ChosenBy;
 use crate::base::setting::ConfigError;
 use crate::base::tls::TlsSettings;
 use crate::ledger::{GROUP_FORM, Keys, Mistake, Server, is_group};
-use crate::net::{ClientFiles, Identity, PemFile};
+use crate::net::{ClientFiles, ClientTls, Identity, PemFile};
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{Setting, Values, quoted};
 use crate::process::log::settings::log_level;
@@ -49,6 +49,14 @@ pub const GROUP: Setting = Setting::new(
      for Redis Cluster",
 );
 
+/// Who may have signed the certificates of consumers.
+pub const TLS_CA: Setting = Setting::new(
+    "tls-ca",
+    "FILE",
+    Found("the system's authorities"),
+    "For addresses that begin with wss://: the certificates of the authorities that may have signed the consumers', \
+     in PEM",
+);
 /// A certificate of a link's end.
 pub const TLS_CERT: Setting = Setting::new(
     "tls-cert",
@@ -107,6 +115,30 @@ impl CommonConfig {
         let keys = Keys::in_database(&group, redis.database());
         Ok(CommonConfig { redis, keys, log_level: log_level(values)?, metrics_addr })
     }
+}
+
+/// What is needed for consumers with TLS. Without such a consumer, flags with files are a mistake: nothing would be
+/// encrypted. Variables are not, since one file of variables may serve consumers, too.
+pub fn link_tls(values: &Values<'_>, is_secure: bool) -> Result<Option<ClientTls>, ConfigError> {
+    let identity = identity(values, [TLS_CERT.name, TLS_KEY.name])?;
+    let files = ClientFiles { roots: values.path(TLS_CA.name)?, identity };
+    if !is_secure {
+        return match [TLS_CA.name, TLS_CERT.name].into_iter().find(|name| values.is_flag_given(name)) {
+            Some(flag) => {
+                Err(ConfigError::new(flag, "a file, and no consumer is wss://", "a file with an address wss://…"))
+            }
+            None => Ok(None),
+        };
+    }
+    let loaded = ClientTls::load(files);
+    loaded.map(Some).map_err(|problem| {
+        let setting = match problem.file {
+            PemFile::Roots => TLS_CA.name,
+            PemFile::Certificate => TLS_CERT.name,
+            PemFile::Key => TLS_KEY.name,
+        };
+        ConfigError::new(setting, &problem, problem.file.takes())
+    })
 }
 
 /// A certificate and its key, of which both or none must be given.

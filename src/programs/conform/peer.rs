@@ -14,7 +14,7 @@ use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Bytes, Error as WsError, Message, WebSocket};
 
 use super::handshake::{self, HandshakeError, Offer};
-use crate::net::{self, Stream, Wait, is_transient};
+use crate::net::{self, ClientTls, Stream, Wait, is_transient};
 use crate::wire;
 
 /// How long a TCP connection may take to be made, as for a dispatcher.
@@ -59,12 +59,18 @@ impl Peer {
     /// Connects, and makes the handshake within `limit`.
     pub(super) fn connect(
         addresses: &[SocketAddr],
+        tls: Option<&ClientTls>,
         host: &str,
         offer: &Offer<'_>,
         limit: Duration,
     ) -> Result<Peer, ConnectError> {
         let (mut stream, _) = net::connect_any(addresses, CONNECT_TIMEOUT).map_err(ConnectError::Unreachable)?;
-        stream.set_wait(Wait::Until(Instant::now() + limit)).map_err(ConnectError::Unreachable)?;
+        let deadline = Instant::now() + limit;
+        stream.set_wait(Wait::Until(deadline)).map_err(ConnectError::Unreachable)?;
+        if let Some(tls) = tls {
+            let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
+            stream.secure(tls, name, deadline).map_err(ConnectError::Unreachable)?;
+        }
         let accepted = handshake::shake(&mut stream, host, offer).map_err(ConnectError::Handshake)?;
         let config = WebSocketConfig::default()
             .max_message_size(Some(wire::MAX_WS_MESSAGE_BYTES))

@@ -49,7 +49,7 @@ pub fn run(config: &ConformConfig) -> Result<u8> {
 pub fn conform(config: &ConformConfig, mut judged: impl FnMut(&Judged) -> Result<()>) -> Result<Report> {
     let cases = chosen(config)?;
     let address = config.address.as_deref().expect("an address is required unless the cases are listed");
-    let mut target = Target::new(address, &config.keys.group, config.timeout)?;
+    let mut target = Target::new(address, config.tls.clone(), &config.keys.group, config.timeout)?;
     (target.has_handler, target.pid) = (config.conformance_handler, config.pid);
     let mut group = Group::new(config.redis.clone(), config.keys.clone());
     let outcome = run_cases(&cases, &mut target, &mut group, &mut judged);

@@ -7,17 +7,23 @@ use log::LevelFilter;
 
 use crate::base::address::mistake_in_host_port;
 use crate::base::setting::ConfigError;
+use crate::lane::SECURE_SCHEME;
 use crate::ledger::{Keys, Server};
+use crate::net::ClientTls;
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{self, Environment, Setting, Values};
 use crate::process::log::settings::{LOG_LEVEL, log_level};
-use crate::programs::common::{CommonConfig, GROUP, REDIS_URL};
+use crate::programs::common::{
+    CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL, TLS_CA, TLS_CERT, TLS_KEY, link_tls,
+};
 
 /// The settings of `oncecast conform`.
 #[derive(Clone, Debug)]
 pub struct ConformConfig {
     /// The consumer under test, `host:port`; `None` with `list`.
     pub address: Option<String>,
+    /// TLS, if the consumer has it.
+    pub tls: Option<ClientTls>,
     /// The consumer's Redis, in case it records its results itself.
     pub redis: Server,
     /// The consumer's group.
@@ -45,6 +51,12 @@ const ADDRESS: &str = "address";
 pub const SETTINGS: &[Setting] = &[
     GROUP,
     REDIS_URL,
+    REDIS_CA,
+    REDIS_CERT,
+    REDIS_KEY,
+    TLS_CA,
+    TLS_CERT,
+    TLS_KEY,
     Setting::switch("conformance-handler", "The consumer runs the handler of docs/CONFORMANCE.md: run its cases, too"),
     Setting::new("pid", "PID", Found("unknown"), "The consumer's process: the last case stops it with SIGTERM"),
     Setting::new("only", "NAME", Found("all"), "Run this case; may be repeated").list(),
@@ -71,6 +83,7 @@ Examples:
   oncecast conform 127.0.0.1:6969 --conformance-handler --pid 4711
   oncecast conform 127.0.0.1:6969 --redis-url redis://127.0.0.1:6379 --group conform
   oncecast conform 127.0.0.1:6969 --only same-id-again --json
+  oncecast conform wss://10.0.0.11:6969 --tls-ca ca.pem
   oncecast conform --list
 
 Exit codes: 0 no case failed, 1 the consumer or its Redis can't be used, 2 invalid settings, 3 a case failed.",
@@ -78,7 +91,7 @@ Exit codes: 0 no case failed, 1 the consumer or its Redis can't be used, 2 inval
     );
     let address = Arg::new(ADDRESS)
         .value_name("ADDRESS")
-        .help("The consumer: ws://host:port or host:port")
+        .help("The consumer: ws://host:port or host:port, or wss://host:port if it has TLS")
         .required_unless_present("list")
         .value_parser(host_and_port);
     command.arg(address)
@@ -88,8 +101,10 @@ Exit codes: 0 no case failed, 1 the consumer or its Redis can't be used, 2 inval
 pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ConformConfig, ConfigError> {
     let values = &Values::new(matches, SETTINGS, environment);
     let CommonConfig { redis, keys, .. } = CommonConfig::read(values)?;
+    let address = matches.get_one::<String>(ADDRESS).cloned();
     Ok(ConformConfig {
-        address: matches.get_one::<String>(ADDRESS).cloned(),
+        tls: link_tls(values, address.as_ref().is_some_and(|address| address.starts_with(SECURE_SCHEME)))?,
+        address: address.map(|address| address.strip_prefix(SECURE_SCHEME).unwrap_or(&address).to_owned()),
         redis,
         keys,
         conformance_handler: values.is_on("conformance-handler")?,
@@ -103,9 +118,12 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Confor
     })
 }
 
-/// The address without what makes it a URL.
+/// The address without what makes it a URL, except what asks for TLS.
 fn host_and_port(text: &str) -> Result<String, String> {
-    let address = text.strip_prefix("ws://").unwrap_or(text);
+    let (scheme, address) = match text.strip_prefix(SECURE_SCHEME) {
+        Some(address) => (SECURE_SCHEME, address),
+        None => ("", text.strip_prefix("ws://").unwrap_or(text)),
+    };
     let address = address.strip_suffix('/').unwrap_or(address);
-    mistake_in_host_port(address).map_or(Ok(address.to_owned()), |mistake| Err(mistake.to_owned()))
+    mistake_in_host_port(address).map_or(Ok(format!("{scheme}{address}")), |mistake| Err(mistake.to_owned()))
 }

@@ -8,7 +8,7 @@ use super::case::Need;
 use super::handshake::Offer;
 use super::peer::{ConnectError, Peer};
 use crate::base::error::{Error, Result};
-use crate::net;
+use crate::net::{self, ClientTls};
 use crate::wire::SUBPROTOCOL_2;
 
 /// How far apart the epochs of two cases are. A case names no epoch beyond.
@@ -28,6 +28,7 @@ pub(super) struct Facts {
 pub(super) struct Target {
     pub(super) address: String,
     addresses: Vec<SocketAddr>,
+    tls: Option<ClientTls>,
     pub(super) group: String,
     pub(super) timeout: Duration,
     pub(super) facts: Facts,
@@ -39,11 +40,12 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn new(address: &str, group: &str, timeout: Duration) -> Result<Target> {
+    pub(super) fn new(address: &str, tls: Option<ClientTls>, group: &str, timeout: Duration) -> Result<Target> {
         let addresses = net::resolve(address).map_err(Error::io(format!("looking up {address}")))?;
         Ok(Target {
             address: address.to_owned(),
             addresses,
+            tls,
             group: group.to_owned(),
             timeout,
             facts: Facts::default(),
@@ -56,7 +58,7 @@ impl Target {
     }
 
     pub(super) fn connect(&self, offer: &Offer<'_>) -> std::result::Result<Peer, ConnectError> {
-        Peer::connect(&self.addresses, &self.address, offer, self.timeout)
+        Peer::connect(&self.addresses, self.tls.as_ref(), &self.address, offer, self.timeout)
     }
 
     /// An epoch above all that were used so far, also by an earlier run: epochs follow the clock.

@@ -10,14 +10,14 @@ use crate::base::setting::ConfigError;
 use crate::lane::SECURE_SCHEME;
 use crate::lane::retry_policy::RetryPolicy;
 use crate::ledger::{Destination, Interests, Keys};
-use crate::net::{ClientFiles, ClientTls, PemFile};
+use crate::net::ClientTls;
 use crate::process::config::Default::{Found, Required, Text};
 use crate::process::config::{Environment, Setting, Values, check_host_port, is_plain_name, quoted};
 use crate::process::log::settings::LOG_LEVEL;
 use crate::process::metrics::settings::METRICS_ADDR;
 use crate::process::program::{self, CommandLine};
 use crate::programs::common::{
-    CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL, TLS_CERT, TLS_KEY, identity,
+    CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL, TLS_CA, TLS_CERT, TLS_KEY, link_tls,
 };
 use crate::programs::interests::{CHANNEL, KEYEVENT, KEYSPACE_DB, PATTERN, interests};
 use crate::wire;
@@ -62,12 +62,7 @@ pub const SETTINGS: &[Setting] = &[
         "The addresses of the consumers, separated by commas, those with TLS as wss://host:port; not with --deliver \
          stream or --shadow",
     ),
-    Setting::new(
-        "tls-ca",
-        "FILE",
-        Found("the system's authorities"),
-        "With wss:// in --consumers: the certificates of the authorities that may have signed the consumers', in PEM",
-    ),
+    TLS_CA,
     TLS_CERT,
     TLS_KEY,
     REDIS_URL,
@@ -201,7 +196,8 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Dispat
             Vec::new()
         }
     };
-    let link_tls = link_tls(values, &consumers)?;
+    let is_secure = consumers.iter().any(|address| address.starts_with(SECURE_SCHEME));
+    let link_tls = link_tls(values, is_secure)?;
     let interests = interests(values, &common.keys, common.redis.database())?;
     Ok(DispatcherConfig {
         interests: match &destination {
@@ -282,30 +278,6 @@ fn consumer_addresses(values: &Values<'_>) -> Result<Vec<String>, ConfigError> {
         ));
     }
     Ok(addresses)
-}
-
-/// What is needed for the consumers with TLS. Without one, files are a mistake: nothing would be encrypted.
-fn link_tls(values: &Values<'_>, consumers: &[String]) -> Result<Option<ClientTls>, ConfigError> {
-    let files =
-        ClientFiles { roots: values.path("tls-ca")?, identity: identity(values, [TLS_CERT.name, TLS_KEY.name])? };
-    if !consumers.iter().any(|address| address.starts_with(SECURE_SCHEME)) {
-        let flag = match (files.roots, files.identity) {
-            // One file of variables may serve consumers, too, whose certificate has the same name.
-            (Some(_), _) if values.is_flag_given("tls-ca") => "tls-ca",
-            (_, Some(_)) if values.is_flag_given(TLS_CERT.name) => TLS_CERT.name,
-            _ => return Ok(None),
-        };
-        return Err(ConfigError::new(flag, "a file, and no consumer is wss://", "a file with --consumers wss://…"));
-    }
-    let loaded = ClientTls::load(files);
-    loaded.map(Some).map_err(|problem| {
-        let setting = match problem.file {
-            PemFile::Roots => "tls-ca",
-            PemFile::Certificate => TLS_CERT.name,
-            PemFile::Key => TLS_KEY.name,
-        };
-        ConfigError::new(setting, &problem, problem.file.takes())
-    })
 }
 
 /// The host's name and the process id.

@@ -193,3 +193,15 @@ fn files_that_would_have_no_effect_are_refused() {
         assert!(text.contains(said), "{args}: {text}");
     }
 }
+
+#[test]
+fn conform_tests_a_consumer_with_tls() {
+    let site = Site::new();
+    let (_consumer, address) = site.consumer("c0", CONSUMER);
+    let mut command = programs().command("oncecast").expect("it is built");
+    command.args(["conform", &secure(&address), "--only", "ready-form"]);
+    command.args(["--redis-url", &site.cluster.redis_url()]).args(site.args(DISPATCHER).split_whitespace());
+    let output = command.output().expect("it starts");
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+}
