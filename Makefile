@@ -92,10 +92,10 @@ check: cargo
 	cargo test --locked --test house
 	@bash scripts/check-library.sh
 
-servers:
+servers: interpreters
 	@bash scripts/servers.sh
 
-check-servers: cargo redis
+check-servers: cargo redis interpreters
 	@bash scripts/check-servers.sh
 
 check-sdk: cargo redis interpreters

