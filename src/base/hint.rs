@@ -116,9 +116,11 @@ impl fmt::Display for Hint {
             Hint::Login(setting) => {
                 write!(f, "check user and password in {setting}; special characters in them must be percent-encoded")
             }
-            Hint::Right(setting, None) => write!(f, "the user in {setting} lacks a right; ACL LOG shows which"),
+            Hint::Right(setting, None) => {
+                write!(f, "the user in {setting} lacks a right; ACL LOG and oncecast doctor show which")
+            }
             Hint::Right(setting, Some(rights)) => {
-                write!(f, "the user in {setting} lacks a right: {rights}; ACL LOG shows which")
+                write!(f, "the user in {setting} lacks a right: {rights}; ACL LOG and oncecast doctor show which")
             }
             Hint::Command(None) => f.write_str("the server lacks a command: it was renamed, or is older than 6.2"),
             Hint::Command(Some(command)) => {

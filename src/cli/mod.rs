@@ -18,6 +18,7 @@ use crate::programs::audit::settings as audit;
 use crate::programs::conform::settings as conform;
 use crate::programs::consumer::settings as consumer;
 use crate::programs::dispatcher::settings as dispatcher;
+use crate::programs::doctor::settings as doctor;
 use crate::programs::publisher::settings as publisher;
 use crate::programs::status::settings as status;
 
@@ -47,6 +48,7 @@ fn tables() -> impl Iterator<Item = &'static [Setting]> {
         audit::SETTINGS,
         status::SETTINGS,
         conform::SETTINGS,
+        doctor::SETTINGS,
         demo::SETTINGS,
         chaos::SETTINGS,
         bench::SETTINGS,

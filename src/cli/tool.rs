@@ -15,8 +15,9 @@ use crate::process::metrics::healthcheck;
 use crate::process::program::CommandLine;
 use crate::programs::audit::settings::AuditConfig;
 use crate::programs::conform::settings::ConformConfig;
+use crate::programs::doctor::settings::DoctorConfig;
 use crate::programs::status::settings::StatusConfig;
-use crate::programs::{audit, conform, status};
+use crate::programs::{audit, conform, doctor, status};
 
 /// The tool's command line.
 pub const TOOL: CommandLine<ToolConfig> = CommandLine { command, read };
@@ -28,6 +29,8 @@ pub enum ToolConfig {
     Audit(Box<AuditConfig>),
     /// Show the state of a group.
     Status(Box<StatusConfig>),
+    /// Say whether each program works with a server.
+    Doctor(Box<DoctorConfig>),
     /// Test a consumer.
     Conform(Box<ConformConfig>),
     /// Run a whole cluster and show how it works.
@@ -50,6 +53,7 @@ pub(super) fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(audit::settings::command())
         .subcommand(status::settings::command())
+        .subcommand(doctor::settings::command())
         .subcommand(conform::settings::command())
         .subcommand(demo::settings::command())
         .subcommand(chaos::settings::command())
@@ -64,6 +68,7 @@ fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ToolConfig
     Ok(match name {
         "audit" => ToolConfig::Audit(Box::new(audit::settings::read(matches, environment)?)),
         "status" => ToolConfig::Status(Box::new(status::settings::read(matches, environment)?)),
+        "doctor" => ToolConfig::Doctor(Box::new(doctor::settings::read(matches, environment)?)),
         "conform" => ToolConfig::Conform(Box::new(conform::settings::read(matches, environment)?)),
         "demo" => ToolConfig::Demo(demo::settings::read(matches, environment)?),
         "chaos" => ToolConfig::Chaos(Box::new(chaos::settings::read(matches, environment)?)),
@@ -81,6 +86,7 @@ pub fn run_tool(config: ToolConfig) -> Result<u8> {
     match config {
         ToolConfig::Audit(config) => audit::run(&config),
         ToolConfig::Status(config) => status::run(&config),
+        ToolConfig::Doctor(config) => doctor::run(&config),
         ToolConfig::Conform(config) => conform::run(&config),
         ToolConfig::Demo(config) => demo::run(&config),
         ToolConfig::Chaos(config) => chaos::run(&config),

@@ -18,6 +18,7 @@ mod connection;
 mod core;
 mod cursor;
 mod destination;
+pub mod doctor;
 mod epoch;
 mod intake;
 pub mod interests;

@@ -159,6 +159,11 @@ impl Server {
         commands
     }
 
+    /// The name of the user.
+    pub(super) fn user(&self) -> &str {
+        self.client.get_connection_info().redis_settings().username().unwrap_or("default")
+    }
+
     /// The number of the database.
     pub fn database(&self) -> i64 {
         self.client.get_connection_info().redis_settings().db()

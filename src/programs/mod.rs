@@ -1,5 +1,5 @@
-//! The programs: dispatcher, consumer, publisher, `audit`, `status` and `conform`. The settings of each program are
-//! defined beside it.
+//! The programs: dispatcher, consumer, publisher, `audit`, `status`, `doctor` and `conform`. The settings of each
+//! program are defined beside it.
 
 pub mod audit;
 pub mod certificates;
@@ -7,6 +7,7 @@ pub mod common;
 pub mod conform;
 pub mod consumer;
 pub mod dispatcher;
+pub mod doctor;
 pub mod interests;
 pub mod publisher;
 pub mod status;

@@ -24,6 +24,7 @@ mod absurd;
 mod censor;
 mod consumer;
 mod dispatchers;
+mod doctor;
 mod drains;
 mod garbage;
 mod keepers;

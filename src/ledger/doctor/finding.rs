@@ -1,0 +1,44 @@
+//! What was found, and what to do about it. Pure.
+
+/// What follows from a finding for a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It does not work.
+    Stops,
+    /// It works, but costs more or reacts later, for this reason.
+    Slower(&'static str),
+    /// It works without a part, which this names.
+    Partly(&'static str),
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Grant the user this right: a word of `ACL SETUSER`.
+    Grant(String),
+    /// Type this command, as an administrator of the server.
+    Type(String),
+    /// Do this.
+    Do(String),
+}
+
+/// Something that a program lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What follows from it.
+    pub effect: Effect,
+    /// What is wrong.
+    pub problem: String,
+    /// What to do about it, if that is known.
+    pub remedy: Option<Remedy>,
+}
+
+impl Finding {
+    pub(super) fn new(effect: Effect, problem: impl Into<String>, remedy: impl Into<Option<Remedy>>) -> Finding {
+        Finding { effect, problem: problem.into(), remedy: remedy.into() }
+    }
+
+    pub(super) fn stops(problem: impl Into<String>, remedy: impl Into<Option<Remedy>>) -> Finding {
+        Finding::new(Effect::Stops, problem, remedy)
+    }
+}

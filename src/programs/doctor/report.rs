@@ -1,0 +1,181 @@
+//! What was found, as text and as JSON. Pure.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use crate::base::text::Escaped;
+use crate::ledger::doctor::{Diagnosis, Effect, Examined, Finding, Patient, Remedy};
+
+/// What was found, and where.
+pub struct Report {
+    server: String,
+    database: i64,
+    user: String,
+    group: String,
+    diagnosis: Diagnosis,
+}
+
+/// What is said of a program.
+fn verdict(examined: &Examined) -> &'static str {
+    let has = |wanted: fn(Effect) -> bool| examined.findings.iter().any(|finding| wanted(finding.effect));
+    match () {
+        () if !examined.works() => "does not work",
+        () if has(|effect| matches!(effect, Effect::Slower(_))) => "works slower",
+        () if has(|effect| matches!(effect, Effect::Partly(_))) => "works in part",
+        () => "works",
+    }
+}
+
+impl Report {
+    /// The report about a server.
+    pub fn new(patient: &Patient<'_>, diagnosis: Diagnosis) -> Report {
+        Report {
+            server: patient.server.shown().to_owned(),
+            database: patient.server.database(),
+            user: patient.user(),
+            group: patient.keys.group.clone(),
+            diagnosis,
+        }
+    }
+
+    /// 0 if every program works, else 3.
+    pub fn exit_code(&self) -> u8 {
+        if self.diagnosis.programs.iter().all(Examined::works) { 0 } else { 3 }
+    }
+
+    /// What to type, as an administrator of the server, so that a program works, or works better.
+    fn lines(&self, examined: &Examined) -> Vec<String> {
+        let mut grants: Vec<&str> = Vec::new();
+        let mut lines: Vec<String> = Vec::new();
+        for finding in &examined.findings {
+            match &finding.remedy {
+                Some(Remedy::Grant(right)) if !grants.contains(&right.as_str()) => grants.push(right),
+                Some(Remedy::Type(line)) if !lines.contains(line) => lines.push(line.clone()),
+                _ => {}
+            }
+        }
+        if !grants.is_empty() {
+            lines.insert(0, format!("ACL SETUSER {} {}", self.user, grants.join(" ")));
+        }
+        lines
+    }
+
+    /// As one line of JSON.
+    pub fn to_json(&self) -> Value {
+        let programs: Vec<Value> =
+            self.diagnosis.programs.iter().map(|examined| self.program_to_json(examined)).collect();
+        let warnings: Vec<Value> = self
+            .diagnosis
+            .warnings
+            .iter()
+            .map(|(warning, line)| json!({"note": warning.is_note(), "text": warning.to_string(), "type": line}))
+            .collect();
+        json!({
+            "ok": self.exit_code() == 0,
+            "redis": self.server,
+            "database": self.database,
+            "user": self.user,
+            "group": self.group,
+            "programs": programs,
+            "server": warnings,
+        })
+    }
+
+    fn program_to_json(&self, examined: &Examined) -> Value {
+        let findings: Vec<Value> = examined.findings.iter().map(finding_to_json).collect();
+        json!({
+            "program": examined.program.name(),
+            "works": examined.works(),
+            "verdict": verdict(examined),
+            "findings": findings,
+            "notes": examined.notes,
+            "type": self.lines(examined),
+        })
+    }
+
+    fn show_program(&self, examined: &Examined, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\n{}:", examined.program.name())?;
+        for (problem, finding) in together(&examined.findings) {
+            let after = match finding.effect {
+                Effect::Stops => String::new(),
+                Effect::Slower(why) | Effect::Partly(why) => format!("; {why}"),
+            };
+            writeln!(f, "- {}{after}", Escaped(problem))?;
+            if let Some(Remedy::Do(what)) = &finding.remedy {
+                writeln!(f, "  {}", Escaped(what))?;
+            }
+        }
+        for note in &examined.notes {
+            writeln!(f, "- {}", Escaped(note))?;
+        }
+        for line in self.lines(examined) {
+            writeln!(f, "  type: {}", Escaped(line))?;
+        }
+        Ok(())
+    }
+}
+
+/// Each problem with its finding. Commands that the user may not call are listed in one, if the effect is the same.
+fn together(findings: &[Finding]) -> Vec<(String, &Finding)> {
+    const CALL: &str = " may not call ";
+    let mut all: Vec<(String, &Finding)> = Vec::new();
+    for finding in findings {
+        let same = |(problem, of): &&mut (String, &Finding)| of.effect == finding.effect && problem.contains(CALL);
+        match finding.problem.split_once(CALL) {
+            Some((_, command)) if let Some((problem, _)) = all.iter_mut().find(same) => {
+                problem.push_str(", ");
+                problem.push_str(command);
+            }
+            _ => all.push((finding.problem.clone(), finding)),
+        }
+    }
+    all
+}
+
+fn finding_to_json(finding: &Finding) -> Value {
+    let (effect, why) = match finding.effect {
+        Effect::Stops => ("stops", None),
+        Effect::Slower(why) => ("slower", Some(why)),
+        Effect::Partly(why) => ("partly", Some(why)),
+    };
+    let remedy = match &finding.remedy {
+        Some(Remedy::Grant(text)) => json!({"grant": text}),
+        Some(Remedy::Type(text)) => json!({"type": text}),
+        Some(Remedy::Do(text)) => json!({"do": text}),
+        None => Value::Null,
+    };
+    json!({"effect": effect, "why": why, "problem": finding.problem, "remedy": remedy})
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { server, database, user, group, diagnosis } = self;
+        let head = format!("redis {server} database {database}, user {user}, group {group}");
+        writeln!(f, "{}\n", Escaped(head))?;
+        for examined in &diagnosis.programs {
+            writeln!(f, "{:<26}{}", examined.program.name(), verdict(examined))?;
+        }
+        for examined in &diagnosis.programs {
+            if !examined.findings.is_empty() || !examined.notes.is_empty() {
+                self.show_program(examined, f)?;
+            }
+        }
+        if !diagnosis.warnings.is_empty() {
+            writeln!(f, "\nserver:")?;
+        }
+        for (warning, line) in &diagnosis.warnings {
+            let kind = if warning.is_note() { "note" } else { "warning" };
+            writeln!(f, "- {kind}: {}", Escaped(warning))?;
+            if let Some(line) = line {
+                writeln!(f, "  type: {}", Escaped(line))?;
+            }
+        }
+        let granted =
+            diagnosis.programs.iter().any(|examined| self.lines(examined).iter().any(|line| line.starts_with("ACL")));
+        if granted {
+            writeln!(f, "\nAfter ACL SETUSER type ACL SAVE, or CONFIG REWRITE without an ACL file, so that it lasts.")?;
+        }
+        Ok(())
+    }
+}

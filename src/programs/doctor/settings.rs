@@ -1,0 +1,132 @@
+//! The settings of `oncecast doctor`.
+
+use clap::{ArgMatches, Command};
+
+use crate::base::setting::ConfigError;
+use crate::ledger::Interests;
+use crate::ledger::doctor::Program;
+use crate::process::config::Default::{Found, Text};
+use crate::process::config::{self, Environment, Setting, Values, quoted};
+use crate::process::log::settings::LOG_LEVEL;
+use crate::programs::common::{CommonConfig, GROUP, REDIS_URL};
+use crate::programs::interests::{CHANNEL, KEYEVENT, KEYSPACE_DB, PATTERN, interests};
+
+/// The settings of `oncecast doctor`.
+#[derive(Clone, Debug)]
+pub struct DoctorConfig {
+    /// The settings that every program has.
+    pub common: CommonConfig,
+    /// What the group listens to.
+    pub interests: Interests,
+    /// The programs to examine the server for.
+    pub programs: Vec<Program>,
+    /// As JSON.
+    pub json: bool,
+}
+
+/// All settings, in the order in which `--help` lists them.
+pub const SETTINGS: &[Setting] = &[
+    REDIS_URL,
+    GROUP,
+    Setting::new(
+        "program",
+        "NAME,…",
+        Found("all that the group needs"),
+        "The programs to try the server for: dispatcher, consumer, publisher, status, audit. Each usually has a user \
+         of its own, so name the one whose --redis-url this is. May be repeated",
+    )
+    .list(),
+    CHANNEL,
+    PATTERN,
+    KEYEVENT,
+    KEYSPACE_DB,
+    Setting::new(
+        "deliver",
+        "WHERE",
+        Text("consumers"),
+        "consumers, or stream: where the group's dispatchers put messages. With stream no consumer is needed",
+    ),
+    Setting::new("stream", "KEY", Found("<group>:messages"), "The stream of --deliver stream"),
+    Setting::switch("json", "Print JSON, one line"),
+    LOG_LEVEL,
+];
+
+const PROGRAMS: &str = "dispatcher, consumer, publisher, status or audit";
+const DELIVER: &str = "consumers or stream";
+const STREAM_FORM: &str = "a key that the group does not use itself, with --deliver stream";
+
+/// The definition of the subcommand.
+pub fn command() -> Command {
+    config::command(
+        "doctor",
+        "\
+Tries everything that each program needs of Redis, and says what is missing and what to type.
+
+Each command is tried in a form that changes nothing, and then the programs' own steps on keys of a trial, which are
+removed: <group>:put-back:doctor-…. A group that runs is not disturbed.
+A program works, works slower or in part, for a reason that is given, or does not work. Then the line that helps is
+shown, such as ACL SETUSER … or CONFIG SET …, for an administrator of the server to type.",
+        "\
+Examples:
+  oncecast doctor --redis-url redis://10.0.0.1:6379
+  oncecast doctor --redis-url redis://oncecast-consumer:secret@10.0.0.1:6379 --program consumer
+  oncecast doctor --deliver stream --pattern 'orders.*' --program dispatcher --json
+
+Exit codes: 0 every program works, if need be slower, 1 Redis can't be reached or refuses the login, 2 invalid settings,
+3 a program does not work.",
+        SETTINGS,
+    )
+}
+
+/// Reads and checks the settings.
+pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<DoctorConfig, ConfigError> {
+    let values = &Values::new(matches, SETTINGS, environment);
+    let mut common = CommonConfig::read(values)?;
+    let deliver = values.required("deliver", DELIVER)?;
+    let to_stream = match deliver.as_str() {
+        "consumers" => false,
+        "stream" => true,
+        other => return Err(ConfigError::new("deliver", quoted(other), DELIVER)),
+    };
+    let stream = values.text("stream")?;
+    if let Some(key) = stream.as_ref()
+        && (key.is_empty() || common.keys.is_own(key.as_bytes()) || !to_stream && !values.is_given("deliver"))
+    {
+        return Err(ConfigError::new("stream", quoted(key), STREAM_FORM));
+    }
+    if to_stream {
+        let key = stream.unwrap_or_else(|| format!("{}:messages", common.keys.group));
+        common.keys = common.keys.with_stream(&key);
+    }
+    Ok(DoctorConfig {
+        interests: interests(values, &common.keys, common.redis.database())?,
+        programs: programs(values, to_stream)?,
+        json: values.is_on("json")?,
+        common,
+    })
+}
+
+fn programs(values: &Values<'_>, to_stream: bool) -> Result<Vec<Program>, ConfigError> {
+    let dispatcher = if to_stream { Program::StreamDispatcher } else { Program::Dispatcher };
+    let mut programs = Vec::new();
+    for text in values.texts("program")? {
+        for name in text.split(',').map(str::trim) {
+            let program = match name {
+                "dispatcher" => dispatcher,
+                "consumer" => Program::Consumer,
+                "publisher" => Program::Publisher,
+                "status" => Program::Status,
+                "audit" => Program::Audit,
+                other => return Err(ConfigError::new("program", quoted(other), PROGRAMS)),
+            };
+            if !programs.contains(&program) {
+                programs.push(program);
+            }
+        }
+    }
+    if programs.is_empty() {
+        programs = vec![dispatcher, Program::Consumer, Program::Publisher, Program::Status, Program::Audit];
+        programs.retain(|program| !to_stream || *program != Program::Consumer);
+    }
+    Ok(programs)
+}
