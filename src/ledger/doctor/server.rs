@@ -8,7 +8,7 @@ use super::needs::Program;
 use super::patient::Patient;
 use super::reply::{Said, said};
 use super::trial::Trial;
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::refusal::Refusal;
 use crate::ledger::command::Command;
 use crate::ledger::connection::Connection;
@@ -35,9 +35,11 @@ pub(super) enum Written {
 
 /// Connects and logs in.
 pub(super) fn greet(connection: &mut Connection) -> Result<()> {
-    match connection.query("greeting", Command::of(&["PING"])) {
-        // The user may not call PING, or it was renamed. The login has worked.
-        Err(error) if !error.is_unsent() && error.refusal().is_some_and(|refusal| refusal != Refusal::NotNow) => Ok(()),
+    let answer = connection.query("greeting", Command::of(&["PING"]));
+    let may_ping = |error: &Error| !matches!(error.refusal(), Some(Refusal::Right | Refusal::UnknownCommand));
+    match answer {
+        // The login has worked.
+        Err(error) if !error.is_unsent() && !may_ping(&error) => Ok(()),
         answer => answer.map(drop),
     }
 }
