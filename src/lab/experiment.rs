@@ -11,7 +11,7 @@ use log::LevelFilter;
 
 use self::injector::InjectedFault;
 use self::plan::PlannedFault;
-use self::run::{Run, Started};
+use self::run::{Run, RunPlan, Started};
 use self::timeline::Timeline;
 use super::child::ChildProcess;
 use super::cluster::{Cluster, ClusterOptions, Node};
@@ -103,7 +103,12 @@ impl Experiment {
         let folder = PrivateFolder::create("experiment")?;
         let before = cluster.view().snapshot_with_publishes()?;
         let publisher = self.publisher(&cluster, &folder)?;
-        let mut run = Run::new(&self, &before, Started { cluster, publisher, workers }, console, requests);
+        let plan = RunPlan {
+            duration: self.duration,
+            first_result_limit: self.first_result_limit,
+            faults: std::mem::take(&mut self.faults),
+        };
+        let mut run = Run::new(plan, &before, Started { cluster, publisher, workers }, console, requests);
         let published = run.drive();
         // Cleared before an error is shown, too.
         run.console.clear();

@@ -184,9 +184,9 @@ Starts a private Redis, dispatchers, consumers and a publisher. Each fault waits
 the last one, so every message that a subscriber received must get exactly one result. At the end the results are
 audited. The report shows how long it took after each fault until results resumed, how often a handler ran more than
 once for a message, and the peak memory of each process. With --deliver stream every such message must become exactly
-one entry of the stream. With --handler exec the consumers run a program of your own, and with --consumer-command they are
-programs of your own, in any language. Results then need the field message_id of the payload; how often a handler ran is
-not counted.",
+one entry of the stream. With --handler exec the consumers run a program of your own, and with --consumer-command they
+are programs of your own, in any language. Results then need the field message_id of the payload; how often a handler
+ran is not counted.",
         "\
 Examples:
   oncecast chaos --duration 10m --report chaos-report

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::Experiment;
 use super::injector::{Event, Injector};
+use super::plan::PlannedFault;
 use super::timeline::Timeline;
 use crate::base::error::{Error, Result};
 use crate::base::shutdown::ShutdownRequests;
@@ -26,6 +26,15 @@ const PUBLISHER_LIMIT: Duration = Duration::from_secs(30);
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 /// After this long with nothing pending and no new result, missing results are no longer expected.
 const QUIET_LIMIT: Duration = Duration::from_secs(5);
+
+/// What happens in a run.
+pub(super) struct RunPlan {
+    /// How long messages are published.
+    pub(super) duration: Duration,
+    /// How long the first result may take.
+    pub(super) first_result_limit: Duration,
+    pub(super) faults: Vec<PlannedFault>,
+}
 
 /// What was started for a run. In drop order.
 pub(super) struct Started {
@@ -58,9 +67,9 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// A run of this experiment. `before` is the group's state before publishing.
+    /// A run of this plan. `before` is the group's state before publishing.
     pub(super) fn new(
-        experiment: &Experiment,
+        plan: RunPlan,
         before: &Snapshot,
         Started { publisher, workers, cluster }: Started,
         console: &'a mut Console,
@@ -70,8 +79,8 @@ impl<'a> Run<'a> {
         // A plain line with nothing but zeros would look like a problem.
         let first_draw = if console.is_live() { Duration::ZERO } else { PLAIN_LINE_EVERY };
         Run {
-            duration: experiment.duration,
-            first_result_limit: experiment.first_result_limit,
+            duration: plan.duration,
+            first_result_limit: plan.first_result_limit,
             publisher,
             workers,
             view: cluster.view(),
@@ -81,8 +90,8 @@ impl<'a> Run<'a> {
             begin,
             answered: begin,
             next_draw: begin + first_draw,
-            injector: Injector::new(experiment.faults.clone(), begin),
-            timeline: Timeline::new(experiment.duration, before),
+            injector: Injector::new(plan.faults, begin),
+            timeline: Timeline::new(plan.duration, before),
             published: None,
             last_result: (0, begin),
         }
