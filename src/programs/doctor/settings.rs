@@ -8,7 +8,7 @@ use crate::ledger::doctor::Program;
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{self, Environment, Setting, Values, quoted};
 use crate::process::log::settings::LOG_LEVEL;
-use crate::programs::common::{CommonConfig, GROUP, REDIS_URL};
+use crate::programs::common::{CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
 use crate::programs::interests::{CHANNEL, KEYEVENT, KEYSPACE_DB, PATTERN, interests};
 
 /// The settings of `oncecast doctor`.
@@ -27,6 +27,9 @@ pub struct DoctorConfig {
 /// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     REDIS_URL,
+    REDIS_CA,
+    REDIS_CERT,
+    REDIS_KEY,
     GROUP,
     Setting::new(
         "program",
