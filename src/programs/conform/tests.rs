@@ -97,7 +97,9 @@ fn steps_use_what_was_made_before() {
                 assert!(delivered.contains(&local), "{}: message {local} is delivered first", case.name);
             }
             if let Step::Lead { epoch, .. } = step {
-                assert!(*epoch < 32, "{}: the next case begins 64 epochs later", case.name);
+                // An epoch of the far future must not be remembered, so it does not matter to the next case.
+                let far = *epoch > 24 * 3_600_000;
+                assert!(*epoch < 32 || far, "{}: the next case begins 64 epochs later", case.name);
             }
         }
         assert!(case.bodies.keys().all(|local| delivered.contains(local)), "{}: a body is not used", case.name);
