@@ -38,7 +38,7 @@ fn defaults_are_as_documented() {
     assert_eq!(config.lease_ttl, Duration::from_millis(2000));
     assert_eq!(config.link_timeout, Duration::from_millis(3000));
     assert_eq!((config.max_deliveries, config.retry.to_string().as_str()), (8, "exponential:200ms..5m*4"));
-    assert_eq!(config.common.metrics_addr, None);
+    assert_eq!(config.common.metrics, None);
     let Ok(Parsed::Run(config)) = CONSUMER.parse(words("c"), &no_environment) else {
         panic!("no settings are required")
     };

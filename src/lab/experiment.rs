@@ -188,7 +188,7 @@ impl Experiment {
             redis: cluster.redis().server(),
             keys: workers.as_ref().map_or(cluster.keys(), |workers| cluster.keys().with_stream(workers.key())),
             log_level: self.log_level,
-            metrics_addr: None,
+            metrics: None,
         };
         let ids = Some(folder.path().join("ids"));
         let id_field = "message_id".to_owned();

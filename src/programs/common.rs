@@ -10,7 +10,7 @@ use crate::net::{ClientFiles, ClientTls, Identity, PemFile};
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{Setting, Values, quoted};
 use crate::process::log::settings::log_level;
-use crate::process::metrics::settings::{METRICS_ADDR, metrics_addr};
+use crate::process::metrics::settings::{METRICS_ADDR, MetricsPlace, metrics_place};
 
 const URL_FORM: &str = "redis://[user:password@]host[:port][/db], rediss:// for TLS, or redis+unix:///path";
 
@@ -77,8 +77,8 @@ pub struct CommonConfig {
     pub keys: Keys,
     /// What is logged.
     pub log_level: LevelFilter,
-    /// Where metrics are served, if anywhere.
-    pub metrics_addr: Option<String>,
+    /// Where metrics are served, if anywhere, and to whom.
+    pub metrics: Option<MetricsPlace>,
 }
 
 /// What the URL is called in errors.
@@ -111,9 +111,9 @@ impl CommonConfig {
         if !is_group(&group) {
             return Err(ConfigError::new("group", quoted(&group), GROUP_FORM));
         }
-        let metrics_addr = if values.has(&METRICS_ADDR) { metrics_addr(values)? } else { None };
+        let metrics = if values.has(&METRICS_ADDR) { metrics_place(values)? } else { None };
         let keys = Keys::in_database(&group, redis.database());
-        Ok(CommonConfig { redis, keys, log_level: log_level(values)?, metrics_addr })
+        Ok(CommonConfig { redis, keys, log_level: log_level(values)?, metrics })
     }
 }
 

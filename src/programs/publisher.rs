@@ -102,7 +102,7 @@ pub fn run(config: PublisherConfig) -> Result<u8> {
 pub fn publish(config: PublisherConfig, requests: &ShutdownRequests) -> Result<RunSummary> {
     let ids = config.ids_file.as_deref().map(IdsFile::create).transpose()?;
     let stats = Arc::new(Stats::default());
-    let _server = config.common.metrics_addr.as_deref().map(|address| stats::serve(address, &stats)).transpose()?;
+    let _server = config.common.metrics.as_ref().map(|place| stats::serve(place, &stats)).transpose()?;
     let begin = Instant::now();
     log::info!(
         "event=publisher-started redis={} channel={} channels={} id_prefix={}",

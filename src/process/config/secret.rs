@@ -25,7 +25,7 @@ pub(super) fn read_secret(path: &Path) -> Result<String, String> {
 }
 
 /// Whether every user of the machine can read this file.
-pub(super) fn is_exposed(path: &Path) -> bool {
+pub fn is_exposed(path: &Path) -> bool {
     let Ok(path) = fs::canonicalize(path) else { return false };
     let allows = |path: &Path, right: u32| fs::metadata(path).is_ok_and(|data| data.permissions().mode() & right != 0);
     let (read, enter) = (0o004, 0o001);

@@ -128,9 +128,10 @@ pub fn ask(address: &str, check: Check, within: Duration) -> std::result::Result
         ErrorKind::ConnectionRefused => format!("nothing listens on {address}"),
         _ => format!("{address}: {error}"),
     };
-    let mut stream = connect(address, deadline).map_err(explained)?;
+    let (mut stream, reached) = connect(address, deadline).map_err(explained)?;
     let path = check.path();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    // By its address, since the server may not know the name.
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {reached}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(explained)?;
     let answer = read_answer(&mut stream).map_err(explained)?;
     verdict(&answer).map_err(|problem| match problem {
@@ -139,12 +140,12 @@ pub fn ask(address: &str, check: Check, within: Duration) -> std::result::Result
     })
 }
 
-fn connect(address: &str, deadline: Instant) -> io::Result<Stream> {
+fn connect(address: &str, deadline: Instant) -> io::Result<(Stream, SocketAddr)> {
     let addresses: Vec<SocketAddr> = net::resolve(address)?.into_iter().flat_map(net::reachable).collect();
     let left = deadline.saturating_duration_since(Instant::now());
-    let (mut stream, _) = net::connect_any(&addresses, left / addresses.len().max(1) as u32)?;
+    let (mut stream, reached) = net::connect_any(&addresses, left / addresses.len().max(1) as u32)?;
     stream.set_wait(Wait::Until(deadline))?;
-    Ok(stream)
+    Ok((stream, reached))
 }
 
 /// Reads until the answer is whole, the peer closes, or it is too long.
@@ -201,7 +202,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::process::metrics::{Metrics, MetricsServer, Site};
+    use crate::process::metrics::{Metrics, MetricsPlace, MetricsServer, Site};
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -224,10 +225,14 @@ mod tests {
     #[test]
     fn the_answer_of_our_own_server_is_understood() {
         let ready = |verdict: std::result::Result<(), String>| move || verdict.clone();
-        let server = MetricsServer::start("127.0.0.1:0", Site::new(Metrics::new(), ready(Ok(())))).unwrap();
-        assert_eq!(ask(&server.address().to_string(), Check::Ready, PATIENCE), Ok(()));
         let server =
-            MetricsServer::start("0.0.0.0:0", Site::new(Metrics::new(), ready(Err("not subscribed".into())))).unwrap();
+            MetricsServer::start(&MetricsPlace::at("127.0.0.1:0"), Site::new(Metrics::new(), ready(Ok(())))).unwrap();
+        assert_eq!(ask(&server.address().to_string(), Check::Ready, PATIENCE), Ok(()));
+        let server = MetricsServer::start(
+            &MetricsPlace::at("0.0.0.0:0"),
+            Site::new(Metrics::new(), ready(Err("not subscribed".into()))),
+        )
+        .unwrap();
         let address = server.address().to_string();
         assert!(address.starts_with("0.0.0.0:"));
         assert_eq!(ask(&address, Check::Ready, PATIENCE), Err("not subscribed".to_owned()));

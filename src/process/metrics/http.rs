@@ -4,12 +4,11 @@
 //! One thread accepts, and a short-lived thread answers each connection. A connection gets [`REQUEST_TIME`] for
 //! everything, reading, answering and closing, however slowly its peer sends or reads. At most [`MAX_CONNECTIONS`] are
 //! open: to make room for another, the oldest is closed. Requests that are answered immediately, above all `/healthz`,
-//! must not wait for slow peers. There is no TLS and no password, so the address should be on a private network.
+//! must not wait for slow peers. There is no TLS, so the address should be on a private network.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -17,6 +16,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::access::{Access, is_local};
+use super::answer::{Response, Visitor, answer};
+use super::settings::MetricsPlace;
 use super::site::Site;
 use crate::base::error::{Error, Result};
 use crate::base::log_sum::{LogPace, LogSum, Sum};
@@ -31,20 +33,12 @@ const LEAST_TIME: Duration = Duration::from_millis(100);
 pub const MAX_REQUEST_BYTES: usize = 8 << 10;
 /// How long one connection may take, from accepting to closing.
 pub const REQUEST_TIME: Duration = Duration::from_secs(2);
-/// The most headers a request may have.
-const MAX_HEADERS: usize = 64;
 /// The most bytes that are still read from a refused peer, so that it sees the answer and not a reset.
 const MAX_DRAINED_BYTES: usize = 256 << 10;
 /// How long accepting pauses after the system refused a socket or a thread.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Failures to accept are logged in five lines, then in one a second.
 const FAILURE_LINES: LogPace = LogPace::Lines { at_once: 5, per_s: 1 };
-
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-const PLAIN: &str = "text/plain; charset=utf-8";
-/// Pages load nothing else, and connect only to the server they came from.
-const CONTENT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
-                              connect-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'";
 
 /// The server; stops when it is dropped.
 #[derive(Debug)]
@@ -55,18 +49,24 @@ pub struct MetricsServer {
 }
 
 impl MetricsServer {
-    /// Listens on `address` and serves from now on.
-    pub fn start(address: &str, site: Site) -> Result<MetricsServer> {
+    /// Listens on an address and serves from now on.
+    pub fn start(place: &MetricsPlace, site: Site) -> Result<MetricsServer> {
+        let (access, address) = (Access::new(place)?, &place.address);
         let refused = || Error::io(format!("listening on {address} (--metrics-addr / ONCECAST_METRICS_ADDR)"));
-        let listener = Listener::bind(address).map_err(refused())?;
+        let listener = Listener::bind(address.as_str()).map_err(refused())?;
         let bound = listener.address().map_err(refused())?;
         let stopping = Arc::new(AtomicBool::new(false));
-        let acceptor = Acceptor { listener, address: bound, stopping: stopping.clone(), site };
+        let acceptor = Acceptor { listener, address: bound, stopping: stopping.clone(), site, access };
         let thread = thread::Builder::new()
             .name("metrics".to_owned())
             .spawn(move || acceptor.run())
             .map_err(Error::io("starting the metrics thread"))?;
         log::info!("event=metrics-listening address={bound}");
+        if place.is_open() {
+            let advice = "whoever reaches this address can read the metrics and pages; set --metrics-token-file, or \
+                          listen on a loopback address";
+            log::warn!("event=metrics-open address={bound} problem={}", Quoted(advice));
+        }
         Ok(MetricsServer { address: bound, stopping, thread: Some(thread) })
     }
 
@@ -97,6 +97,7 @@ struct Acceptor {
     address: SocketAddr,
     stopping: Arc<AtomicBool>,
     site: Site,
+    access: Access,
 }
 
 /// The connections that are open.
@@ -151,7 +152,7 @@ impl Drop for ConnectionSlot<'_> {
 impl Acceptor {
     /// The main loop: waits for a connection, and makes room for it. No failure ends it: what has caused it may pass.
     fn run(self) {
-        let (connections, site) = (&Connections::default(), &self.site);
+        let (connections, site, access) = (&Connections::default(), &self.site, &self.access);
         let mut failures = LogSum::new(FAILURE_LINES, Instant::now());
         // The scope joins the threads of all connections, none of which outlives its deadline.
         thread::scope(|scope| {
@@ -163,11 +164,12 @@ impl Acceptor {
                 }
                 connections.make_room();
                 let answering = match accepted {
-                    Ok((stream, _)) => {
+                    Ok((stream, peer)) => {
+                        let visitor = Visitor { site, access, is_local: is_local(peer.ip(), self.address.ip()) };
                         let place = connections.begin(stream.closer());
                         let answer = move || {
                             let _place = place;
-                            serve(stream, site);
+                            serve(stream, visitor);
                         };
                         let started = thread::Builder::new().name("metrics-request".to_owned());
                         let started = started.spawn_scoped(scope, answer);
@@ -195,41 +197,12 @@ impl Acceptor {
     }
 }
 
-/// The answer to a request.
-#[derive(Debug, PartialEq)]
-struct Response {
-    status: &'static str,
-    kind: &'static str,
-    body: String,
-    /// Whether only the head was asked for.
-    head: bool,
-}
-
-impl Response {
-    fn plain(status: &'static str, body: impl Into<String>) -> Response {
-        Response { status, kind: PLAIN, body: body.into() + "\n", head: false }
-    }
-
-    fn into_bytes(self) -> Vec<u8> {
-        let Response { status, kind, body, head } = self;
-        let allow = if status.starts_with("405") { "Allow: GET, HEAD\r\n" } else { "" };
-        let length = body.len();
-        let body = if head { "" } else { &body };
-        format!(
-            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{allow}\
-             Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
-             Content-Security-Policy: {CONTENT_POLICY}\r\nConnection: close\r\n\r\n{body}"
-        )
-        .into_bytes()
-    }
-}
-
 /// Answers one connection.
-fn serve(mut stream: Stream, site: &Site) {
+fn serve(mut stream: Stream, visitor: Visitor<'_>) {
     let deadline = Instant::now() + REQUEST_TIME;
     let mut exchange = || {
         stream.set_wait(Wait::Until(deadline))?;
-        let response = read_request(&mut stream, site)?;
+        let response = read_request(&mut stream, visitor)?;
         stream.write_all(&response.into_bytes())
     };
     // A peer that is gone or too slow gets no answer, which is not worth a log line.
@@ -239,11 +212,11 @@ fn serve(mut stream: Stream, site: &Site) {
 }
 
 /// Reads up to the end of the headers and finds the answer. What follows the first request is ignored.
-fn read_request(stream: &mut Stream, site: &Site) -> io::Result<Response> {
+fn read_request(stream: &mut Stream, visitor: Visitor<'_>) -> io::Result<Response> {
     let mut request = [0; MAX_REQUEST_BYTES];
     let mut length = 0;
     loop {
-        if let Some(response) = answer(&request[..length], site) {
+        if let Some(response) = answer(&request[..length], visitor) {
             return Ok(response);
         }
         if length == request.len() {
@@ -253,69 +226,5 @@ fn read_request(stream: &mut Stream, site: &Site) -> io::Result<Response> {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             got => length += got,
         }
-    }
-}
-
-/// The answer to a request, or `None` while it isn't complete.
-fn answer(bytes: &[u8], site: &Site) -> Option<Response> {
-    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut request = httparse::Request::new(&mut headers);
-    match request.parse(bytes) {
-        Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) => return None,
-        Err(httparse::Error::TooManyHeaders) => {
-            return Some(Response::plain("431 Request Header Fields Too Large", "too many headers"));
-        }
-        Err(error) => return Some(Response::plain("400 Bad Request", error.to_string())),
-    }
-    let head = match request.method {
-        Some("GET") => false,
-        Some("HEAD") => true,
-        _ => return Some(Response::plain("405 Method Not Allowed", "only GET and HEAD")),
-    };
-    let path = path_of(request.path.unwrap_or_default());
-    // The program's own callback may panic: only this answer fails.
-    let response = catch_unwind(AssertUnwindSafe(|| page(path, site))).unwrap_or_else(|_| {
-        log::error!("event=metrics-panic path={}", Quoted(path));
-        Response::plain("500 Internal Server Error", "reading the numbers failed")
-    });
-    Some(Response { head, ..response })
-}
-
-/// The path of a request's target, which also contains the host if it is meant for a proxy:
-/// `http://host/metrics?name=x`.
-fn path_of(target: &str) -> &str {
-    let scheme = ["http://", "https://"]
-        .into_iter()
-        .find(|scheme| target.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme)));
-    let path = match scheme {
-        Some(scheme) => {
-            let rest = &target[scheme.len()..];
-            rest.find(['/', '?']).map_or("", |at| &rest[at..])
-        }
-        None => target,
-    };
-    let path = path.split_once('?').map_or(path, |(path, _)| path);
-    if scheme.is_some() && path.is_empty() { "/" } else { path }
-}
-
-fn page(path: &str, site: &Site) -> Response {
-    match path {
-        "/metrics" => match site.metrics.text() {
-            Ok(body) => Response { status: "200 OK", kind: OPENMETRICS, body, head: false },
-            Err(_) => Response::plain("500 Internal Server Error", "writing the numbers failed"),
-        },
-        "/healthz" => Response::plain("200 OK", "ok"),
-        "/readyz" => match (site.ready)() {
-            Ok(()) => Response::plain("200 OK", "ready"),
-            Err(reason) => Response::plain("503 Service Unavailable", reason),
-        },
-        _ => match site.pages.iter().find(|(known, ..)| *known == path) {
-            Some((_, kind, page)) => Response { status: "200 OK", kind, body: page(), head: false },
-            None => {
-                let more: String = site.pages.iter().map(|(path, ..)| format!(", {path}")).collect();
-                Response::plain("404 Not Found", format!("there is /metrics, /healthz, /readyz{more}"))
-            }
-        },
     }
 }

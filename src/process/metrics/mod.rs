@@ -7,16 +7,22 @@
 //! Names get the prefix `oncecast_`, counters the suffix `_total`. The metrics of the process itself come from `/proc`;
 //! without it they are left out.
 
+mod access;
+mod answer;
 pub mod healthcheck;
 mod http;
 mod process;
 mod registry;
 pub mod settings;
 mod site;
+mod token;
 
 pub use self::http::{MAX_CONNECTIONS, MAX_REQUEST_BYTES, MetricsServer, REQUEST_TIME};
 pub use self::registry::{Labels, MetricKind, Metrics, Number};
+pub use self::settings::MetricsPlace;
 pub use self::site::Site;
 
+#[cfg(test)]
+mod access_tests;
 #[cfg(test)]
 mod tests;

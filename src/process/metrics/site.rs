@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::answer::NO_POLICY;
 use super::registry::Metrics;
 
 /// Whether the program is ready now; the reason if not.
@@ -15,6 +16,8 @@ pub struct Site {
     pub(super) metrics: Metrics,
     pub(super) ready: Arc<Ready>,
     pub(super) pages: Vec<(&'static str, &'static str, Box<PageContent>)>,
+    /// The Content-Security-Policy of the pages.
+    pub(super) policy: &'static str,
 }
 
 impl Site {
@@ -25,7 +28,13 @@ impl Site {
         let mut metrics = metrics;
         let read = ready.clone();
         metrics.gauge("readiness", "1 while /readyz reports ready", move || read().is_ok().into());
-        Site { metrics, ready, pages: Vec::new() }
+        Site { metrics, ready, pages: Vec::new(), policy: NO_POLICY }
+    }
+
+    /// Sets the Content-Security-Policy of the pages, which forbids everything by default.
+    pub fn policy(mut self, policy: &'static str) -> Site {
+        self.policy = policy;
+        self
     }
 
     /// Adds a page of a content type at a path. The closure must be quick, too.

@@ -14,7 +14,7 @@ use crate::base::histogram::LatencyHistogram;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn serve(metrics: Metrics) -> MetricsServer {
-    MetricsServer::start("127.0.0.1:0", Site::new(metrics, || Ok(()))).unwrap()
+    MetricsServer::start(&MetricsPlace::at("127.0.0.1:0"), Site::new(metrics, || Ok(()))).unwrap()
 }
 
 fn connect(server: &MetricsServer) -> TcpStream {
@@ -37,7 +37,7 @@ fn ask(server: &MetricsServer, request: &[u8]) -> String {
 }
 
 fn get(server: &MetricsServer, path: &str) -> String {
-    ask(server, format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
+    ask(server, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
 }
 
 fn status(answer: &str) -> &str {
@@ -100,7 +100,7 @@ fn the_three_pages_and_their_types() {
         false => Err("redis is not connected".to_owned()),
     };
     let site = Site::new(Metrics::new(), answer).page("/page", "text/html", || "<p>".to_owned());
-    let server = MetricsServer::start("127.0.0.1:0", site).unwrap();
+    let server = MetricsServer::start(&MetricsPlace::at("127.0.0.1:0"), site).unwrap();
     let answer = get(&server, "/metrics?name=x");
     assert_eq!(status(&answer), "200");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -120,7 +120,7 @@ fn the_three_pages_and_their_types() {
     assert!(page.contains("\r\nContent-Security-Policy: default-src 'none';"), "{page}");
     assert!(get(&server, "/").ends_with("there is /metrics, /healthz, /readyz, /page\n"));
     for path in ["/", "/metrics/", "/../healthz", "*", "http://", "ftp://x/healthz", "http://x?/healthz", "é"] {
-        assert!(["404", "400"].contains(&status(&get(&server, path))), "{path}");
+        assert!(["404", "403", "400"].contains(&status(&get(&server, path))), "{path}");
     }
 }
 
@@ -128,10 +128,10 @@ fn the_three_pages_and_their_types() {
 #[test]
 fn a_target_may_name_the_host() {
     let server = serve(Metrics::new());
-    for target in ["http://x/healthz", "HTTP://x:9100/healthz?a=http://y/", "https://[::1]/healthz"] {
+    for target in ["http://localhost/healthz", "HTTP://127.0.0.1:9100/healthz?a=http://y/", "https://[::1]/healthz"] {
         assert!(get(&server, target).ends_with("\r\n\r\nok\n"), "{target}");
     }
-    for target in ["http://x", "http://x/", "http://x?name=y"] {
+    for target in ["http://localhost", "http://localhost/", "http://localhost?name=y"] {
         assert!(get(&server, target).ends_with("there is /metrics, /healthz, /readyz\n"), "{target}");
     }
 }
@@ -143,16 +143,22 @@ fn head_answers_like_get_without_the_body() {
         let (head, body) =
             get(&server, path).split_once("\r\n\r\n").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
         assert!(!body.is_empty() && head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
-        assert_eq!(ask(&server, format!("HEAD {path} HTTP/1.1\r\n\r\n").as_bytes()), head + "\r\n\r\n");
+        assert_eq!(
+            ask(&server, format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()),
+            head + "\r\n\r\n"
+        );
     }
-    assert_eq!(status(&ask(&server, b"HEAD /metrics HTTP/1.1\r\n\r\n")), "200");
+    assert_eq!(status(&ask(&server, b"HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")), "200");
 }
 
 #[test]
 fn anything_but_a_small_get_is_refused() {
     let server = serve(Metrics::new());
     for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
-        let answer = ask(&server, format!("{method} /metrics HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc").as_bytes());
+        let answer = ask(
+            &server,
+            format!("{method} /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc").as_bytes(),
+        );
         assert!(status(&answer) == "405" && answer.contains("\r\nAllow: GET, HEAD\r\n"), "{answer}");
     }
     for garbage in [&b"\0\x01\x02"[..], b"\x16\x03\x01\x02\x00", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\xff\xfe"]
@@ -165,14 +171,14 @@ fn anything_but_a_small_get_is_refused() {
     for request in [long_path, long_header, many_headers] {
         assert_eq!(status(&ask(&server, request.as_bytes())), "431");
     }
-    let fitting = format!("GET /healthz HTTP/1.1\r\nA: {}\r\n\r\n", "x".repeat(MAX_REQUEST_BYTES - 30));
+    let fitting = format!("GET /healthz HTTP/1.0\r\nA: {}\r\n\r\n", "x".repeat(MAX_REQUEST_BYTES - 30));
     assert_eq!((fitting.len(), status(&ask(&server, fitting.as_bytes()))), (MAX_REQUEST_BYTES, "200"));
 }
 
 #[test]
 fn pipelined_requests_get_one_answer_and_a_close() {
     let server = serve(Metrics::new());
-    let answer = ask(&server, "GET /healthz HTTP/1.1\r\n\r\n".repeat(50).as_bytes());
+    let answer = ask(&server, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(50).as_bytes());
     assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 1, "{answer}");
 }
 
@@ -180,7 +186,7 @@ fn pipelined_requests_get_one_answer_and_a_close() {
 fn a_request_in_pieces_is_answered() {
     let server = serve(Metrics::new());
     let mut socket = connect(&server);
-    for byte in b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" {
+    for byte in b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" {
         socket.write_all(&[*byte]).unwrap();
     }
     assert_eq!(status(&rest(socket)), "200");
@@ -194,7 +200,7 @@ fn peers_that_never_finish_make_room_for_others() {
     let slow: Vec<TcpStream> = (0..3 * MAX_CONNECTIONS)
         .map(|number| {
             let mut socket = connect(&server);
-            socket.write_all(&b"GET /healthz HTTP/1.1\r\nHost: x"[..number % 20]).unwrap();
+            socket.write_all(&b"GET /healthz HTTP/1.1\r\nHost: localhost"[..number % 20]).unwrap();
             if number % 3 == 0 {
                 socket.shutdown(Shutdown::Write).unwrap();
             }
@@ -217,7 +223,7 @@ fn peers_that_do_not_read_make_room_for_others() {
     let unread: Vec<TcpStream> = (0..MAX_CONNECTIONS)
         .map(|_| {
             let mut socket = connect(&server);
-            socket.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+            socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
             // The server has answered, or begun to.
             socket.peek(&mut [0]).unwrap();
             socket
@@ -238,7 +244,7 @@ fn a_peer_that_does_not_read_costs_its_time_alone() {
     });
     let server = serve(metrics);
     let mut unread = connect(&server);
-    unread.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    unread.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     assert_eq!(status(&get(&server, "/healthz")), "200");
     let begin = Instant::now();
     drop(server);
@@ -272,12 +278,14 @@ fn a_panic_in_the_program_s_closure_costs_one_answer() {
 fn it_stops_at_once_and_frees_its_address() {
     let server = serve(Metrics::new());
     let address = server.address().to_string();
-    let taken = MetricsServer::start(&address, Site::new(Metrics::new(), || Ok(()))).unwrap_err().to_string();
+    let taken = MetricsServer::start(&MetricsPlace::at(&address), Site::new(Metrics::new(), || Ok(())))
+        .unwrap_err()
+        .to_string();
     assert!(taken.contains("--metrics-addr") && taken.contains(&address), "{taken}");
     let begin = Instant::now();
     drop(server);
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
-    drop(MetricsServer::start(&address, Site::new(Metrics::new(), || Ok(()))).unwrap());
-    let wildcard = MetricsServer::start("0.0.0.0:0", Site::new(Metrics::new(), || Ok(()))).unwrap();
+    drop(MetricsServer::start(&MetricsPlace::at(&address), Site::new(Metrics::new(), || Ok(()))).unwrap());
+    let wildcard = MetricsServer::start(&MetricsPlace::at("0.0.0.0:0"), Site::new(Metrics::new(), || Ok(()))).unwrap();
     drop(wildcard);
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use crate::base::error::Result;
 use crate::consumer::ConsumerStats;
-use crate::process::metrics::{MetricKind, Metrics, MetricsServer, Site};
+use crate::process::metrics::{MetricKind, Metrics, MetricsPlace, MetricsServer, Site};
 use crate::programs::certificates::{CERTIFICATE_HELP, CERTIFICATE_METRIC, series_of};
 
 /// Serves `/metrics`, `/healthz` and `/readyz`. A consumer is ready if it can run handlers and record results;
 /// otherwise `/readyz` gives the reason.
 pub(super) fn serve(
-    address: &str,
+    place: &MetricsPlace,
     stats: &Arc<ConsumerStats>,
     certificates: impl Fn() -> Vec<(&'static str, Option<u64>)> + Send + Sync + 'static,
 ) -> Result<MetricsServer> {
@@ -72,5 +72,5 @@ pub(super) fn serve(
     let durations = stats.clone();
     metrics.histogram("handler_duration_seconds", "How long handlers ran", move || durations.handler_duration());
     let stats = stats.clone();
-    MetricsServer::start(address, Site::new(metrics, move || stats.ready()))
+    MetricsServer::start(place, Site::new(metrics, move || stats.ready()))
 }

@@ -65,14 +65,14 @@ fn serve_then(
     supervisor: Supervisor,
     at_end: impl FnOnce(),
 ) -> Result<()> {
-    let (log_level, metrics_addr) = (config.common.log_level, config.common.metrics_addr.clone());
+    let (log_level, metrics) = (config.common.log_level, config.common.metrics.clone());
     let (redis, files) = (config.common.redis.clone(), config.tls.is_some());
     let consumer =
         ConsumerBuilder::from(config).setting_name(flag_and_variable).handler(handler).bind().map_err(as_flags)?;
     let _log = log::init(log_level, consumer.consumer_id(), "consumer")?;
     consumer.shutdown_handle().on_signals_with_certificates(files || redis.is_secure())?;
-    let _metrics = metrics_addr
-        .map(|address| exposition::serve(&address, &consumer.stats(), certificates(&consumer, &redis)))
+    let _metrics = metrics
+        .map(|place| exposition::serve(&place, &consumer.stats(), certificates(&consumer, &redis)))
         .transpose()?;
     let outcome = consumer.run_with(&mut Supervised(supervisor));
     at_end();

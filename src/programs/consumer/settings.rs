@@ -14,7 +14,7 @@ use crate::net::Identity;
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{Environment, PLAIN_NAME, Setting, Values, check_host_port, is_plain_name, quoted};
 use crate::process::log::settings::LOG_LEVEL;
-use crate::process::metrics::settings::METRICS_ADDR;
+use crate::process::metrics::settings::{METRICS_ADDR, METRICS_HOST, METRICS_TOKEN_FILE};
 use crate::process::program::{self, CommandLine};
 use crate::programs::common::{
     CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL, TLS_CERT, TLS_KEY, identity,
@@ -120,6 +120,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new("result-maxlen", "N", Text("0"), "Trim the result stream to about this many entries; 0: keep all"),
     LOG_LEVEL,
     METRICS_ADDR,
+    METRICS_HOST,
+    METRICS_TOKEN_FILE,
 ];
 
 /// The consumer's settings and one more, for a consumer with a different handler.

@@ -14,24 +14,22 @@ use crate::lane::{LaneStats, LinkFigures, Shared};
 use crate::ledger::Destination;
 use crate::ledger::overview::Part;
 use crate::net::ClientTls;
-use crate::process::metrics::{Labels, MetricKind, Metrics, MetricsServer, Number, Site};
+use crate::process::metrics::{Labels, MetricKind, Metrics, MetricsPlace, MetricsServer, Number, Site};
 use crate::programs::certificates::{CERTIFICATE_HELP, CERTIFICATE_METRIC, series_of};
-use crate::programs::status::Status;
-
-/// One page for all visitors, which requests `/status.json` repeatedly.
-const STATUS_PAGE: &str = include_str!("../status/page.html");
+use crate::programs::status::{PAGE, PAGE_POLICY, Status};
 
 /// Serves `/metrics`, `/healthz`, `/readyz`, and the status page at `/`.
-pub(super) fn serve(address: &str, host: &Arc<Host>) -> Result<MetricsServer> {
+pub(super) fn serve(place: &MetricsPlace, host: &Arc<Host>) -> Result<MetricsServer> {
     let (readiness, status) = (host.clone(), host.clone());
     let site = Site::new(metrics(host), move || health::ready(&readiness))
-        .page("/", "text/html; charset=utf-8", || STATUS_PAGE.to_owned())
+        .policy(PAGE_POLICY)
+        .page("/", "text/html; charset=utf-8", || PAGE.to_owned())
         // The status of the first lane. If a process can have several, each needs a page.
         .page("/status.json", "application/json", move || {
             let HostedLane { lane, board } = &status.lanes[0];
             board.json(&lane.settings.keys.group, &status.id)
         });
-    MetricsServer::start(address, site)
+    MetricsServer::start(place, site)
 }
 
 /// All figures of the process.

@@ -11,6 +11,8 @@ use crate::lane;
 pub(super) struct Host {
     /// The process's id.
     pub(super) id: DispatcherId,
+    /// Where other machines may read its metrics and the status page without a token; empty if nowhere.
+    pub(super) open_metrics: String,
     /// The pulse of the main thread, which monitors the other threads.
     pub(super) main: Pulse,
     /// At least one lane. A lane has no name only if there is one.

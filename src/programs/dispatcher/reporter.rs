@@ -183,6 +183,7 @@ impl ReportLoop {
             stream: lane.settings.keys.stream.clone().unwrap_or_default(),
             agreement: agreement(&lane.settings),
             redis_warnings: board.read(Status::own_redis_warnings).unwrap_or_default(),
+            open_metrics: host.open_metrics.clone(),
         }
     }
 }

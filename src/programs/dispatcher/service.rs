@@ -18,6 +18,7 @@ use crate::base::shutdown::{ShutdownRequests, shutdown_channel};
 use crate::base::text::Quoted;
 use crate::lane::{self, Lane, ProcessHandles};
 use crate::ledger::Destination;
+use crate::process::metrics::MetricsPlace;
 use crate::process::supervision::{CHECK_WITHIN, Supervisor};
 
 /// Runs the dispatcher, or the shadow, until it is asked to stop. Returns the exit code.
@@ -29,14 +30,16 @@ pub fn run(config: DispatcherConfig) -> Result<u8> {
     let _log = crate::process::log::init(config.common.log_level, id.as_str(), "starting")?;
     let (handle, requests) = shutdown_channel();
     handle.on_signals_with_certificates(config.link_tls.is_some() || config.common.redis.is_secure())?;
-    let metrics_addr = config.common.metrics_addr.clone();
-    let host = Arc::new(host(id, vec![lane_settings(config)]));
-    run_lanes(&host, metrics_addr.as_deref(), &requests).map(|()| 0)
+    let metrics = config.common.metrics.clone();
+    let open = metrics.as_ref().filter(|place| place.is_open()).map(|place| place.address.clone());
+    let host = Host { open_metrics: open.unwrap_or_default(), ..host(id, vec![lane_settings(config)]) };
+    let host = Arc::new(host);
+    run_lanes(&host, metrics.as_ref(), &requests).map(|()| 0)
 }
 
 /// Runs until asked to stop. Does not end because Redis can't be reached.
-pub(super) fn run_lanes(host: &Arc<Host>, metrics_addr: Option<&str>, requests: &ShutdownRequests) -> Result<()> {
-    let metrics = metrics_addr.map(|address| exposition::serve(address, host)).transpose()?;
+pub(super) fn run_lanes(host: &Arc<Host>, metrics: Option<&MetricsPlace>, requests: &ShutdownRequests) -> Result<()> {
+    let metrics = metrics.map(|place| exposition::serve(place, host)).transpose()?;
     host.lanes.iter().for_each(|hosted| log_context::within(&hosted.lane.log, || log_start(&hosted.lane)));
     let (ended, ends) = bounded(host.lanes.len());
     let start = |hosted: &HostedLane| Lane::start(&hosted.lane, ended.clone());
@@ -104,7 +107,7 @@ pub(super) fn host(id: DispatcherId, lanes: Vec<lane::Settings>) -> Host {
         HostedLane { lane, board: Arc::new(Board::default()) }
     };
     let lanes = lanes.into_iter().map(lane).collect();
-    Host { id, main: Pulse::default(), lanes }
+    Host { id, open_metrics: String::new(), main: Pulse::default(), lanes }
 }
 
 fn log_start(lane: &lane::Shared) {

@@ -14,7 +14,7 @@ use crate::net::ClientTls;
 use crate::process::config::Default::{Found, Required, Text};
 use crate::process::config::{Environment, Setting, Values, check_host_port, is_plain_name, quoted};
 use crate::process::log::settings::LOG_LEVEL;
-use crate::process::metrics::settings::METRICS_ADDR;
+use crate::process::metrics::settings::{METRICS_ADDR, METRICS_HOST, METRICS_TOKEN_FILE};
 use crate::process::program::{self, CommandLine};
 use crate::programs::common::{
     CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL, TLS_CA, TLS_CERT, TLS_KEY, link_tls,
@@ -143,6 +143,8 @@ pub const SETTINGS: &[Setting] = &[
     ),
     LOG_LEVEL,
     METRICS_ADDR,
+    METRICS_HOST,
+    METRICS_TOKEN_FILE,
 ];
 
 const MAX_CONSUMERS: usize = 1_024;

@@ -10,7 +10,7 @@ use crate::ledger::Keys;
 use crate::process::config::Default::Found;
 use crate::process::config::{Environment, Setting, Values, quoted};
 use crate::process::log::settings::LOG_LEVEL;
-use crate::process::metrics::settings::METRICS_ADDR;
+use crate::process::metrics::settings::{METRICS_ADDR, METRICS_HOST, METRICS_TOKEN_FILE};
 use crate::process::program::{self, CommandLine};
 use crate::programs::common::{CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
 use crate::programs::interests::{CHANNEL, published_channels};
@@ -84,6 +84,8 @@ pub const SETTINGS: &[Setting] = &[
     ),
     LOG_LEVEL,
     METRICS_ADDR,
+    METRICS_HOST,
+    METRICS_TOKEN_FILE,
 ];
 
 /// The most channels that `--channels` makes, of all names.

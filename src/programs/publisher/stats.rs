@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::base::error::Result;
-use crate::process::metrics::{Metrics, MetricsServer, Site};
+use crate::process::metrics::{Metrics, MetricsPlace, MetricsServer, Site};
 
 /// The numbers that are served as metrics.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub(super) struct Stats {
 }
 
 /// Serves the publisher's metrics.
-pub(super) fn serve(address: &str, stats: &Arc<Stats>) -> Result<MetricsServer> {
+pub(super) fn serve(place: &MetricsPlace, stats: &Arc<Stats>) -> Result<MetricsServer> {
     let mut metrics = Metrics::new();
     let read = |pick: fn(&Stats) -> &AtomicU64| {
         let stats = stats.clone();
@@ -43,5 +43,5 @@ pub(super) fn serve(address: &str, stats: &Arc<Stats>) -> Result<MetricsServer> 
         true => Ok(()),
         false => Err("Redis does not answer (--redis-url)".to_owned()),
     };
-    MetricsServer::start(address, Site::new(metrics, ready))
+    MetricsServer::start(place, Site::new(metrics, ready))
 }

@@ -149,6 +149,7 @@ impl Status {
                 )
             }));
         }
+        notes.extend(self.members.iter().filter_map(open_metrics_of));
         notes.extend(self.shadows.iter().filter_map(difference_of));
         notes.extend(self.settings.iter().filter(|warning| warning.is_note()).map(ToString::to_string));
         /// For this long a gap is recent.
@@ -187,6 +188,17 @@ impl Status {
         };
         by_command.into_iter().map(note).collect()
     }
+}
+
+/// That a dispatcher's page is readable by whoever reaches its address.
+fn open_metrics_of(member: &Member) -> Option<String> {
+    let address = &member.report.as_ref()?.open_metrics;
+    (!address.is_empty()).then(|| {
+        format!(
+            "{} serves its metrics and the status page at {address} without a token (--metrics-token-file)",
+            member.id
+        )
+    })
 }
 
 /// What a shadow found missing, or too much.

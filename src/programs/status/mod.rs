@@ -1,6 +1,7 @@
 //! The status of a group: `oncecast status`, and the page that each dispatcher serves. It only reads.
 
 mod health;
+mod page;
 mod reader;
 pub mod report;
 mod run;
@@ -10,6 +11,7 @@ mod show;
 mod state;
 
 pub use self::health::NEEDS_ATTENTION;
+pub use self::page::{PAGE, PAGE_POLICY};
 pub use self::reader::StatusReader;
 pub use self::run::run;
 pub use self::show::{failure_to_json, json_text};

@@ -48,6 +48,8 @@ pub struct Report {
     pub agreement: String,
     /// The settings of Redis that it warns of. It knows the group's interests, which observers don't.
     pub redis_warnings: Vec<String>,
+    /// The address at which other machines may read its metrics and the status page without a token; empty if none.
+    pub open_metrics: String,
 }
 
 /// Messages per second.
@@ -107,6 +109,7 @@ impl Report {
             "stream": self.stream,
             "agreement": self.agreement,
             "redis_warnings": self.redis_warnings,
+            "open_metrics": self.open_metrics,
             "consumers": self.consumers.iter().map(ConsumerReport::to_json).collect::<Value>(),
         })
     }
@@ -136,6 +139,7 @@ impl Report {
             stream: text_of(&report["stream"]),
             agreement: text_of(&report["agreement"]),
             redis_warnings: list("redis_warnings").iter().map(text_of).collect(),
+            open_metrics: text_of(&report["open_metrics"]),
         })
     }
 }
@@ -245,6 +249,7 @@ mod tests {
             stream: "orders:messages".to_owned(),
             agreement: "0f".into(),
             redis_warnings: vec!["set it".into()],
+            open_metrics: "0.0.0.0:9464".into(),
         };
         assert_eq!(Report::parse(&report.to_json().to_string()), Some(report));
     }

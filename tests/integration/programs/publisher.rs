@@ -340,7 +340,7 @@ fn its_metrics_are_served() {
     let scrape = |path: &str| {
         let mut socket = TcpStream::connect(("127.0.0.1", port)).ok()?;
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
-        write!(socket, "GET {path} HTTP/1.1\r\n\r\n").ok()?;
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").ok()?;
         let mut answer = String::new();
         socket.read_to_string(&mut answer).ok()?;
         Some(answer)

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use oncecast::process::metrics::{Metrics, MetricsServer, Site};
+use oncecast::process::metrics::{Metrics, MetricsPlace, MetricsServer, Site};
+use oncecast::programs::status::PAGE_POLICY;
 use parking_lot::Mutex;
 use serde_json::Value;
 
 /// The page under test.
-pub const PAGE: &str = include_str!("../../../src/programs/status/page.html");
+pub use oncecast::programs::status::PAGE;
 /// The end of a time that advances by itself.
 const RUNNING: &str = ".000Z";
 
@@ -28,12 +29,11 @@ impl StandIn {
             let look = looks.fetch_add(1, Ordering::Relaxed) % 1_000;
             said.lock().replace(RUNNING, &format!(".{look:03}Z"))
         };
-        let site = Site::new(Metrics::new(), || Ok(())).page("/", "text/html; charset=utf-8", || PAGE.to_owned()).page(
-            "/status.json",
-            "application/json",
-            answer,
-        );
-        let server = MetricsServer::start("127.0.0.1:0", site).expect("a free port");
+        let site = Site::new(Metrics::new(), || Ok(()))
+            .policy(PAGE_POLICY)
+            .page("/", "text/html; charset=utf-8", || PAGE.to_owned())
+            .page("/status.json", "application/json", answer);
+        let server = MetricsServer::start(&MetricsPlace::at("127.0.0.1:0"), site).expect("a free port");
         StandIn { url: format!("http://{}/", server.address()), status, _server: server }
     }
 

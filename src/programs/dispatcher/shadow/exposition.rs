@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering;
 use super::health::{self, Watched};
 use crate::base::error::Result;
 use crate::lane::shadow::{Comparing, Figures};
-use crate::process::metrics::{Labels, MetricKind, Metrics, MetricsServer, Number, Site};
+use crate::process::metrics::{Labels, MetricKind, Metrics, MetricsPlace, MetricsServer, Number, Site};
 
 /// Serves `/metrics`, `/healthz` and `/readyz`.
-pub(super) fn serve(address: &str, watched: &Arc<Watched>) -> Result<MetricsServer> {
+pub(super) fn serve(place: &MetricsPlace, watched: &Arc<Watched>) -> Result<MetricsServer> {
     let readiness = watched.clone();
-    MetricsServer::start(address, Site::new(metrics(watched), move || health::ready(&readiness)))
+    MetricsServer::start(place, Site::new(metrics(watched), move || health::ready(&readiness)))
 }
 
 fn metrics(watched: &Arc<Watched>) -> Metrics {

@@ -27,7 +27,7 @@ pub fn run(config: DispatcherConfig) -> Result<u8> {
     log_start(&settings);
     let shared = ShadowShared::new(settings, id, LogContext::of_process());
     let watched = Arc::new(Watched { shadow: shared.clone(), main: Pulse::default() });
-    let metrics = config.common.metrics_addr.map(|address| exposition::serve(&address, &watched)).transpose()?;
+    let metrics = config.common.metrics.map(|place| exposition::serve(&place, &watched)).transpose()?;
     let shadow = Shadow::start(&shared)?;
     let reporter = reporter::start(&watched)?;
     let mut supervisor = Supervisor::from_environment();
