@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::access::{Access, Asked, Denied};
-use super::site::Site;
+use super::site::{NO_POLICY, Site};
 use crate::base::text::Quoted;
 
 /// The most headers a request may have.
@@ -11,8 +11,6 @@ const MAX_HEADERS: usize = 64;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
-/// The policy of a text: it loads nothing, and no page shows it in a frame.
-pub(super) const NO_POLICY: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// Both ways to send the token. A browser knows the second, and asks for a user and a password.
 const LOGIN: &str =
     "WWW-Authenticate: Bearer realm=\"oncecast\"\r\nWWW-Authenticate: Basic realm=\"oncecast\", charset=\"UTF-8\"\r\n";

@@ -23,6 +23,4 @@ pub use self::settings::MetricsPlace;
 pub use self::site::Site;
 
 #[cfg(test)]
-mod access_tests;
-#[cfg(test)]
 mod tests;

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use super::answer::NO_POLICY;
 use super::registry::Metrics;
+
+/// The policy of a text: it loads nothing, and no page shows it in a frame.
+pub(super) const NO_POLICY: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Whether the program is ready now; the reason if not.
 type Ready = dyn Fn() -> std::result::Result<(), String> + Send + Sync;

@@ -1,5 +1,7 @@
 //! The server over real sockets: what it serves, and what it survives.
 
+mod access;
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;

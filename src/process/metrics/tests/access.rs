@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use data_encoding::BASE64;
 
-use super::access::is_local;
-use super::*;
+use crate::process::metrics::access::is_local;
+use crate::process::metrics::*;
 
 const OLD: &str = "an-old-token-of-32-bytes:with.it";
 const NEW: &str = "a-new-token-of-16";
