@@ -5,7 +5,7 @@
 //! metrics. It also refuses web pages: a page of any site may open a WebSocket to any address that the browser reaches,
 //! loopback included. Browsers then send `Origin` and dispatchers don't, so a request with that header is refused.
 //!
-//! The check is pure and handles every input. A request is limited to [`MAX_REQUEST_BYTES`]; the caller's stream limits
+//! The check is pure and handles every input. A request is limited to 8 KiB; the caller's stream limits
 //! the time.
 
 use std::io::{self, ErrorKind, Read, Write};
