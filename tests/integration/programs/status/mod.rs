@@ -1,6 +1,7 @@
 //! `oncecast status` and the pages that a dispatcher serves show the actual state of a group.
 
 mod looks;
+mod strange;
 
 use std::net::SocketAddr;
 use std::process::Command;
