@@ -80,6 +80,29 @@ Consumer(handle, listen="ADDRESS", concurrency=1, prefetch=8).run()
 """
 
 
+ELSEWHERE = """
+import signal, threading
+from oncecast import Consumer
+
+def handle(delivery):
+    # The system may give a signal to any thread of the process.
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+Consumer(handle, listen="ADDRESS", concurrency=1).run()
+"""
+
+
+def test_a_signal_that_another_thread_gets_stops_it(tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    with Program(ELSEWHERE.replace("ADDRESS", address), address, tmp_path) as program:
+        dispatcher = Dispatcher(program)
+        dispatcher.greet()
+        dispatcher.process(FIRST_ID, body=b"x")
+        dispatcher.results(1)
+        dispatcher.record(FIRST_ID)
+        assert program.process.wait(10) == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_it_finish_and_a_second_one_does_not(number, tmp_path):
     address = f"127.0.0.1:{free_port()}"

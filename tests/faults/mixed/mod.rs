@@ -167,7 +167,8 @@ fn row_35_consumer_and_leader_are_stopped_together_under_load() {
             load.wait_for_more(run.random.u64(1..60));
         }
         for mut process in stopping {
-            let ended = process.wait(STOP_LIMIT).expect("it ends on SIGTERM");
+            let ended = process.wait(STOP_LIMIT);
+            let ended = ended.unwrap_or_else(|error| panic!("it ends on SIGTERM: {}", process.failure(error)));
             assert!(ended.success(), "{}", process.failure(ended));
         }
         both.iter().for_each(|node| cluster.start_node(*node).unwrap());

@@ -21,6 +21,8 @@ log = logging.getLogger("oncecast")
 
 # How long handlers that run get once the drain timeout is over.
 GRACE_S = 1.0
+# How often signals are looked for that have not ended a wait.
+SIGNAL_CHECK_S = 0.5
 # How long writing what is left and closing connections may take.
 CLOSE_S = 2.0
 # The most answers in one step.
@@ -117,10 +119,10 @@ class Consumer:
             if not self._started:
                 self.start()
             running = self._running
-            if self._news.get() == "signal":
+            if self._next_news() == "signal":
                 stopper = Thread(target=self.stop, name="oncecast-stop", daemon=True)
                 stopper.start()
-                if self._news.get() == "signal":
+                if self._next_news() == "signal":
                     if running is not None:
                         running.desk.hurry()
                 stopper.join()
@@ -129,6 +131,15 @@ class Consumer:
             for taken, handler in previous.items():
                 # None: it was not installed from Python, and can't be installed again.
                 signal.signal(taken, signal.SIG_DFL if handler is None else handler)
+
+    def _next_news(self) -> str:
+        # A signal that the system gives to another thread, or just before the wait, does not end the wait: the handler
+        # runs once this thread runs again.
+        while True:
+            try:
+                return self._news.get(timeout=SIGNAL_CHECK_S)
+            except Empty:
+                pass
 
     def start(self) -> None:
         """Listens, and returns. Raises OSError if the address can't be listened on."""
