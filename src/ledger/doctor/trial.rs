@@ -38,23 +38,11 @@ impl Trial {
         // The group's dispatchers take no channel that begins with a second `alive:` for one of theirs.
         let channel = format!("{}alive:doctor-{nonce:016x}", group.alive_prefix);
         let keys = Keys {
-            group: base.clone(),
             control: format!("{channel}:control"),
             alive_prefix: format!("{channel}:alive:"),
             shadow_prefix: format!("{channel}:shadow:"),
-            status_prefix: key("status:"),
-            pending: key("pending"),
-            processed: key("processed"),
-            dead: key("dead"),
-            consumers: key("consumers"),
-            leader: key("leader"),
-            epoch: key("epoch"),
-            cursor: key("cursor"),
-            recall: key("recall"),
-            put_back_prefix: key("put-back:"),
-            attempts: key("attempts"),
-            gaps: key("gaps"),
             stream: Some(key("messages")),
+            ..Keys::new(&base)
         };
         Trial {
             channel,
