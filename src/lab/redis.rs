@@ -93,6 +93,9 @@ impl RedisServer {
     }
 
     /// Starts a stopped or killed server again, on the same port and folder.
+    ///
+    /// Does what OPERATIONS.md tells operators to do if the kill left an append-only file that ends in the middle of a
+    /// write, which also happens on a sound disk: the kernel interrupts long writes of a process that is killed.
     pub fn start_again(&mut self) -> Result<()> {
         self.child = None;
         // The port may soon be released, for example by a connection of the former server that is still closing.
@@ -102,6 +105,23 @@ impl RedisServer {
                 Launch::Answers => Some(()),
                 Launch::PortTaken => None,
             })
+        })?;
+        let log = self.child.as_ref().map(|child| child.stdout().all()).unwrap_or_default();
+        if log.iter().any(|line| line.contains("aof-load-truncated is enabled")) { self.rewrite_file() } else { Ok(()) }
+    }
+
+    /// Makes the server write its append-only file anew.
+    ///
+    /// Redis 7.0 leaves the beginning of a transaction whose end is missing in the file, and executes it when it loads
+    /// the file a second time (valkey-io/valkey#4342): what was lost and done again would be there twice.
+    fn rewrite_file(&self) -> Result<()> {
+        let mut connection = self.connection();
+        connection.query("rewriting the append-only file", Command::of(&["BGREWRITEAOF"]))?;
+        wait_until(START_LIMIT, "the append-only file to be rewritten".to_owned(), || {
+            let info = info(&mut connection, "persistence")?;
+            let ended =
+                ["aof_rewrite_in_progress", "aof_rewrite_scheduled"].iter().all(|of| field(&info, of) == Some("0"));
+            Ok((ended && field(&info, "aof_last_bgrewrite_status") == Some("ok")).then_some(()))
         })
     }
 
@@ -178,7 +198,7 @@ impl RedisServer {
 
     /// The server's version, such as `redis 7.0.15` or `valkey 8.0.1`.
     pub fn version(&self) -> Result<String> {
-        let info = info(&mut self.connection())?;
+        let info = info(&mut self.connection(), "server")?;
         let of = |name: &str| field(&info, name).map(str::to_owned);
         Ok(match of("valkey_version") {
             Some(version) => format!("valkey {version}"),
@@ -199,7 +219,7 @@ impl RedisServer {
                 return if taken { Ok(Some(Launch::PortTaken)) } else { Err(child.failure("did not start")) };
             }
             // Another server may have taken the port first: the one that answers must be our child.
-            let Ok(info) = info(&mut connection) else { return Ok(None) };
+            let Ok(info) = info(&mut connection, "server") else { return Ok(None) };
             if field(&info, "process_id") != Some(pid.as_str()) {
                 return Ok(Some(Launch::PortTaken));
             }
@@ -246,8 +266,8 @@ impl RedisServer {
     }
 }
 
-fn info(connection: &mut Connection) -> Result<String> {
-    match connection.query("reading the server's version and process id", Command::of(&["INFO", "server"]))? {
+fn info(connection: &mut Connection, section: &str) -> Result<String> {
+    match connection.query("reading what the server says of itself", Command::of(&["INFO", section]))? {
         Value::BulkString(text) => Ok(String::from_utf8_lossy(&text).into_owned()),
         Value::VerbatimString { text, .. } => Ok(text),
         other => Err(Error::Failed(format!("INFO answered {other:?}"))),

@@ -72,6 +72,29 @@ fn persisted_data_survives_a_kill() {
 }
 
 #[test]
+fn what_a_kill_left_of_a_transaction_does_not_come_back() {
+    let options = RedisOptions { append_only: true, ..RedisOptions::default() };
+    let mut server = RedisServer::start(options).expect("a server with an append-only file starts");
+    let add = "for id = 1, 3 do redis.call('XADD', 'results', '*', 'id', id) end return redis.call('XLEN', 'results')";
+    let add = |server: &RedisServer| {
+        server.connection().query("adding results", Command::of(&["EVAL", add, "0"])).expect("EVAL is answered")
+    };
+    assert_eq!(add(&server), Value::Int(3));
+    server.kill().expect("it can be killed");
+    let file = server.folder().join("appendonlydir/appendonly.aof.1.incr.aof");
+    let file = fs::OpenOptions::new().write(true).open(file).expect("the file is there");
+    let whole = file.metadata().expect("it has a length").len();
+    // All but the end of the transaction, as a kill in the middle of a write leaves it.
+    file.set_len(whole - 20).expect("it can be cut");
+    server.start_again().expect("it starts again");
+    assert_eq!(add(&server), Value::Int(3), "the transaction had no end");
+    server.kill().expect("it can be killed");
+    server.start_again().expect("it starts once more");
+    let length = server.connection().query("counting", Command::of(&["XLEN", "results"])).expect("XLEN is answered");
+    assert_eq!(length, Value::Int(3));
+}
+
+#[test]
 fn a_restarting_server_waits_for_its_port() {
     let mut server = redis_server();
     server.stop().expect("it stops");
