@@ -17,6 +17,8 @@ pub(super) struct Backlog {
     requested: Option<MessageId>,
     /// A message in the range that this leader stored and no consumer received, if there is one.
     undelivered: Option<MessageId>,
+    /// Where to begin again once the page being read has arrived.
+    again: Option<MessageId>,
     /// Messages acknowledged while a page was being read: the page may still show them.
     acked_meanwhile: IdSet,
 }
@@ -33,7 +35,14 @@ pub(super) struct PageRequest {
 impl Backlog {
     /// The backlog of a new term: all that was stored up to `up_to`.
     pub(super) fn new(up_to: MessageId) -> Backlog {
-        Backlog { after: MessageId::ZERO, up_to, requested: None, undelivered: None, acked_meanwhile: IdSet::default() }
+        Backlog {
+            after: MessageId::ZERO,
+            up_to,
+            requested: None,
+            undelivered: None,
+            again: None,
+            acked_meanwhile: IdSet::default(),
+        }
     }
 
     /// Whether everything has been read.
@@ -48,6 +57,18 @@ impl Backlog {
         }
         self.up_to = id;
         self.undelivered.get_or_insert(id);
+    }
+
+    /// Reads everything from this message on, which was not pending for a while, once more. The caller knows which
+    /// messages it has.
+    pub(super) fn read_again(&mut self, id: MessageId) {
+        let before = MessageId(id.0.saturating_sub(1));
+        self.up_to = self.up_to.max(id);
+        match self.requested {
+            None => self.after = self.after.min(before),
+            // That page may have been read before, or begin after it.
+            Some(_) => self.again = Some(self.again.map_or(before, |again| again.min(before))),
+        }
     }
 
     /// A message that this leader stored, no consumer received, and that has not been read back. Redis must have it.
@@ -85,6 +106,9 @@ impl Backlog {
     pub(super) fn arrived(&mut self, page: Page) -> impl Iterator<Item = Pending> {
         let requested = self.requested.take().unwrap_or(self.after);
         self.after = page.read_up_to.unwrap_or(requested).max(self.after);
+        if let Some(again) = self.again.take() {
+            self.after = self.after.min(again);
+        }
         self.undelivered.take_if(|undelivered| *undelivered <= self.after);
         let acked = std::mem::take(&mut self.acked_meanwhile);
         page.messages.into_iter().filter(move |message| !acked.contains(&message.id))
@@ -132,6 +156,21 @@ mod tests {
         backlog.extend(MessageId(11));
         assert_eq!(backlog.undelivered(), Some(MessageId(11)));
         assert_eq!(backlog.request(100).map(|request| request.after), Some(MessageId(7)));
+    }
+
+    #[test]
+    fn it_is_read_again_from_a_message_that_is_back() {
+        let mut backlog = Backlog::new(MessageId(10));
+        backlog.request(100);
+        backlog.read_again(MessageId(5));
+        assert_eq!(ids(backlog.arrived(page(&[8]))), [8]);
+        assert!(backlog.covers(MessageId(5)) && !backlog.covers(MessageId(4)));
+        assert_eq!(backlog.request(100).map(|request| request.after), Some(MessageId(4)));
+        assert_eq!(ids(backlog.arrived(page(&[]))), [0; 0]);
+        assert!(backlog.is_empty());
+        backlog.read_again(MessageId(12));
+        let request = backlog.request(100).expect("there is something to read");
+        assert_eq!((request.after, request.up_to), (MessageId(10), MessageId(12)));
     }
 
     #[test]

@@ -139,6 +139,7 @@ impl Courier {
             let ready = self.sockets.wait(patience)?;
             self.hear_dialers()?;
             self.read_links(&ready);
+            self.hear_replays();
             self.hear_redistributor();
             self.hear_ingest();
             self.consumer_reports.check(self.links.iter().count());
@@ -173,6 +174,13 @@ impl Courier {
         }
         // There may be more.
         self.sockets.waker().wake();
+    }
+
+    /// Messages that were replayed come back by way of the redistributor, behind its replies that say that they ended.
+    fn hear_replays(&mut self) {
+        if let Some(replayed) = self.shared.replays.take(self.shared.highest_id().max(self.inherited)) {
+            self.tasks.push(Task::Replayed(replayed));
+        }
     }
 
     fn has_room(&self) -> bool {

@@ -261,6 +261,8 @@ impl Election {
 
     /// Takes the lease, unless another dispatcher was faster.
     fn take_lease(&mut self, floor: Epoch, right: Right, segment: u64) -> Result<LeaseTry> {
+        // What is replayed from here on is not in the backlog of the term, or it is in both.
+        self.shared.replays.start_over();
         let attempt = self.lease.acquire(floor, true)?;
         self.reach.note_foreign(&attempt);
         let is_cursor = |(key, _): &(String, String)| *key == self.shared.settings.keys.cursor;

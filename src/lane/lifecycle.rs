@@ -10,7 +10,7 @@ use crossbeam_channel::{Sender, bounded};
 
 use super::dialer::Dialers;
 use super::election::Election;
-use super::listener::{ListenerHandle, Listening};
+use super::listener::{ListenerHandle, Listening, Notices};
 use super::shared::Shared;
 use crate::base::error::{Error, Result};
 use crate::base::shutdown::{ShutdownHandle, shutdown_channel};
@@ -55,7 +55,7 @@ impl Lane {
             sink: shared.ring.clone(),
             stats: shared.listener.clone(),
             troubles: shared.troubles.clone(),
-            released: Some(released),
+            notices: Some(Notices { released, replays: shared.replays.clone() }),
         };
         let listener = ListenerHandle::start(listening, &shared.thread_name("listener"), &shared.log)?;
         let dialers = Dialers::start(shared)?;

@@ -21,6 +21,7 @@ use crate::base::pulse::OPEN_WITHIN;
 use crate::base::text::Quoted;
 use crate::base::trouble::Troubles;
 use crate::lane::listener_stats::ListenerStats;
+use crate::lane::replays::Replays;
 use crate::lane::sink::Sink;
 use crate::lane::threads;
 use crate::ledger::Marker;
@@ -54,8 +55,16 @@ pub(super) struct Listening {
     pub(super) sink: Arc<dyn Sink>,
     pub(super) stats: Arc<ListenerStats>,
     pub(super) troubles: Arc<Troubles>,
-    /// Where a leader's release of its lease is announced, if that matters.
-    pub(super) released: Option<Sender<Released>>,
+    /// What it tells the other threads of its lane, if it has one.
+    pub(super) notices: Option<Notices>,
+}
+
+/// Where a lane's listener passes on what the notices on the control channel say.
+pub(super) struct Notices {
+    /// A leader's release of its lease.
+    pub(super) released: Sender<Released>,
+    /// Messages that were replayed.
+    pub(super) replays: Arc<Replays>,
 }
 
 /// The handle: stops and joins the thread when dropped.
@@ -134,7 +143,7 @@ impl ListenLoop {
 
     /// Reads until the subscription fails or the listener is stopped.
     fn listen(&self, mut subscription: Subscription, join: Option<&Marker>, backoff: &mut Backoff) -> Result<()> {
-        let Listening { sink, stats, released, .. } = &self.parts;
+        let Listening { sink, stats, notices, .. } = &self.parts;
         let mut joined = false;
         let mut heard = Instant::now();
         let mut asked: Option<Instant> = None;
@@ -170,9 +179,14 @@ impl ListenLoop {
                         let ignored = sink.append(batch.seen);
                         self.note_ignored(ignored);
                     }
-                    if let (Some(epoch), Some(released)) = (batch.released, released) {
-                        // A full channel already holds a notice.
-                        let _ = released.try_send(Released(epoch));
+                    if let Some(Notices { released, replays }) = notices {
+                        if let Some(epoch) = batch.released {
+                            // A full channel already holds a notice.
+                            let _ = released.try_send(Released(epoch));
+                        }
+                        if !batch.returned.is_empty() {
+                            replays.note(batch.returned);
+                        }
                     }
                 }
                 // Checked only when a read found nothing, so that after a pause of this process, what arrived meanwhile

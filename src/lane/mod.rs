@@ -49,6 +49,7 @@ mod pulses;
 mod reach;
 mod redistributor;
 mod refused;
+mod replays;
 mod retry;
 pub mod retry_policy;
 pub mod ring;

@@ -123,6 +123,12 @@ impl Redistributor {
         match task {
             Task::Page(request) => self.read_page(request),
             Task::Returned(returned) => self.settle_all(&returned),
+            Task::Replayed(replayed) => self.tell(RedistributorReply::Replayed(replayed)),
+            Task::Again(ids) => {
+                let now = Instant::now();
+                self.common.delayed.extend(ids.into_iter().map(|id| ((now, id), None)));
+                Ok(())
+            }
             Task::Count(sent) => sent
                 .chunks(MAX_BATCH_MESSAGES)
                 .try_for_each(|sent| self.retry.until_done(|| ledger.count_deliveries(epoch, sent))),

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::listener_stats::ListenerStats;
 use super::pulses::Pulses;
+use super::replays::Replays;
 use super::ring::Ring;
 use super::settings::Settings;
 use super::stats::LaneStats;
@@ -48,6 +49,8 @@ pub struct Shared {
     pub log: LogContext,
     /// Problems with the connections to Redis.
     pub troubles: Arc<Troubles>,
+    /// Messages that were replayed from the dead letters.
+    pub(super) replays: Arc<Replays>,
     /// The highest message id that this lane knows of.
     highest_id: AtomicU64,
     /// The epoch of the last term, and a message that it stored and that no consumer received. Redis must have it.
@@ -69,6 +72,7 @@ impl Shared {
             pulses: Pulses::default(),
             log: process.log,
             troubles: Arc::default(),
+            replays: Arc::default(),
             highest_id: AtomicU64::new(0),
             undelivered: Mutex::default(),
             changed: bounded(1),
@@ -124,12 +128,17 @@ impl Shared {
         self.highest_id.fetch_max(id.0, Ordering::Relaxed);
     }
 
+    /// The highest id that was assigned, as far as this lane knows.
+    pub(super) fn highest_id(&self) -> MessageId {
+        MessageId(self.highest_id.load(Ordering::Relaxed))
+    }
+
     /// The id after which a term's ids begin, if `known` is the last id in Redis.
     ///
     /// If Redis has lost data, or this clock is behind another dispatcher's, higher ids may have been assigned and be
     /// at a consumer. Then a range of ids is skipped, so that none is used twice.
     pub(super) fn last_id_before(&self, known: Option<MessageId>) -> MessageId {
-        last_id_before(known, MessageId(self.highest_id.load(Ordering::Relaxed)), wall_clock_us())
+        last_id_before(known, self.highest_id(), wall_clock_us())
     }
 }
 

@@ -126,6 +126,11 @@ impl Table {
         }
     }
 
+    /// From now on, messages up to this one count as delivered by others.
+    pub(super) fn inherit(&mut self, id: MessageId) {
+        self.inherited = self.inherited.max(id);
+    }
+
     /// How many messages are tracked.
     pub(super) fn len(&self) -> usize {
         self.known.len()

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::backlog::PageRequest;
+use super::replays::Replayed;
 use super::table::Again;
 use crate::base::id::MessageId;
 use crate::ledger::{Commit, Page, Returned};
@@ -13,6 +14,10 @@ pub(super) enum Task {
     Page(PageRequest),
     /// These came back without a result, some by a NACK that asks for a delay before the next delivery.
     Returned(Vec<(Returned, Option<Duration>)>),
+    /// Pass this back, after all replies to earlier tasks.
+    Replayed(Replayed),
+    /// Deliver these, which were replayed.
+    Again(Vec<MessageId>),
     /// These were redelivered after a lost link, with these delivery numbers.
     Count(Vec<(MessageId, u16)>),
     /// Record these for a consumer without Redis.
@@ -52,6 +57,8 @@ pub(super) enum RedistributorReply {
     Back(Vec<Again>),
     /// These are done or dead letters.
     Done(Vec<MessageId>),
+    /// These were replayed. Replies from now on count them as pending.
+    Replayed(Replayed),
     /// This one is not pending.
     Missing(MessageId),
     /// These of the messages that a consumer listed are not pending.

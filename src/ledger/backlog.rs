@@ -124,7 +124,9 @@ fn pending_of(member: &Value, count: &Value) -> Option<Pending> {
     Some(Pending { id, delivery: delivery_of(count), body })
 }
 
-/// A message's count of deliveries; without a count it is the first delivery.
+/// A message's count of deliveries; without a count it is the first delivery. What follows the number is for the next
+/// dead letter.
 fn delivery_of(count: &Value) -> u16 {
-    text(count).and_then(|count| count.parse().ok()).unwrap_or(1)
+    let number = |count: &str| count.split(' ').next()?.parse().ok();
+    text(count).and_then(number).unwrap_or(1)
 }

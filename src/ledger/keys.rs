@@ -36,6 +36,8 @@ pub struct Keys {
     pub put_back_prefix: String,
     /// Hash: deliveries of the messages that were delivered more than once, by decimal id.
     pub attempts: String,
+    /// String: how many dead letters were ever replayed.
+    pub replayed: String,
     /// Stream, capped: stretches of the channel that may have been missed.
     pub gaps: String,
     /// Stream: the messages, if the group delivers to a stream instead of consumers. Need not begin with the group.
@@ -79,6 +81,7 @@ impl Keys {
             recall: key("recall"),
             put_back_prefix: key("put-back:"),
             attempts: key("attempts"),
+            replayed: key("replayed"),
             gaps: key("gaps"),
             stream: None,
         }
@@ -133,6 +136,7 @@ impl Keys {
             (&self.cursor, "string"),
             (&self.recall, "string"),
             (&self.attempts, "hash"),
+            (&self.replayed, "string"),
             (&self.gaps, "stream"),
         ];
         own.into_iter()

@@ -31,6 +31,7 @@ mod notice;
 pub mod overview;
 pub mod reading;
 mod records;
+mod replay;
 pub mod resp;
 mod sample;
 mod script;
@@ -62,6 +63,8 @@ pub use self::limits::{MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, MAX_BATCH_WORDS, MAX
 pub use self::member::{
     Body, Payload, decode as decode_member, encode as encode_member, most_encoded_len as most_member_len,
 };
+pub use self::notice::MOST_RETURNED;
+pub use self::replay::Replayed;
 pub use self::sample::{GroupCounts, Sample};
 pub use self::server::{Mistake, Server};
 pub use self::split::{Split, Splitter};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::cursor::Marker;
-use crate::base::id::Epoch;
+use crate::base::id::{Epoch, MessageId};
 
 /// A message on the control channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,13 +15,22 @@ pub enum Notice {
     Marker(Marker, String),
     /// `released <epoch>`: the leader of this epoch has released the lease.
     Released(Epoch),
+    /// `returned <id> <id> …`: these dead letters are pending again. At most [`MOST_RETURNED`].
+    Returned(Vec<MessageId>),
 }
+
+/// The most ids in a notice.
+pub const MOST_RETURNED: usize = 128;
 
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Notice::Marker(marker, interests) => write!(f, "marker {marker} {interests}"),
             Notice::Released(epoch) => write!(f, "released {epoch}"),
+            Notice::Returned(ids) => {
+                f.write_str("returned")?;
+                ids.iter().try_for_each(|id| write!(f, " {id}"))
+            }
         }
     }
 }
@@ -36,7 +45,17 @@ impl FromStr for Notice {
                 Ok(Notice::Marker(marker.parse()?, interests.to_owned()))
             }
             Some(("released", epoch)) => epoch.parse().map(|epoch| Notice::Released(Epoch(epoch))).map_err(|_| ()),
+            Some(("returned", ids)) => {
+                let ids: Option<Vec<MessageId>> = ids.split(' ').map(id_in).take(MOST_RETURNED + 1).collect();
+                ids.filter(|ids| ids.len() <= MOST_RETURNED).map(Notice::Returned).ok_or(())
+            }
             _ => Err(()),
         }
     }
+}
+
+/// A message's id as the notice writes it.
+fn id_in(digits: &str) -> Option<MessageId> {
+    let plain = digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    plain.then(|| u64::from_str_radix(digits, 16).ok().map(MessageId)).flatten()
 }

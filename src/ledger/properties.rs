@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::resp::{EXCERPT_BYTES, Received, Unreadable, receive};
 use super::subscription::Notice;
-use super::{Body, Command, Cursor, Marker, Position, decode_member, encode_member, most_member_len};
+use super::{Body, Command, Cursor, MOST_RETURNED, Marker, Position, decode_member, encode_member, most_member_len};
 use crate::base::id::{Epoch, MAX_BELIEVED_ID, MessageId};
 
 /// Small, so that oversize messages come up.
@@ -101,8 +101,13 @@ proptest! {
     }
 
     #[test]
-    fn notices_read_back(marker in marker(), channel in "\\PC{0,40}", epoch: u64) {
-        for notice in [Notice::Marker(marker, channel), Notice::Released(Epoch(epoch))] {
+    fn notices_read_back(
+        marker in marker(),
+        channel in "\\PC{0,40}",
+        epoch: u64,
+        ids in prop::collection::vec(any::<u64>().prop_map(MessageId), 1..=MOST_RETURNED),
+    ) {
+        for notice in [Notice::Marker(marker, channel), Notice::Released(Epoch(epoch)), Notice::Returned(ids)] {
             prop_assert_eq!(notice.to_string().parse(), Ok(notice));
         }
     }

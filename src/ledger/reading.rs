@@ -36,6 +36,32 @@ pub enum EntryStream {
 /// A name and a value.
 pub type Pair = (Vec<u8>, Vec<u8>);
 
+/// An entry of a stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Its id: when it was added, in milliseconds since 1970, and a number.
+    pub id: String,
+    /// Its fields.
+    pub fields: Vec<Pair>,
+}
+
+impl Entry {
+    /// The value of a field.
+    pub fn field(&self, name: &str) -> Option<&[u8]> {
+        self.fields.iter().find(|(found, _)| found == name.as_bytes()).map(|(_, value)| &value[..])
+    }
+
+    /// The same as text, with replacements for what is not UTF-8; empty without the field.
+    pub fn text(&self, name: &str) -> String {
+        self.field(name).map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+    }
+
+    /// When it was added, in milliseconds since 1970.
+    pub fn at_ms(&self) -> u64 {
+        self.id.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or_default()
+    }
+}
+
 /// A gap as it was recorded: a stretch of the channel that may have been missed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordedGap {
@@ -68,6 +94,13 @@ impl Default for ReadPosition {
 }
 
 impl ReadPosition {
+    /// The place after everything that was added before this time, in milliseconds since 1970.
+    pub fn since(ms: u64) -> ReadPosition {
+        // An entry can't have this number: Redis counts from 0 within a millisecond.
+        let after = ms.checked_sub(1).map(|before| format!("{before}-{}", u64::MAX));
+        ReadPosition { after, ..ReadPosition::default() }
+    }
+
     /// The beginning of the next range.
     fn begin(&self, first: &str) -> String {
         self.after.as_ref().map_or_else(|| first.to_owned(), |after| format!("({after}"))
@@ -127,26 +160,19 @@ impl Ledger {
         let range = Command::of(&["XREVRANGE", &self.keys.gaps, "+", "-", "COUNT", &most.to_string()]);
         let reply = self.connection.query(DOING, range).map_err(|error| self.name_the_key(error))?;
         let Value::Array(found) = reply else { return self.unexpected_reply(DOING, &reply) };
-        let gaps = found.into_iter().filter_map(stream_entry).map(|(id, fields)| {
-            let field = |wanted: &str| {
-                let value = fields.iter().find(|(name, _)| name == wanted.as_bytes()).map(|(_, value)| value);
-                value.map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
-            };
-            RecordedGap {
-                at_ms: id.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or_default(),
-                reason: field("reason"),
-                dispatcher: field("dispatcher"),
-                begin: field("begin"),
-                end: field("end"),
-                count: field("count"),
-            }
+        let gaps = found.into_iter().filter_map(stream_entry).map(|entry| RecordedGap {
+            at_ms: entry.at_ms(),
+            reason: entry.text("reason"),
+            dispatcher: entry.text("dispatcher"),
+            begin: entry.text("begin"),
+            end: entry.text("end"),
+            count: entry.text("count"),
         });
         Ok(gaps.collect())
     }
 
-    /// Reads the next entries of a stream, each as its fields; `None` at the end. After an error the same page may be
-    /// requested again.
-    pub fn read_stream(&mut self, stream: EntryStream, position: &mut ReadPosition) -> Result<Option<Vec<Vec<Pair>>>> {
+    /// Reads the next entries of a stream; `None` at the end. After an error the same page may be requested again.
+    pub fn read_stream(&mut self, stream: EntryStream, position: &mut ReadPosition) -> Result<Option<Vec<Entry>>> {
         const DOING: &str = "reading a stream";
         let key = match stream {
             EntryStream::Processed => self.keys.processed.as_str(),
@@ -163,18 +189,15 @@ impl Ledger {
         };
         let Value::Array(found) = reply else { return self.unexpected_reply(DOING, &reply) };
         let mut bytes = 0;
-        let mut last = None;
         let mut entries = Vec::with_capacity(found.len());
         for entry in found {
-            let Some((id, fields)) = stream_entry(entry) else { return self.unexpected_reply(DOING, &Value::Nil) };
-            bytes += fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-            last = Some(id);
-            entries.push(fields);
+            let Some(entry) = stream_entry(entry) else { return self.unexpected_reply(DOING, &Value::Nil) };
+            bytes += entry.fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+            entries.push(entry);
         }
-        Ok(last.map(|last| {
-            position.read(last, bytes);
-            entries
-        }))
+        let Some(last) = entries.last() else { return Ok(None) };
+        position.read(last.id.clone(), bytes);
+        Ok(Some(entries))
     }
 
     /// Reads the next pending messages without their counts of deliveries, oldest first; `None` at the end. Foreign
@@ -203,8 +226,8 @@ impl Ledger {
     }
 }
 
-/// Takes an entry apart: its id and its fields.
-fn stream_entry(entry: Value) -> Option<(String, Vec<Pair>)> {
+/// Takes an entry apart.
+fn stream_entry(entry: Value) -> Option<Entry> {
     let Value::Array(parts) = entry else { return None };
     let [id, Value::Array(words)] = <[Value; 2]>::try_from(parts).ok()? else { return None };
     let mut fields = Vec::with_capacity(words.len() / 2);
@@ -212,5 +235,5 @@ fn stream_entry(entry: Value) -> Option<(String, Vec<Pair>)> {
     while let (Some(Value::BulkString(name)), Some(Value::BulkString(value))) = (words.next(), words.next()) {
         fields.push((name, value));
     }
-    Some((text(&id)?.to_owned(), fields))
+    Some(Entry { id: text(&id)?.to_owned(), fields })
 }

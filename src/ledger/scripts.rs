@@ -132,7 +132,11 @@ scripts! {
     keys (epoch, pending, attempts, dead, recall);
     SettleCall { my_epoch: Epoch, max_deliveries: u64 }
 
-    COUNT = include_str!("lua/count.lua");
+    REPLAY = with_steps!("lua/replay.lua");
+    keys (pending, dead, attempts, recall, replayed);
+    ReplayCall<'a> { control_channel: &'a str }
+
+    COUNT = with_steps!("lua/count.lua");
     keys (epoch, pending, attempts);
     CountCall { my_epoch: Epoch }
 
@@ -153,7 +157,7 @@ scripts! {
     TrialCall<'a> { expected: &'a [u8], epoch: &'a [u8], clears: bool }
 
     SAMPLE = include_str!("lua/sample.lua");
-    keys (cursor, pending, processed, dead, gaps) then (stream);
+    keys (cursor, pending, processed, dead, gaps, replayed) then (stream);
     SampleCall {}
 }
 

@@ -20,6 +20,7 @@ mod intakes;
 mod interests;
 mod keyspace;
 mod refusals;
+mod replays;
 mod samples;
 mod sizes;
 mod streams;

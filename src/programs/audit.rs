@@ -24,7 +24,7 @@ use crate::base::refusal::Refusal;
 use crate::base::setting::ConfigError;
 use crate::base::text::Quoted;
 use crate::ledger::Ledger;
-use crate::ledger::reading::{EntryStream, Pair, ReadPosition};
+use crate::ledger::reading::{Entry, EntryStream, ReadPosition};
 use crate::process::{log as process_log, output};
 use crate::programs::consumer::outcome_of;
 
@@ -166,7 +166,7 @@ impl Auditor {
         report.dead = self.patiently(Ledger::count_dead)?;
         let mut position = ReadPosition::default();
         while ids && let Some(page) = self.patiently(|ledger| ledger.read_stream(EntryStream::Dead, &mut position))? {
-            let payloads = page.iter().map(|fields| field(fields, "payload").unwrap_or_default());
+            let payloads = page.iter().map(|letter| letter.field("payload").unwrap_or_default());
             self.add_payloads(payloads, &mut prints, report);
         }
         prints.sort_unstable();
@@ -175,12 +175,12 @@ impl Auditor {
     }
 
     /// The id of a result, or of the message in an entry.
-    fn id_of<'a>(&self, fields: &'a [Pair]) -> Option<Cow<'a, [u8]>> {
+    fn id_of<'a>(&self, entry: &'a Entry) -> Option<Cow<'a, [u8]>> {
         match self.results {
             EntryStream::Messages => {
-                id_in_payload(field(fields, "payload").unwrap_or_default(), &self.id_field).map(Cow::Owned)
+                id_in_payload(entry.field("payload").unwrap_or_default(), &self.id_field).map(Cow::Owned)
             }
-            _ => field(fields, &self.id_field).map(Cow::Borrowed),
+            _ => entry.field(&self.id_field).map(Cow::Borrowed),
         }
     }
 
@@ -208,9 +208,9 @@ impl Auditor {
         })?;
         let mut prints = Vec::with_capacity(usize::try_from(count).unwrap_or_default());
         while let Some(page) = self.patiently(|ledger| ledger.read_stream(results, &mut position))? {
-            for fields in &page {
+            for entry in &page {
                 report.entries += 1;
-                match self.id_of(fields) {
+                match self.id_of(entry) {
                     Some(id) => prints.push(fingerprint(&id)),
                     None => report.without_id += 1,
                 }
@@ -230,7 +230,7 @@ impl Auditor {
         while !wanted.is_found(in_results)
             && let Some(page) = self.patiently(|ledger| ledger.read_stream(results, &mut position))?
         {
-            page.iter().filter_map(|fields| self.id_of(fields)).for_each(|id| wanted.offer(&id));
+            page.iter().filter_map(|entry| self.id_of(entry)).for_each(|id| wanted.offer(&id));
         }
         if let Some(path) = expected {
             each_expected(path, |id| {
@@ -266,10 +266,6 @@ impl Auditor {
 fn may_pass(error: &Error) -> bool {
     let lasting = error.is_denied() || matches!(error.refusal(), Some(Refusal::WrongType | Refusal::TooLarge));
     matches!(error, Error::Redis { .. }) && !lasting
-}
-
-fn field<'a>(fields: &'a [Pair], name: &str) -> Option<&'a [u8]> {
-    fields.iter().find(|(found, _)| found == name.as_bytes()).map(|(_, value)| &value[..])
 }
 
 /// The id in the payload of an unprocessed message, as the handler `stamp` would record it.

@@ -11,10 +11,11 @@ use super::Courier;
 use crate::base::id::{MessageId, wall_clock_us};
 use crate::lane::link::Link;
 use crate::lane::places::{Place, TakenPlace};
+use crate::lane::replays::Replayed;
 use crate::lane::stats::{LaneStats, add};
 use crate::lane::strays;
-use crate::lane::table::{Loss, Whereabouts};
-use crate::lane::tasks::{CommitTask, RedistributorReply};
+use crate::lane::table::{Loss, MAX_TRACKED, Whereabouts};
+use crate::lane::tasks::{CommitTask, RedistributorReply, Task};
 use crate::ledger::{Commit, DeliveryNumber, Hold, MAX_RESULT_FIELDS, Pending, Returned, Verdict};
 use crate::wire::{ErrorCode, Field, MessageResult, NackDelay};
 
@@ -260,6 +261,7 @@ impl Courier {
                     }
                 }
                 RedistributorReply::Done(ids) => ids.into_iter().for_each(|id| self.done(id)),
+                RedistributorReply::Replayed(replayed) => self.replayed(replayed),
                 RedistributorReply::Missing(id) => self.missing(id),
                 RedistributorReply::NotPending(claims) => self.drop_not_pending(claims),
                 RedistributorReply::Committed { link: index, serial, ids, bytes } => {
@@ -273,6 +275,41 @@ impl Courier {
                 }
             }
         }
+    }
+
+    /// Handles messages that were replayed from the dead letters. A consumer may still hold such a message from before
+    /// it died, so it counts as one that earlier leaders delivered.
+    fn replayed(&mut self, replayed: Replayed) {
+        let ids = match replayed {
+            Replayed::Some(ids) => ids,
+            Replayed::Many => {
+                self.inherit(self.shared.highest_id());
+                return self.backlog.read_again(MessageId::ZERO);
+            }
+        };
+        let mut again = Vec::new();
+        for id in ids {
+            self.inherit(id);
+            if self.table.whereabouts(id).is_some() || self.backlog.covers(id) {
+                // It is known to be pending again, or about to be read.
+                continue;
+            }
+            if self.table.len() < MAX_TRACKED {
+                self.table.set_away(id);
+                again.push(id);
+            } else {
+                self.backlog.read_again(id);
+            }
+        }
+        if !again.is_empty() {
+            log::info!("event=replayed messages={} first_id={}", again.len(), again[0]);
+            self.tasks.push(Task::Again(again));
+        }
+    }
+
+    fn inherit(&mut self, id: MessageId) {
+        self.inherited = self.inherited.max(id);
+        self.table.inherit(id);
     }
 
     /// The redistributor found that a message is no longer pending, or moved it to the dead letters.

@@ -37,7 +37,7 @@ impl Shadow {
             sink: shared.tally.clone(),
             stats: shared.listener.clone(),
             troubles: shared.troubles.clone(),
-            released: None,
+            notices: None,
         };
         let listener = ListenerHandle::start(listening, "listener", &shared.log)?;
         let (stop, stopped) = bounded(0);

@@ -14,10 +14,10 @@ for i = FIRST, #ARGV, 2 do
   local id, delivery = ARGV[i], ARGV[i + 1]
   -- Only pending messages are counted, because the count of a done message would stay for ever. A call that arrives
   -- late must not lower a count.
-  if redis.call('ZCOUNT', pending_key, id, id) > 0
-    and (tonumber(redis.call('HGET', attempts_key, id)) or 0) < tonumber(delivery) then
+  local counted, history = attempts_in(redis.call('HGET', attempts_key, id))
+  if redis.call('ZCOUNT', pending_key, id, id) > 0 and counted < tonumber(delivery) then
     counts[#counts + 1] = id
-    counts[#counts + 1] = delivery
+    counts[#counts + 1] = delivery .. history
   end
 end
 if #counts > 0 then

@@ -1,13 +1,14 @@
 -- Reads in one step how far the channel has been stored, and how many messages have been stored in all.
--- KEYS  cursor, pending, processed, dead, gaps[, stream] (stream: if the group delivers to one)
+-- KEYS  cursor, pending, processed, dead, gaps, replayed[, stream] (stream: if the group delivers to one)
 -- Gives a list:
 --       the time in ms
 --       the cursor, false for none
 --       the number of pending messages
---       how many entries were ever added to processed, dead, gaps and stream; without a stream, 0
+--       how many entries were ever added to processed, dead, gaps and stream; without a stream, 0. Dead letters that
+--       were replayed are not counted, since they are pending again
 --       1 if these numbers are exact; 0 if the server does not count them (before Redis 7), so that deleted entries are
 --       missing
-local cursor_key, pending_key, processed_key, dead_key, gaps_key, stream_key = unpack(KEYS)
+local cursor_key, pending_key, processed_key, dead_key, gaps_key, replayed_key, stream_key = unpack(KEYS)
 local exact = 1
 local function added(key)
   if not key or redis.call('EXISTS', key) == 0 then
@@ -27,5 +28,8 @@ end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local counts = {added(processed_key), added(dead_key), added(gaps_key), added(stream_key)}
+if exact == 1 then
+  counts[2] = counts[2] - (tonumber(redis.call('GET', replayed_key)) or 0)
+end
 return {now, redis.call('GET', cursor_key), redis.call('ZCARD', pending_key), counts[1], counts[2], counts[3],
   counts[4], exact}

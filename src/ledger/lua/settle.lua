@@ -31,9 +31,10 @@ for i = FIRST, #ARGV, WORDS do
     dying[#dying + 1] = i
     out[#out + 1] = -1
   elseif verdict == 'failed' then
-    if (tonumber(redis.call('HGET', attempts_key, id)) or 0) <= deliveries then
+    local counted, history = attempts_in(redis.call('HGET', attempts_key, id))
+    if counted <= deliveries then
       counts[#counts + 1] = id
-      counts[#counts + 1] = deliveries + 1
+      counts[#counts + 1] = deliveries + 1 .. history
     end
     out[#out + 1] = deliveries + 1
   elseif verdict == 'lost' then
@@ -60,8 +61,13 @@ for _, i in ipairs(dying) do
   if member and not refused then
     -- If this is refused, the message stays pending and the others are settled. The removal follows it and was tried.
     local hex_id, channel, payload = parts_of(member)
-    local letter = redis.pcall('XADD', dead_key, '*', 'id', hex_id, 'payload', payload,
-      'reason', ARGV[i + 5], 'deliveries', ARGV[i + 3], 'consumer', ARGV[i + 4], channel_field(channel))
+    local _, history = attempts_in(redis.call('HGET', attempts_key, id))
+    local fields = {'id', hex_id, 'payload', payload, 'reason', ARGV[i + 5], 'deliveries', ARGV[i + 3],
+      'consumer', ARGV[i + 4], channel_field(channel)}
+    for _, word in ipairs({history_fields(history)}) do
+      fields[#fields + 1] = word
+    end
+    local letter = redis.pcall('XADD', dead_key, '*', unpack(fields))
     refused = type(letter) == 'table' and letter.err
   end
   if member and refused then

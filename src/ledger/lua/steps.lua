@@ -51,6 +51,26 @@ local function parts_of(member)
   return string.sub(member, 1, 16), begin and string.sub(member, begin, payload - 1) or '', string.sub(member, payload)
 end
 
+-- Returns the member of a message, whose id is given in hexadecimal. `channel` is nil if that is not recorded.
+local function member_of(hex_id, channel, payload)
+  return hex_id .. (channel and '@' .. #channel .. ':' .. channel or ':') .. payload
+end
+
+-- Takes apart what `attempts` has for a message: the number of its next delivery, and what happened before it was
+-- replayed from the dead letters, '' for nothing.
+local function attempts_in(text)
+  local number, history = string.match(text or '', '^(%d+)(.*)$')
+  return tonumber(number) or 0, history or ''
+end
+
+-- Returns the fields of a dead letter that say what happened before it was replayed, if it was.
+local function history_fields(history)
+  local replays, deliveries, first_ms, first_reason = string.match(history, '^ (%d+) (%d+) (%d+) (.*)$')
+  if replays then
+    return 'replays', replays, 'earlier_deliveries', deliveries, 'first_failed_ms', first_ms, 'first_reason', first_reason
+  end
+end
+
 -- Returns the field of a dead letter with the channel, if that is recorded.
 local function channel_field(channel)
   if channel ~= '' then

@@ -19,7 +19,6 @@ use super::rights::rights;
 use super::seen::{Batch, Length, Seen};
 use crate::base::error::{Error, Result, Step};
 use crate::base::failure::Failure;
-use crate::base::id::Epoch;
 use crate::base::text::Quoted;
 use crate::ledger::command::{Command, command};
 use crate::ledger::cursor::Marker;
@@ -139,7 +138,7 @@ impl Subscription {
     }
 
     fn take_apart(&mut self) -> Result<Batch> {
-        let (mut released, mut answered) = (None, None);
+        let mut batch = Batch::default();
         loop {
             let incoming = &mut self.session.incoming;
             let skipped = self.skip.min(incoming.received().len() as u64);
@@ -148,21 +147,22 @@ impl Subscription {
             if self.skips_payload && self.skip == 0 {
                 match bulk_bytes(incoming.received()) {
                     Ok(Some(bytes)) => (self.skip, self.skips_payload) = (bytes, false),
-                    Ok(None) => return Ok(self.batch(released, answered)),
+                    Ok(None) => return Ok(self.finish(batch)),
                     Err(why) => return Err(self.unreadable(why)),
                 }
                 continue;
             }
             let (received, length) = match receive(incoming.received(), MAX_BODY_BYTES as u64) {
                 Ok(Some(found)) => found,
-                Ok(None) => return Ok(self.batch(released, answered)),
+                Ok(None) => return Ok(self.finish(batch)),
                 Err(why) => return Err(self.unreadable(why)),
             };
             match received {
                 Received::Message { pattern: None, channel, payload } if channel == self.keys.control.as_bytes() => {
                     let notice = std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok());
                     match notice {
-                        Some(Notice::Released(epoch)) => released = Some(epoch),
+                        Some(Notice::Released(epoch)) => batch.released = Some(epoch),
+                        Some(Notice::Returned(ids)) => batch.returned.extend(ids),
                         Some(Notice::Marker(marker, of)) if of == self.interests.identity() => {
                             self.gathering.push(Seen::Marker(marker));
                         }
@@ -199,7 +199,7 @@ impl Subscription {
                 // Redis may refuse a PING because of its disk or while it loads its data. The connection works
                 // nevertheless.
                 Received::Error(_) | Received::Other => match self.unanswered {
-                    0 => answered = self.pings.pop_front().or(answered),
+                    0 => batch.answered = self.pings.pop_front().or(batch.answered),
                     _ => self.unanswered -= 1,
                 },
             }
@@ -207,10 +207,10 @@ impl Subscription {
         }
     }
 
-    fn batch(&mut self, released: Option<Epoch>, answered: Option<u64>) -> Batch {
+    fn finish(&mut self, batch: Batch) -> Batch {
         let on_long_channels = std::mem::take(&mut self.on_long_channels);
         let overlaps = self.copies.take_overlaps();
-        Batch { seen: self.gathering.finish(), released, answered, overlaps, on_long_channels }
+        Batch { seen: self.gathering.finish(), overlaps, on_long_channels, ..batch }
     }
 
     fn send(&mut self, step: impl Into<Step>, bytes: &[u8]) -> Result<()> {

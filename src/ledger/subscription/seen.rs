@@ -1,6 +1,6 @@
 //! What a subscription receives: messages and markers, in the order in which Redis sent them.
 
-use crate::base::id::Epoch;
+use crate::base::id::{Epoch, MessageId};
 use crate::ledger::cursor::Marker;
 use crate::ledger::member::Body;
 
@@ -46,6 +46,8 @@ pub struct Batch {
     pub seen: Vec<Seen>,
     /// The epoch whose leader has released the lease, if one did.
     pub released: Option<Epoch>,
+    /// Messages that were replayed from the dead letters.
+    pub returned: Vec<MessageId>,
     /// The number of the last ping that was answered, if any.
     pub answered: Option<u64>,
     /// Copies of messages that did not count because another interest owns the message.

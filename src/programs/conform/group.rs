@@ -92,10 +92,7 @@ impl Group {
     pub(super) fn results_of(&mut self, unique: &str) -> Result<usize> {
         let (mut count, mut position) = (0, ReadPosition::default());
         while let Some(page) = self.ledger.read_stream(EntryStream::Processed, &mut position)? {
-            let is_of = |fields: &&Vec<(Vec<u8>, Vec<u8>)>| {
-                fields.iter().any(|(name, value)| name == b"message_id" && value == unique.as_bytes())
-            };
-            count += page.iter().filter(is_of).count();
+            count += page.iter().filter(|entry| entry.field("message_id") == Some(unique.as_bytes())).count();
         }
         Ok(count)
     }

@@ -52,10 +52,11 @@ pub(super) fn commands_by_key(step: &Step, world: &World) -> Vec<Cause> {
 }
 
 /// Each key, with a value of another type. Except the marks of messages that were put back, which may have any type.
-pub(super) fn types(_: &Step, world: &World) -> Vec<Cause> {
+pub(super) fn types(step: &Step, world: &World) -> Vec<Cause> {
     let types: Vec<_> = world.keys.types().collect();
     let keys = || types.iter().map(|(key, _)| (*key).to_owned());
     let streams = types.iter().filter(|(_, kind)| *kind == "stream").map(|(key, _)| (*key).to_owned());
+    let streams = streams.filter(|key| step.takes_from != Some(key.as_str()));
     keys().map(Cause::Type).chain(streams.map(Cause::Exhausted)).collect()
 }
 

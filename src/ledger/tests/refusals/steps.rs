@@ -18,6 +18,8 @@ pub(super) struct Step {
     pub(super) needs: Needs,
     /// Commands that it does not use here, but without which it must be refused nevertheless.
     pub(super) insists_on: &'static [&'static str],
+    /// A stream whose entries it needs, so that another stream in its place is not only exhausted.
+    pub(super) takes_from: Option<&'static str>,
     /// Commands that change the state before it begins.
     pub(super) begins_with: &'static [&'static [&'static str]],
     /// Whether the caller's earlier calls have left a transaction open.
@@ -125,6 +127,11 @@ fn consumer_steps() -> Vec<Step> {
         script("put back without a recall", &PUT_BACK, Caller::put_back).begins_with(NO_RECALL),
         script("put back when nothing is pending", &PUT_BACK, Caller::put_back)
             .begins_with(&[&["DEL", "messages:pending"]]),
+        script("replay", &REPLAY, |c| came(c.ledger.replay(&["2-1", "1-1", "9-9", "2-2"]))).begins_with(LETTERS)
+            .needs_room().takes_from("messages:dead"),
+        script("replay of what is gone", &REPLAY, |c| came(c.ledger.replay(&["9-9"]))).reads(),
+        command("drop dead letters", &["XDEL"], |c| came(c.ledger.drop_letters(&["2-1", "9-9"])))
+            .begins_with(LETTERS).takes_from("messages:dead"),
         settle("settle everything", |c| c.settle(ALL_VERDICTS)),
         settle("settle what consumers have released", |c| c.settle(&RELEASED)),
         settle("settle without a recall", |c| c.settle(ALL_VERDICTS)).begins_with(NO_RECALL),
@@ -184,6 +191,10 @@ fn stream_steps() -> Vec<Step> {
 const NOTHING: &[&[&str]] = &[&["FLUSHALL"]];
 const LED: &[&[&str]] = &[&["SET", "messages:leader", "b-000000 5 ttl", "PX", "60000"]];
 const NO_CURSOR: &[&[&str]] = &[&["DEL", "messages:cursor"]];
+const LETTERS: &[&[&str]] = &[
+    &["XADD", "messages:dead", "2-1", "id", "0000000000000007", "payload", "x7", "reason", "why", "deliveries", "8"],
+    &["XADD", "messages:dead", "2-2", "id", "0000000000000008", "payload", "x8", "deliveries", "8", "channel", "c"],
+];
 const NO_RECALL: &[&[&str]] = &[&["DEL", "messages:recall"]];
 const MOVED_OVER: &[&[&str]] = &[&["SET", "messages:cursor", "m 8 8"]];
 const REMOVED: &[&[&str]] = &[&["ZREMRANGEBYSCORE", "messages:pending", "5", "6"]];
@@ -216,6 +227,7 @@ fn command(name: &'static str, commands: &'static [&'static str], call: fn(&mut 
         commands,
         needs,
         insists_on: &[],
+        takes_from: None,
         begins_with: &[],
         is_open: false,
         warm_up,
@@ -263,6 +275,10 @@ impl Step {
 
     fn insists_on(self, insists_on: &'static [&'static str]) -> Step {
         Step { insists_on, ..self }
+    }
+
+    fn takes_from(self, stream: &'static str) -> Step {
+        Step { takes_from: Some(stream), ..self }
     }
 
     fn after(self, warm_up: fn(&mut Caller) -> Result<()>) -> Step {

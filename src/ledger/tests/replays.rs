@@ -1,0 +1,120 @@
+//! Replaying dead letters.
+
+use super::*;
+
+/// The ids of the letters' entries, oldest first.
+fn letters(f: &mut Fixture) -> Vec<reading::Entry> {
+    let mut letters = Vec::new();
+    let mut position = reading::ReadPosition::default();
+    while let Some(page) = f.ledger.read_stream(reading::EntryStream::Dead, &mut position).expect("they can be read") {
+        letters.extend(page);
+    }
+    letters
+}
+
+fn replay(f: &mut Fixture, entries: &[&str]) -> Vec<Replayed> {
+    f.ledger.replay(entries).expect("it is allowed")
+}
+
+#[test]
+fn a_replayed_message_is_pending_under_its_own_id_and_the_leader_is_told() {
+    let mut f = fixture();
+    let epoch = f.epoch(5);
+    let mut subscription = f.listen(&DispatcherId::generate("a"));
+    let body = Body::copied(Some(b"eu@1:"), b"a:b");
+    let first = Arrival { body: body.clone(), ..arrival(1, b"") };
+    let batch = [first, arrival(2, b""), arrival(3, b"x")];
+    f.ledger.intake(epoch, None, &cursor("m", 3, 3), &batch).expect("they are stored");
+    let before = f.ledger.read_pending(&mut reading::ReadPosition::default()).expect("they are read");
+    for id in [2, 1] {
+        f.ledger.settle(epoch, 8, &[(&returned(id, Verdict::Rejected), 3)]).expect("it dies");
+    }
+    let dead = letters(&mut f);
+    assert_eq!(
+        dead.iter().map(|letter| letter.text("id")).collect::<Vec<_>>(),
+        ["0000000000000002", "0000000000000001"]
+    );
+    f.run(&["SET", "messages:recall", "5 R 0"]);
+    let entries: Vec<&str> = dead.iter().map(|letter| letter.id.as_str()).collect();
+    assert_eq!(replay(&mut f, &entries), [Replayed::Replayed; 2]);
+    assert_eq!(replay(&mut f, &entries), [Replayed::Gone; 2], "a repeated call does nothing");
+    let now = f.ledger.read_pending(&mut reading::ReadPosition::default()).expect("they are read");
+    assert_eq!(now, before, "id, channel and payload are the same");
+    assert_eq!(f.ledger.deliveries(&[MessageId(1), MessageId(2)]).unwrap(), [1, 1], "deliveries begin anew");
+    assert_eq!(f.run(&["GET", "messages:recall"]), Value::BulkString(b"5 R 2".to_vec()));
+    assert_eq!(f.number(&["XLEN", "messages:dead"]), 0);
+    let heard = wait_until(Duration::from_secs(10), "the notice", || {
+        let returned = subscription.read().expect("it is connected").map(|batch| batch.returned);
+        Ok(returned.filter(|returned| !returned.is_empty()))
+    });
+    assert_eq!(heard.expect("it comes"), [MessageId(2), MessageId(1)]);
+}
+
+#[test]
+fn a_letter_keeps_its_history_through_replays() {
+    let mut f = fixture();
+    let epoch = f.epoch(5);
+    f.pend(epoch, &[1]);
+    let because = |reason: &str| Returned { reason: reason.into(), ..returned(1, Verdict::Failed) };
+    f.ledger.settle(epoch, 3, &[(&because("the first, with spaces"), 3)]).expect("it dies");
+    let first = letters(&mut f).remove(0);
+    assert_eq!((first.text("replays"), first.text("first_reason")), (String::new(), String::new()));
+    replay(&mut f, &[&first.id]);
+    for delivery in 1..=2 {
+        // Counted in both ways.
+        f.ledger.settle(epoch, 3, &[(&because("another"), delivery)]).expect("it fails");
+        f.ledger.count_deliveries(epoch, &[(MessageId(1), delivery + 1)]).expect("it is counted");
+        assert_eq!(f.ledger.deliveries(&[MessageId(1)]).unwrap(), [delivery + 1]);
+    }
+    f.ledger.settle(epoch, 3, &[(&because("the second"), 3)]).expect("it dies");
+    assert_eq!(f.number(&["HLEN", "messages:attempts"]), 0);
+    let second = letters(&mut f).remove(0);
+    replay(&mut f, &[&second.id]);
+    f.ledger.settle(epoch, 3, &[(&because("the last"), 3)]).expect("it dies");
+    let last = letters(&mut f).remove(0);
+    let told = |letter: &reading::Entry| {
+        ["reason", "deliveries", "replays", "earlier_deliveries", "first_reason"].map(|field| letter.text(field))
+    };
+    assert_eq!(told(&second), ["the second", "3", "1", "3", "the first, with spaces"]);
+    assert_eq!(told(&last), ["the last", "3", "2", "6", "the first, with spaces"]);
+    assert_eq!(last.text("first_failed_ms"), first.at_ms().to_string());
+    replay(&mut f, &[&last.id]);
+    assert_eq!(f.ledger.commit(None, None, Raise::Nothing, &[commit(1)]).unwrap().recorded, 1);
+    assert_eq!(f.number(&["HLEN", "messages:attempts"]), 0, "the history goes with the message");
+}
+
+#[test]
+fn letters_that_can_not_be_replayed_stay() {
+    let mut f = fixture();
+    let epoch = f.epoch(5);
+    f.pend(epoch, &[1, 2]);
+    let truncated = Arrival { refused: Some("too large".to_owned()), ..arrival(3, b"beginning") };
+    f.ledger.intake(epoch, Some(&cursor("m", 2, 2)), &cursor("m", 3, 3), &[truncated]).expect("it is recorded");
+    let letter = ["XADD", "messages:dead", "*", "deliveries", "8", "payload", "x", "id"];
+    for id in ["0000000000000001", "1", "000000000000000X", "ffffffffffffffff"] {
+        f.run(&[&letter[..], &[id]].concat());
+    }
+    f.run(&["XADD", "messages:dead", "*", "id", "0000000000000009"]);
+    let dead = letters(&mut f);
+    let entries: Vec<&str> = dead.iter().map(|letter| letter.id.as_str()).collect();
+    let outcomes = replay(&mut f, &entries);
+    let foreign = Replayed::Foreign;
+    assert_eq!(outcomes, [Replayed::Truncated, Replayed::Pending, foreign, foreign, foreign, foreign]);
+    assert_eq!(letters(&mut f), dead);
+    assert_eq!(f.number(&["ZCARD", "messages:pending"]), 2);
+}
+
+#[test]
+fn the_sum_of_a_sample_stays_the_same() {
+    let mut f = fixture();
+    let epoch = f.epoch(5);
+    f.pend(epoch, &[1, 2]);
+    let stored = |f: &mut Fixture| f.ledger.sample().expect("it is read").counts.stored();
+    for _ in 0..2 {
+        f.ledger.settle(epoch, 8, &[(&returned(2, Verdict::Rejected), 1)]).expect("it dies");
+        assert_eq!(stored(&mut f), 2);
+        let entry = letters(&mut f).remove(0).id;
+        replay(&mut f, &[&entry]);
+        assert_eq!(stored(&mut f), 2);
+    }
+}
