@@ -15,9 +15,10 @@ use crate::process::metrics::healthcheck;
 use crate::process::program::CommandLine;
 use crate::programs::audit::settings::AuditConfig;
 use crate::programs::conform::settings::ConformConfig;
+use crate::programs::dead::settings::DeadConfig;
 use crate::programs::doctor::settings::DoctorConfig;
 use crate::programs::status::settings::StatusConfig;
-use crate::programs::{audit, conform, doctor, status};
+use crate::programs::{audit, conform, dead, doctor, status};
 
 /// The tool's command line.
 pub const TOOL: CommandLine<ToolConfig> = CommandLine { command, read };
@@ -29,6 +30,8 @@ pub enum ToolConfig {
     Audit(Box<AuditConfig>),
     /// Show the state of a group.
     Status(Box<StatusConfig>),
+    /// List, show, replay or drop dead letters.
+    Dead(Box<DeadConfig>),
     /// Say whether each program works with a server.
     Doctor(Box<DoctorConfig>),
     /// Test a consumer.
@@ -53,6 +56,7 @@ pub(super) fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(audit::settings::command())
         .subcommand(status::settings::command())
+        .subcommand(dead::settings::command())
         .subcommand(doctor::settings::command())
         .subcommand(conform::settings::command())
         .subcommand(demo::settings::command())
@@ -68,6 +72,7 @@ fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ToolConfig
     Ok(match name {
         "audit" => ToolConfig::Audit(Box::new(audit::settings::read(matches, environment)?)),
         "status" => ToolConfig::Status(Box::new(status::settings::read(matches, environment)?)),
+        "dead" => ToolConfig::Dead(Box::new(dead::settings::read(matches, environment)?)),
         "doctor" => ToolConfig::Doctor(Box::new(doctor::settings::read(matches, environment)?)),
         "conform" => ToolConfig::Conform(Box::new(conform::settings::read(matches, environment)?)),
         "demo" => ToolConfig::Demo(demo::settings::read(matches, environment)?),
@@ -86,6 +91,7 @@ pub fn run_tool(config: ToolConfig) -> Result<u8> {
     match config {
         ToolConfig::Audit(config) => audit::run(&config),
         ToolConfig::Status(config) => status::run(&config),
+        ToolConfig::Dead(config) => dead::run(&config),
         ToolConfig::Doctor(config) => doctor::run(&config),
         ToolConfig::Conform(config) => conform::run(&config),
         ToolConfig::Demo(config) => demo::run(&config),

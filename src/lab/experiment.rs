@@ -20,9 +20,10 @@ use super::folder::PrivateFolder;
 use super::stream_workers::{ReadEntries, StreamWorkers};
 use crate::base::error::{Error, Result};
 use crate::base::shutdown::ShutdownRequests;
-use crate::programs::audit::settings::{AuditConfig, PATIENCE};
+use crate::programs::audit::settings::AuditConfig;
 use crate::programs::audit::{AuditReport, audit};
 use crate::programs::common::CommonConfig;
+use crate::programs::patience::PATIENCE;
 
 pub mod injector;
 pub mod plan;

@@ -8,6 +8,7 @@ use redis::Value;
 
 use super::command::Command;
 use super::core::Ledger;
+use super::keys::Keys;
 use super::limits::MAX_BATCH_MESSAGES;
 use super::member::{self, Body};
 use super::value::text;
@@ -33,6 +34,16 @@ pub enum EntryStream {
     Messages,
 }
 
+impl EntryStream {
+    fn key(self, keys: &Keys) -> &str {
+        match self {
+            EntryStream::Processed => &keys.processed,
+            EntryStream::Dead => &keys.dead,
+            EntryStream::Messages => keys.stream.as_deref().unwrap_or_default(),
+        }
+    }
+}
+
 /// A name and a value.
 pub type Pair = (Vec<u8>, Vec<u8>);
 
@@ -54,6 +65,15 @@ impl Entry {
     /// The same as text, with replacements for what is not UTF-8; empty without the field.
     pub fn text(&self, name: &str) -> String {
         self.field(name).map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+    }
+
+    /// Whether it was added after the entry with this id.
+    pub fn is_after(&self, id: &str) -> bool {
+        let place = |id: &str| {
+            let (ms, number) = id.split_once('-')?;
+            Some((ms.parse::<u64>().ok()?, number.parse::<u64>().ok()?))
+        };
+        place(&self.id) > place(id)
     }
 
     /// When it was added, in milliseconds since 1970.
@@ -171,14 +191,20 @@ impl Ledger {
         Ok(gaps.collect())
     }
 
+    /// The id of the newest entry of a stream.
+    pub fn newest_entry(&mut self, stream: EntryStream) -> Result<Option<String>> {
+        const DOING: &str = "looking for the newest entry of a stream";
+        let range = Command::of(&["XREVRANGE", stream.key(&self.keys), "+", "-", "COUNT", "1"]);
+        match self.connection.query(DOING, range).map_err(|error| self.name_the_key(error))? {
+            Value::Array(found) => Ok(found.into_iter().find_map(stream_entry).map(|entry| entry.id)),
+            other => self.unexpected_reply(DOING, &other),
+        }
+    }
+
     /// Reads the next entries of a stream; `None` at the end. After an error the same page may be requested again.
     pub fn read_stream(&mut self, stream: EntryStream, position: &mut ReadPosition) -> Result<Option<Vec<Entry>>> {
         const DOING: &str = "reading a stream";
-        let key = match stream {
-            EntryStream::Processed => self.keys.processed.as_str(),
-            EntryStream::Dead => &self.keys.dead,
-            EntryStream::Messages => self.keys.stream.as_deref().unwrap_or_default(),
-        };
+        let key = stream.key(&self.keys);
         let reply = loop {
             let range =
                 Command::of(&["XRANGE", key, &position.begin("-"), "+", "COUNT", &position.entries.to_string()]);

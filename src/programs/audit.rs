@@ -15,18 +15,15 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};
-use crate::base::refusal::Refusal;
 use crate::base::setting::ConfigError;
-use crate::base::text::Quoted;
 use crate::ledger::Ledger;
 use crate::ledger::reading::{Entry, EntryStream, ReadPosition};
 use crate::process::{log as process_log, output};
 use crate::programs::consumer::outcome_of;
+use crate::programs::patience::patiently;
 
 mod fingerprints;
 mod report;
@@ -41,8 +38,6 @@ pub use self::report::AuditReport;
 pub const MAX_EXAMPLES: usize = 10;
 /// How long to wait for a reply.
 const REPLY_TIME: Duration = Duration::from_secs(10);
-/// The waits between retries while Redis is unreachable: the first and the longest.
-const RETRY_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// How often a long audit logs its progress.
 const REPORT_EVERY: Duration = Duration::from_secs(3);
 
@@ -244,28 +239,9 @@ impl Auditor {
         Ok(())
     }
 
-    /// Retries while Redis is unreachable, for at most `patience`. That is safe, since the audit only reads.
-    fn patiently<T>(&mut self, mut ask: impl FnMut(&mut Ledger) -> Result<T>) -> Result<T> {
-        let mut backoff = Backoff::new(RETRY_WAIT.0, RETRY_WAIT.1);
-        let begin = Instant::now();
-        loop {
-            match ask(&mut self.ledger) {
-                Err(error) if may_pass(&error) && begin.elapsed() < self.patience => {
-                    if backoff.should_log() {
-                        log::warn!("event=redis-trouble error={}", Quoted(error));
-                    }
-                    thread::sleep(backoff.next_wait());
-                }
-                outcome => return outcome,
-            }
-        }
+    fn patiently<T>(&mut self, ask: impl FnMut(&mut Ledger) -> Result<T>) -> Result<T> {
+        patiently(&mut self.ledger, self.patience, ask)
     }
-}
-
-/// Whether retrying may help, unlike with a wrong password or a key of another type.
-fn may_pass(error: &Error) -> bool {
-    let lasting = error.is_denied() || matches!(error.refusal(), Some(Refusal::WrongType | Refusal::TooLarge));
-    matches!(error, Error::Redis { .. }) && !lasting
 }
 
 /// The id in the payload of an unprocessed message, as the handler `stamp` would record it.

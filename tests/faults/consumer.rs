@@ -16,7 +16,7 @@ use crate::workers::{GATED, POISON, Workers};
 /// Longer than any test, so that only a closed connection shows the leader that a consumer is gone.
 const NO_LINK_TIMEOUT: &str = "--link-timeout-ms 600000";
 
-fn wait_until_listed(connection: &mut redis::Connection, names: &[&str]) {
+pub(crate) fn wait_until_listed(connection: &mut redis::Connection, names: &[&str]) {
     let wanted: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
     wait_until(format!("messages:consumers to be {wanted:?}"), || {
         let listed: BTreeSet<String> = run_command(connection, &["LRANGE", "messages:consumers", "0", "-1"]);
@@ -29,25 +29,25 @@ fn results_of(connection: &mut redis::Connection, consumer: &str) -> usize {
 }
 
 /// Messages that reached a dispatcher, and so are owed.
-fn sent_of(prefix: &str, numbers: std::ops::Range<u64>) -> Sent {
+pub(crate) fn sent_of(prefix: &str, numbers: std::ops::Range<u64>) -> Sent {
     Sent { owed: numbers.map(|n| format!("{prefix}{n}")).collect(), ..Sent::default() }
 }
 
 /// A consumer `w0` that holds all messages, some of them in handlers that wait at the gate, and an idle `w1`.
-struct Loaded {
+pub(crate) struct Loaded {
     // The processes before the server that they use.
-    dispatcher: ChildProcess,
-    workers: Workers,
-    cluster: Cluster,
+    pub(crate) dispatcher: ChildProcess,
+    pub(crate) workers: Workers,
+    pub(crate) cluster: Cluster,
 }
 
 /// The messages that `w0` holds.
-const IN_HAND: u64 = 20;
+pub(crate) const IN_HAND: u64 = 20;
 /// The messages that its handlers work on.
-const RUNNING: usize = 3;
+pub(crate) const RUNNING: usize = 3;
 
 impl Loaded {
-    fn start(dispatcher_args: &str) -> (Loaded, redis::Connection) {
+    pub(crate) fn start(dispatcher_args: &str) -> (Loaded, redis::Connection) {
         let mut cluster = bare_cluster();
         let mut connection = client_of(&mut cluster);
         let mut workers = Workers::new(&mut cluster, 2, RUNNING);

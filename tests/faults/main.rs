@@ -42,6 +42,7 @@ mod network;
 mod proxy;
 mod redis;
 mod refusals;
+mod replays;
 mod replies;
 mod restarts;
 mod router;

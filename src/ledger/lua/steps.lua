@@ -67,7 +67,8 @@ end
 local function history_fields(history)
   local replays, deliveries, first_ms, first_reason = string.match(history, '^ (%d+) (%d+) (%d+) (.*)$')
   if replays then
-    return 'replays', replays, 'earlier_deliveries', deliveries, 'first_failed_ms', first_ms, 'first_reason', first_reason
+    return 'replays', replays, 'earlier_deliveries', deliveries, 'first_failed_ms', first_ms,
+      'first_reason', first_reason
   end
 end
 

@@ -10,6 +10,7 @@ use crate::process::config::Default::{Found, Text};
 use crate::process::config::{self, Environment, Setting, Values, quoted};
 use crate::process::log::settings::LOG_LEVEL;
 use crate::programs::common::{CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
+use crate::programs::patience::PATIENCE;
 
 /// The settings of `oncecast audit`.
 #[derive(Clone, Debug)]
@@ -25,9 +26,6 @@ pub struct AuditConfig {
     /// How long Redis may be unreachable before the audit gives up. Not a setting of the program.
     pub patience: Duration,
 }
-
-/// How long the program waits for Redis.
-pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[

@@ -172,6 +172,13 @@ fn section_of(title: &str, command: &clap::Command) -> String {
     }
 }
 
+/// The sections of a subcommand and of its own.
+fn sections_of(above: &str, command: &clap::Command) -> String {
+    let title = format!("{above} {}", command.get_name());
+    let below = command.get_subcommands().map(|subcommand| sections_of(&title, subcommand));
+    section_of(&title, command) + &below.collect::<String>()
+}
+
 /// The sections of all programs and their subcommands.
 fn sections() -> String {
     let mut text = String::new();
@@ -183,7 +190,7 @@ fn sections() -> String {
             match subcommand.get_name() {
                 // Every program has this subcommand, with the same setting.
                 "healthcheck" => healthcheck = section_of("healthcheck, a subcommand of every program", subcommand),
-                name => text += &section_of(&format!("{} {name}", command.get_name()), subcommand),
+                _ => text += &sections_of(command.get_name(), subcommand),
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The programs as seen by a shell, systemd and an operator.
 
 mod audit;
+mod dead;
 mod doctor;
 pub mod example;
 mod healthcheck;

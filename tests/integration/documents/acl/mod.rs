@@ -3,6 +3,7 @@
 //! Their lines are taken from the document.
 
 mod calls;
+mod dead;
 mod doctor;
 mod forbidden;
 mod needed;

@@ -14,6 +14,7 @@ pub const CONSUMER: &str = "oncecast-consumer";
 pub const PUBLISHER: &str = "oncecast-publisher";
 pub const OPERATOR: &str = "oncecast-operator";
 pub const SHADOW: &str = "oncecast-shadow";
+pub const DEAD: &str = "oncecast-dead";
 
 /// A user of the document.
 pub struct User {
@@ -38,6 +39,11 @@ pub fn stream_user() -> User {
 /// The user of shadows.
 pub fn shadow_user() -> User {
     users_in("acl-shadow").remove(SHADOW).expect("it is the only one")
+}
+
+/// The user of `oncecast dead`.
+pub fn dead_user() -> User {
+    users_in("acl-dead").remove(DEAD).expect("it is the only one")
 }
 
 /// The users in a block of the document.
