@@ -17,6 +17,7 @@ pub mod pulse;
 pub mod rate;
 pub mod rate_limit;
 pub mod refusal;
+pub mod secret_file;
 pub mod setting;
 pub mod shutdown;
 pub mod text;

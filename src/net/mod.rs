@@ -4,11 +4,15 @@
 //! each call, or a deadline. For use by two threads a stream is [split](Stream::split) into a [`ReadHalf`] and a
 //! [`WriteHalf`]. Either of them, and any [`Closer`], can end the whole connection.
 //!
+//! [`LinkSecret`] is the file by which both ends of a link know each other.
+//!
 //! A stream is a TCP or a Unix socket, which is private to `raw`, or TLS over a TCP socket ([`Stream::secure`]). Then
 //! the halves share the state of TLS under one lock, and read and write the raw socket outside the lock.
 
 mod address;
 mod connect;
+mod kept;
+mod link_secret;
 mod listener;
 mod raw;
 mod stream;
@@ -22,6 +26,7 @@ mod wait;
 
 pub use self::address::{Address, reachable};
 pub use self::connect::{connect, connect_any, resolve};
+pub use self::link_secret::{LinkSecret, SECRET_TAKES, Secret, random_bytes};
 pub use self::listener::{Listener, NotAccepted};
 pub use self::stream::{Closer, Keepalive, ReadHalf, Stream, WriteHalf};
 pub use self::tls::{ClientTls, IS_BUILT_IN as HAS_TLS, ServerTls};

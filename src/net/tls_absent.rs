@@ -32,6 +32,11 @@ pub enum ServerTls {}
 
 impl ServerTls {
     /// There is none.
+    pub fn requires_certificates(&self) -> bool {
+        match *self {}
+    }
+
+    /// There is none.
     pub fn certificate_end(&self) -> Option<u64> {
         match *self {}
     }

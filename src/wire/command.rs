@@ -2,6 +2,7 @@
 
 use super::frame::Frame;
 use super::limits::{MAX_BODY_BYTES, MAX_CHANNEL_BYTES, MAX_IDS, MAX_PAYLOAD_BYTES, MAX_TEXT_BYTES};
+use super::proof::PROOF_BYTES;
 
 pub(super) const PROCESS: u8 = 0;
 pub(super) const ACK: u8 = 1;
@@ -18,6 +19,7 @@ pub(super) const RESULTS: u8 = 11;
 pub(super) const HELLO: u8 = 12;
 pub(super) const RECORDED: u8 = 13;
 pub(super) const CREDIT: u8 = 14;
+pub(super) const PROOF: u8 = 15;
 
 /// The command's name and the limit of its payload.
 pub(super) fn describe(command: u8) -> Option<(&'static str, usize)> {
@@ -37,6 +39,7 @@ pub(super) fn describe(command: u8) -> Option<(&'static str, usize)> {
         HELLO => ("HELLO", MAX_TEXT_BYTES),
         RECORDED => ("RECORDED", 8 * MAX_IDS),
         CREDIT => ("CREDIT", 4),
+        PROOF => ("PROOF", PROOF_BYTES),
         _ => return None,
     })
 }
@@ -64,6 +67,7 @@ impl Frame<'_> {
             Frame::Hello(_) => HELLO,
             Frame::Recorded(_) => RECORDED,
             Frame::Credit { .. } => CREDIT,
+            Frame::Proof(_) => PROOF,
         }
     }
 }

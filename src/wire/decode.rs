@@ -3,13 +3,14 @@
 use byteorder::{BigEndian, ByteOrder};
 
 use super::command::{
-    ACK, CREDIT, DELIVER, DRAIN, ERROR, HELD, HELLO, LEAD, NACK, PROCESS, PROGRESS, READY, RECORDED, RESULT, RESULTS,
-    describe,
+    ACK, CREDIT, DELIVER, DRAIN, ERROR, HELD, HELLO, LEAD, NACK, PROCESS, PROGRESS, PROOF, READY, RECORDED, RESULT,
+    RESULTS, describe,
 };
 use super::error::WireError;
 use super::error_code::ErrorCode;
 use super::frame::{Field, Frame, MessageResult, NackDelay, ReadyFlags};
 use super::limits::{HEADER_BYTES, MAX_CHANNEL_BYTES, MAX_IDS, VERSION};
+use super::proof::{PROOF_BYTES, Proof};
 use crate::base::id::{Epoch, MessageId};
 
 /// The frames of a WebSocket message, in order; ends after the first error.
@@ -99,6 +100,7 @@ fn decode_payload(command: u8, payload: &[u8]) -> Result<Frame<'_>, WireError> {
         HELLO => Frame::Hello(reader.text()?),
         RECORDED => Frame::Recorded(reader.ids()?),
         CREDIT => Frame::Credit { prefetch: reader.u32()? },
+        PROOF => Frame::Proof(reader.proof()?),
         _ => return Err(WireError::Command(command)),
     };
     if reader.rest.is_empty() { Ok(frame) } else { Err(reader.malformed("bytes are left over")) }
@@ -135,6 +137,11 @@ impl<'a> PayloadReader<'a> {
 
     fn id(&mut self) -> Result<MessageId, WireError> {
         self.u64().map(MessageId)
+    }
+
+    fn proof(&mut self) -> Result<Proof, WireError> {
+        let bytes = self.take(PROOF_BYTES)?;
+        Ok(Proof(bytes.try_into().expect("as many were taken")))
     }
 
     fn rest(&mut self) -> &'a [u8] {

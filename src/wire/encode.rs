@@ -54,6 +54,7 @@ impl Frame<'_> {
             }
             Frame::Hello(settings) => out.extend_from_slice(settings.as_bytes()),
             Frame::Credit { prefetch } => put_u32(out, *prefetch),
+            Frame::Proof(proof) => out.extend_from_slice(&proof.0),
             Frame::Drain => {}
             Frame::Error { code, text } => {
                 put_u16(out, code.code());

@@ -50,6 +50,8 @@ error_codes! {
     Unavailable = 9,
     /// The connection was replaced by a newer one of the same epoch.
     Replaced = 10,
+    /// The sender did not prove that it knows the link secret.
+    NotAuthenticated = 11,
 }
 
 impl fmt::Display for ErrorCode {

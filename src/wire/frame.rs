@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::error_code::ErrorCode;
+use super::proof::Proof;
 use crate::base::id::{Epoch, MessageId};
 
 /// One frame. Borrowed parts point into the message it was decoded from.
@@ -90,6 +91,8 @@ pub enum Frame<'a> {
         /// The most messages that the consumer may hold from now on; 0 pauses.
         prefetch: u32,
     },
+    /// D→C, only to a consumer that has proved a link secret, before LEAD: the dispatcher's own proof. 32 bytes.
+    Proof(Proof),
 }
 
 /// One result of a RESULTS.

@@ -40,6 +40,7 @@ impl fmt::Display for Frame<'_> {
             }
             Frame::Hello(hello) => write!(f, " {hello}"),
             Frame::Credit { prefetch } => write!(f, " prefetch={prefetch}"),
+            Frame::Proof(proof) => write!(f, " {proof}"),
             Frame::Drain => Ok(()),
             Frame::Error { code, text } => write!(f, " code={} text={}", code.code(), Value(text.as_bytes())),
         }

@@ -7,6 +7,7 @@ use super::*;
 use crate::base::id::{Epoch, MessageId};
 
 mod limits;
+mod proofs;
 mod properties;
 
 fn id(number: u64) -> MessageId {
@@ -43,9 +44,9 @@ const NOT_IDS: &str = "the list of ids is not a multiple of 8 bytes";
 const NO_CHANNEL: &str = "the channel's name is empty or too long";
 const TOO_MANY_FIELDS: &str = "more fields announced than the payload can hold";
 
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "PROCESS", "ACK", "NACK", "LEAD", "READY", "HELD", "PROGRESS", "RESULT", "DRAIN", "ERROR", "DELIVER", "RESULTS",
-    "HELLO", "RECORDED", "CREDIT",
+    "HELLO", "RECORDED", "CREDIT", "PROOF",
 ];
 
 /// Every command with its exact bytes.
@@ -96,6 +97,7 @@ fn examples() -> Vec<(Frame<'static>, &'static [u8])> {
         (Frame::Hello("{}"), b"\x01\x0c\x00\x00\x00\x02{}"),
         (Frame::Recorded(vec![id(8)]), b"\x01\x0d\x00\x00\x00\x08\0\0\0\0\0\0\0\x08"),
         (Frame::Credit { prefetch: 0x0102_0304 }, b"\x01\x0e\x00\x00\x00\x04\x01\x02\x03\x04"),
+        (Frame::Proof(Proof([0x5a; 32])), b"\x01\x0f\x00\x00\x00\x20ZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZ"),
     ]
 }
 
@@ -157,7 +159,7 @@ fn the_version_is_judged_before_anything_else() {
 
 #[test]
 fn unknown_commands_are_refused_before_their_length_is_looked_at() {
-    for command in 15..=u8::MAX {
+    for command in 16..=u8::MAX {
         assert_eq!(only(&[VERSION, command, 0xff, 0xff, 0xff, 0xff]), Err(WireError::Command(command)));
         assert_eq!(only(&raw(command, b"")), Err(WireError::Command(command)));
     }
@@ -165,9 +167,17 @@ fn unknown_commands_are_refused_before_their_length_is_looked_at() {
 
 #[test]
 fn payloads_that_are_too_short_are_refused() {
-    for (command, least) in
-        [(PROCESS, 10), (NACK, 12), (LEAD, 8), (READY, 5), (RESULT, 10), (ERROR, 2), (RESULTS, 10), (CREDIT, 4)]
-    {
+    for (command, least) in [
+        (PROCESS, 10),
+        (NACK, 12),
+        (LEAD, 8),
+        (READY, 5),
+        (RESULT, 10),
+        (ERROR, 2),
+        (RESULTS, 10),
+        (CREDIT, 4),
+        (PROOF, 32),
+    ] {
         for length in 0..least {
             assert_eq!(only(&raw(command, &vec![0; length])), malformed(NAMES[command as usize], TOO_SHORT));
         }
@@ -270,11 +280,12 @@ fn every_error_code_reads_back_and_each_mistake_has_its_own() {
     }
     assert_eq!(ErrorCode::from(9), ErrorCode::Unavailable);
     assert_eq!(ErrorCode::from(10), ErrorCode::Replaced);
-    assert_eq!(ErrorCode::from(11), ErrorCode::Other(11));
+    assert_eq!(ErrorCode::from(11), ErrorCode::NotAuthenticated);
+    assert_eq!(ErrorCode::from(12), ErrorCode::Other(12));
     assert_eq!(ErrorCode::Stale.to_string(), "Stale (6)");
     let codes = [
         (WireError::Version(2), ErrorCode::Version),
-        (WireError::Command(15), ErrorCode::Command),
+        (WireError::Command(16), ErrorCode::Command),
         (WireError::TooLarge { command: "ACK", length: 2, limit: 1 }, ErrorCode::TooLarge),
         (WireError::ShortHeader { got: 1 }, ErrorCode::Malformed),
         (WireError::ShortPayload { command: "ACK", length: 8, got: 1 }, ErrorCode::Malformed),

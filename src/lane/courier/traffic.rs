@@ -108,6 +108,7 @@ impl Courier {
             Frame::Process { .. }
             | Frame::Deliver { .. }
             | Frame::Lead { .. }
+            | Frame::Proof(_)
             | Frame::Ready { .. }
             | Frame::Held(_)
             | Frame::Results(_)

@@ -1,5 +1,5 @@
 //! Who is trusted, and who we are: the configurations of clients and servers, made from PEM files, and anew when these
-//! have changed (see `kept`). Any thread.
+//! have changed (see [`Kept`]). Any thread.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,12 +11,14 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, ServerConfig};
 
 use super::der;
-use super::kept::Kept;
 use super::pem;
+use crate::net::kept::{Kept, Words};
 use crate::net::tls_files::{ClientFiles, FileProblem, ServerFiles};
 
 /// How long the system's authorities are used before they are read again.
 const SYSTEM_ROOTS_FOR: Duration = Duration::from_secs(3_600);
+
+const WORDS: Words = Words { read: "certificates-read", unusable: "certificates-unusable" };
 
 /// What was made of the files.
 struct Configured<C> {
@@ -27,7 +29,7 @@ struct Configured<C> {
 
 /// What a client trusts, and its own certificate. Clones share what was read.
 #[derive(Clone)]
-pub struct ClientTls(Arc<Kept<ClientFiles, Configured<ClientConfig>>>);
+pub struct ClientTls(Arc<Kept<ClientFiles, Configured<ClientConfig>, FileProblem>>);
 
 impl ClientTls {
     /// Reads the files.
@@ -36,7 +38,7 @@ impl ClientTls {
         let own = files.identity.iter().flat_map(|own| [own.certificate.clone(), own.key.clone()]);
         let paths = named.chain(own).collect();
         let refresh = files.roots.is_none().then_some(SYSTEM_ROOTS_FOR);
-        Ok(ClientTls(Arc::new(Kept::load(files, paths, refresh, client_config)?)))
+        Ok(ClientTls(Arc::new(Kept::load(files, paths, refresh, client_config, WORDS)?)))
     }
 
     /// For a new connection.
@@ -87,14 +89,14 @@ fn client_config(files: &ClientFiles) -> Result<Configured<ClientConfig>, FilePr
 
 /// A server's certificate, and whether it requires one of its clients. Clones share what was read.
 #[derive(Clone)]
-pub struct ServerTls(Arc<Kept<ServerFiles, Configured<ServerConfig>>>);
+pub struct ServerTls(Arc<Kept<ServerFiles, Configured<ServerConfig>, FileProblem>>);
 
 impl ServerTls {
     /// Reads the files.
     pub fn load(files: ServerFiles) -> Result<ServerTls, FileProblem> {
         let own = [files.identity.certificate.clone(), files.identity.key.clone()];
         let paths = own.into_iter().chain(files.client_roots.clone()).collect();
-        Ok(ServerTls(Arc::new(Kept::load(files, paths, None, server_config)?)))
+        Ok(ServerTls(Arc::new(Kept::load(files, paths, None, server_config, WORDS)?)))
     }
 
     /// For a new connection.
@@ -105,6 +107,11 @@ impl ServerTls {
     /// When our own certificate ends, in seconds since 1970.
     pub fn certificate_end(&self) -> Option<u64> {
         self.0.current().certificate_end
+    }
+
+    /// Whether clients need a certificate.
+    pub fn requires_certificates(&self) -> bool {
+        self.0.files.client_roots.is_some()
     }
 
     /// Where the clients' authorities are from.

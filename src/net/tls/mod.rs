@@ -5,7 +5,6 @@
 
 mod config;
 mod der;
-mod kept;
 mod pem;
 mod problem;
 mod session;

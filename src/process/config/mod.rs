@@ -19,7 +19,6 @@ mod values;
 mod warnings;
 
 pub use self::command::command;
-pub use self::secret::is_exposed;
 pub use self::setting::{Default, Setting};
 pub use self::suggestion::completed;
 pub use self::values::{Environment, PLAIN_NAME, Values, check_host_port, environment, is_plain_name, quoted};

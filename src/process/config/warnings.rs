@@ -11,9 +11,9 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use super::secret::is_exposed;
 use super::setting::Setting;
 use super::suggestion::nearest;
+use crate::base::secret_file::is_exposed;
 use crate::base::setting::{PREFIX, variable_of};
 use crate::base::text::{Quoted, beginning};
 

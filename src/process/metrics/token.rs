@@ -4,17 +4,15 @@
 //! longer is logged, and its last tokens stay valid: a mistake while replacing them must not end monitoring.
 //! Limitation: how long a comparison takes reveals the length of the tokens, but none of their bytes.
 
-use std::fs::{self, File};
 use std::hint;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
 use crate::base::error::Result;
+use crate::base::secret_file::{is_exposed, read_bounded_file};
 use crate::base::setting::ConfigError;
 use crate::base::text::Quoted;
-use crate::process::config::is_exposed;
 
 /// The shortest token. `openssl rand -hex 32` gives 64 bytes.
 const MIN_TOKEN_BYTES: usize = 16;
@@ -84,16 +82,7 @@ fn is_equal(token: &[u8], given: &[u8]) -> bool {
 }
 
 fn read(path: &Path) -> std::result::Result<Vec<String>, String> {
-    // Opening a pipe would wait for its writer.
-    if !fs::metadata(path).map_err(|error| error.to_string())?.is_file() {
-        return Err("it is not a file".to_owned());
-    }
-    let mut content = Vec::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
-    if content.len() > MAX_FILE_BYTES {
-        return Err(format!("it has more than {MAX_FILE_BYTES} bytes"));
-    }
+    let content = read_bounded_file(path, MAX_FILE_BYTES)?;
     let content = String::from_utf8(content).map_err(|_| "it is not ASCII")?;
     let tokens: Vec<String> = content.lines().map(|line| line.trim_end_matches('\r').to_owned()).collect();
     if tokens.is_empty() || tokens.len() > MAX_TOKENS {

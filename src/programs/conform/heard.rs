@@ -50,9 +50,12 @@ pub(super) fn heard(frame: &Frame<'_>) -> Result<Vec<Heard>, &'static str> {
         Frame::Credit { prefetch } => vec![Heard::Credit(*prefetch)],
         Frame::Drain => vec![Heard::Drain],
         Frame::Error { code, text } => vec![Heard::Error { code: code.code(), text: (*text).to_owned() }],
-        Frame::Lead { .. } | Frame::Process { .. } | Frame::Deliver { .. } | Frame::Hello(_) | Frame::Recorded(_) => {
-            return Err(frame.name());
-        }
+        Frame::Lead { .. }
+        | Frame::Process { .. }
+        | Frame::Deliver { .. }
+        | Frame::Hello(_)
+        | Frame::Recorded(_)
+        | Frame::Proof(_) => return Err(frame.name()),
     })
 }
 

@@ -20,6 +20,7 @@ fn a_length_over_the_limit_is_refused_before_the_payload_is_there() {
         4_096,
         8 * 65_536,
         4,
+        32,
     ];
     for (command, limit) in limits.into_iter().enumerate() {
         let (name, command) = (NAMES[command], command as u8);

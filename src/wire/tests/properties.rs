@@ -22,6 +22,7 @@ enum Owned {
     Hello(String),
     Recorded(Vec<u64>),
     Credit(u32),
+    Proof([u8; 32]),
 }
 
 impl Owned {
@@ -51,6 +52,7 @@ impl Owned {
             Owned::Hello(text) => Frame::Hello(text),
             Owned::Recorded(list) => Frame::Recorded(ids(list)),
             Owned::Credit(prefetch) => Frame::Credit { prefetch: *prefetch },
+            Owned::Proof(bytes) => Frame::Proof(Proof(*bytes)),
             Owned::Drain => Frame::Drain,
             Owned::Error(code, text) => Frame::Error { code: ErrorCode::from(*code), text },
         }
@@ -82,6 +84,7 @@ fn owned() -> impl Strategy<Value = Owned> {
         text().prop_map(Owned::Hello),
         ids().prop_map(Owned::Recorded),
         any::<u32>().prop_map(Owned::Credit),
+        any::<[u8; 32]>().prop_map(Owned::Proof),
         Just(Owned::Drain),
         (any::<u16>(), text()).prop_map(|(code, text)| Owned::Error(code, text)),
     ]
@@ -89,7 +92,7 @@ fn owned() -> impl Strategy<Value = Owned> {
 
 /// Bytes that look enough like frames to reach deep into the decoder: small lengths, known commands, or noise.
 fn framelike() -> impl Strategy<Value = Vec<u8>> {
-    let frame = (0..16_u8, 0..40_u32, prop::collection::vec(prop_oneof![0..3_u8, any::<u8>()], 0..40));
+    let frame = (0..17_u8, 0..40_u32, prop::collection::vec(prop_oneof![0..3_u8, any::<u8>()], 0..40));
     let piece = prop_oneof![
         8 => frame.prop_map(|(command, length, payload)| {
             let mut bytes = raw(command, &payload);

@@ -1,10 +1,11 @@
 //! What was made of files, made anew when they have changed.
 //!
 //! Each new connection asks whether the files are the ones that were read (by their time, size and number), so renewed
-//! certificates need no restart; open connections keep what they began with. Files that can't be used any more are
-//! reported once, and what was made of the last ones that could be is kept: a renewal replaces a certificate and its
-//! key one after the other. Any thread; the lock is held while files are read.
+//! certificates and secrets need no restart; open connections keep what they began with. Files that can't be used any
+//! more are reported once for each change, and what was made of the last ones that could be is kept: a renewal replaces
+//! a certificate and its key one after the other. Any thread; the lock is held while files are read.
 
+use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -15,15 +16,24 @@ use log::{info, warn};
 use parking_lot::Mutex;
 
 use crate::base::text::Quoted;
-use crate::net::tls_files::FileProblem;
+
+/// What is logged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Words {
+    /// The event when changed files were read.
+    pub(super) read: &'static str,
+    /// The event when they can't be used.
+    pub(super) unusable: &'static str,
+}
 
 /// What was read from files, until these change.
-pub(super) struct Kept<F, T> {
+pub(super) struct Kept<F, T, E> {
     pub(super) files: F,
     paths: Vec<PathBuf>,
     /// After this time it is read again although no file has changed.
     refresh: Option<Duration>,
-    make: fn(&F) -> Result<T, FileProblem>,
+    make: fn(&F) -> Result<T, E>,
+    words: Words,
     state: Mutex<Made<T>>,
 }
 
@@ -42,18 +52,19 @@ struct Stamp {
     inode: u64,
 }
 
-impl<F, T> Kept<F, T> {
+impl<F, T, E: Display> Kept<F, T, E> {
     /// Makes the value for the first time; an error if the files can't be used.
     pub(super) fn load(
         files: F,
         paths: Vec<PathBuf>,
         refresh: Option<Duration>,
-        make: fn(&F) -> Result<T, FileProblem>,
-    ) -> Result<Kept<F, T>, FileProblem> {
+        make: fn(&F) -> Result<T, E>,
+        words: Words,
+    ) -> Result<Kept<F, T, E>, E> {
         // Before they are read: a change in between is then seen as one.
         let stamps = stamps(&paths);
         let made = Made { value: Arc::new(make(&files)?), stamps, read_at: Instant::now() };
-        Ok(Kept { files, paths, refresh, make, state: Mutex::new(made) })
+        Ok(Kept { files, paths, refresh, make, words, state: Mutex::new(made) })
     }
 
     /// The value of the files as they are now, or of the last ones that could be used.
@@ -68,13 +79,14 @@ impl<F, T> Kept<F, T> {
                 Ok(value) => {
                     made.value = Arc::new(value);
                     if changed {
-                        info!("event=certificates-read files={}", Quoted(self.shown()));
+                        info!("event={} files={}", self.words.read, Quoted(self.shown()));
                     }
                 }
                 Err(problem) => warn!(
-                    "event=certificates-unusable error={} consequence={}",
+                    "event={} error={} consequence={}",
+                    self.words.unusable,
                     Quoted(problem),
-                    Quoted("new connections use those read before")
+                    Quoted("new connections use what was read before")
                 ),
             }
         }
