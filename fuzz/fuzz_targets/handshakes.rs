@@ -32,7 +32,7 @@ impl Write for Peer<'_> {
 
 fuzz_target!(|request: &[u8]| {
     let mut peer = Peer { sends: request, answer: Vec::new() };
-    let answered = match accept(&mut peer) {
+    let answered = match accept(&mut peer, |_| Ok(String::new())) {
         Ok(()) => Some("101".to_owned()),
         Err(Failed::Rejected(rejection)) => Some(rejection.status.to_string()),
         Err(Failed::Gone(..)) => None,

@@ -37,8 +37,8 @@ impl ShutdownHandle {
         signals::catch(move || handle.shutdown(), false)
     }
 
-    /// The same, and ignores SIGHUP if this process uses certificates: who renews them may send it, as to other
-    /// programs. Here it is not needed, since changed files are noticed.
+    /// The same, and ignores SIGHUP if this process uses certificates or a link secret: who renews them may send it, as
+    /// to other programs. Here it is not needed, since changed files are noticed.
     #[cfg(feature = "signals")]
     #[doc(hidden)]
     pub fn on_signals_with_certificates(&self, certificates: bool) -> crate::base::error::Result<()> {

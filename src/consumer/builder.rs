@@ -14,7 +14,7 @@ use super::service::{Consumer, Settings};
 use crate::base::mask::masked;
 use crate::base::shutdown::shutdown_channel;
 use crate::ledger::{GROUP_FORM, Keys, Mistake, Server, is_group};
-use crate::net::{ClientFiles, Identity, Listener, PemFile, ServerFiles, ServerTls};
+use crate::net::{ClientFiles, Identity, LinkSecret, Listener, PemFile, SECRET_TAKES, ServerFiles, ServerTls};
 use crate::wire;
 
 const URL_FORM: &str = "redis://[user:password@]host[:port][/db], rediss:// for TLS, or redis+unix:///path";
@@ -34,6 +34,7 @@ pub struct ConsumerBuilder {
     redis: Option<Server>,
     tls: Option<Identity>,
     tls_client_ca: Option<PathBuf>,
+    link_secret_file: Option<PathBuf>,
     group: String,
     listen: String,
     consumer_id: Option<String>,
@@ -55,6 +56,7 @@ impl Consumer {
             redis: None,
             tls: None,
             tls_client_ca: None,
+            link_secret_file: None,
             group: "messages".to_owned(),
             listen: "127.0.0.1:6969".to_owned(),
             consumer_id: None,
@@ -135,6 +137,15 @@ impl ConsumerBuilder {
         self
     }
 
+    /// A file with the secret of this group's links: one line of 16 to 1024 bytes, or two while it is being replaced,
+    /// and not readable by every user. Dispatchers must then prove that they know one of the lines, and get the same
+    /// proof of this consumer. Default: none, so whoever reaches the address may claim to be the dispatcher. Read again
+    /// when it has changed, for new connections.
+    pub fn link_secret_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.link_secret_file = Some(file.into());
+        self
+    }
+
     /// The name by which dispatchers know this consumer: 1 to 256 bytes without spaces. Default: the listen address.
     pub fn consumer_id(mut self, id: impl Into<String>) -> Self {
         self.consumer_id = Some(id.into());
@@ -201,6 +212,8 @@ impl ConsumerBuilder {
             })?,
         };
         let tls = server_tls(self.tls, self.tls_client_ca)?;
+        let secret = self.link_secret_file.as_deref().map(LinkSecret::load).transpose();
+        let secret = secret.map_err(|problem| Error::setting("link_secret_file", problem, SECRET_TAKES))?;
         let cores = || thread::available_parallelism().map_or(1, usize::from);
         let concurrency = self.concurrency.unwrap_or_else(cores);
         check_number("concurrency", concurrency, MAX_CONCURRENCY)?;
@@ -231,6 +244,7 @@ impl ConsumerBuilder {
             drain_timeout: self.drain_timeout,
             setting_name: self.setting_name,
             tls,
+            secret,
         };
         Ok(Consumer { settings, handler, listener, local_addr, stats: Arc::default(), shutdown: shutdown_channel() })
     }

@@ -5,6 +5,8 @@
 //! metrics. It also refuses web pages: a page of any site may open a WebSocket to any address that the browser reaches,
 //! loopback included. Browsers then send `Origin` and dispatchers don't, so a request with that header is refused.
 //!
+//! A dispatcher with a link secret sends a nonce; the caller adds to the answer what proves the consumer's.
+//!
 //! The check is pure and handles every input. A request is limited to 8 KiB; the caller's stream limits
 //! the time.
 
@@ -12,6 +14,8 @@ use std::io::{self, ErrorKind, Read, Write};
 
 use httparse::{EMPTY_HEADER, Header, Request, Status};
 use tungstenite::handshake::derive_accept_key;
+
+use crate::wire::{NONCE_HEADER, Nonce};
 
 /// The largest request, its headers included.
 const MAX_REQUEST_BYTES: usize = 8 << 10;
@@ -59,8 +63,21 @@ pub enum Failed {
     Gone(io::Error, usize),
 }
 
-/// Reads the request and answers it. After `Ok`, WebSocket frames follow.
-pub fn accept(stream: &mut (impl Read + Write)) -> Result<(), Failed> {
+/// What matters of a request that is accepted.
+#[derive(Debug, PartialEq, Eq)]
+struct Accepted {
+    /// The key for the answer.
+    key: String,
+    /// The dispatcher's nonce, if it has sent one.
+    nonce: Option<Nonce>,
+}
+
+/// Reads the request and answers it, with the headers that `add` returns for the dispatcher's nonce. After `Ok`,
+/// WebSocket frames follow.
+pub fn accept(
+    stream: &mut (impl Read + Write),
+    add: impl FnOnce(Option<Nonce>) -> io::Result<String>,
+) -> Result<(), Failed> {
     let mut request = [0; MAX_REQUEST_BYTES];
     let mut length = 0;
     let verdict = loop {
@@ -76,10 +93,13 @@ pub fn accept(stream: &mut (impl Read + Write)) -> Result<(), Failed> {
         }
     };
     let answer = match &verdict {
-        Ok(accept_key) => format!(
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Accept: {accept_key}\r\n\r\n"
-        ),
+        Ok(Accepted { key, nonce }) => {
+            let headers = add(*nonce).map_err(|error| Failed::Gone(error, length))?;
+            format!(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Accept: {key}\r\n{headers}\r\n"
+            )
+        }
         Err(rejection) => rejection.answer(),
     };
     stream.write_all(answer.as_bytes()).map_err(|error| Failed::Gone(error, length))?;
@@ -99,8 +119,8 @@ impl Rejection {
     }
 }
 
-/// The verdict on these bytes: the key for the answer, or a rejection. `None`: the request is incomplete.
-fn judge(request: &[u8]) -> Option<Result<String, Rejection>> {
+/// The verdict on these bytes. `None`: the request is incomplete.
+fn judge(request: &[u8]) -> Option<Result<Accepted, Rejection>> {
     if request.starts_with(&[0x16, 3]) {
         return Some(Err(NO_TLS));
     }
@@ -115,7 +135,7 @@ fn judge(request: &[u8]) -> Option<Result<String, Rejection>> {
     }
 }
 
-fn check(request: &Request<'_, '_>, more_follows: bool) -> Result<String, Rejection> {
+fn check(request: &Request<'_, '_>, more_follows: bool) -> Result<Accepted, Rejection> {
     let value = |name: &str| header(request.headers, name);
     let is_upgrade = request.method == Some("GET")
         && request.version == Some(1)
@@ -134,9 +154,18 @@ fn check(request: &Request<'_, '_>, more_follows: bool) -> Result<String, Reject
         return Err(UPGRADE_REQUIRED);
     }
     match value("sec-websocket-key").map(<[u8]>::trim_ascii) {
-        Some(key) if is_key(key) && !more_follows => Ok(derive_accept_key(key)),
+        Some(key) if is_key(key) && !more_follows => {
+            Ok(Accepted { key: derive_accept_key(key), nonce: nonce(request.headers) })
+        }
         _ => Err(BAD_REQUEST),
     }
+}
+
+/// The dispatcher's nonce. Two are none: it would not be clear which one is proved.
+fn nonce(headers: &[Header<'_>]) -> Option<Nonce> {
+    let mut found = headers.iter().filter(|header| header.name.eq_ignore_ascii_case(NONCE_HEADER));
+    let only = found.next().filter(|_| found.next().is_none())?;
+    Nonce::of_header(only.value.trim_ascii())
 }
 
 fn header<'a>(headers: &[Header<'a>], name: &str) -> Option<&'a [u8]> {
@@ -176,7 +205,22 @@ mod tests {
     /// The answer to a request with these parts: the key, or the status.
     fn verdict(line: &str, headers: &[&str]) -> Result<String, u16> {
         let request = format!("{line}\r\n{}\r\n", headers.concat());
-        judge(request.as_bytes()).expect("it is whole").map_err(|rejection| rejection.status)
+        let verdict = judge(request.as_bytes()).expect("it is whole");
+        verdict.map(|accepted| accepted.key).map_err(|rejection| rejection.status)
+    }
+
+    #[test]
+    fn a_nonce_is_found_if_there_is_one() {
+        let of = |headers: &str| {
+            let request = format!("GET / HTTP/1.1\r\n{UPGRADE}{KEY}{headers}\r\n");
+            judge(request.as_bytes()).expect("it is whole").expect("it is a handshake").nonce
+        };
+        let line = format!("oncecast-nonce:  {} \r\n", "0a".repeat(16));
+        assert_eq!(of(&line), Some(Nonce([10; 16])));
+        assert_eq!(of(""), None);
+        assert_eq!(of(&line.repeat(2)), None);
+        assert_eq!(of(&line.replace("0a0a", "0A0A")), None);
+        assert_eq!(of("Oncecast-Nonce: 0a\r\n"), None);
     }
 
     #[test]

@@ -10,11 +10,11 @@
 //! with them or why the consumer ended. `service` starts the other parts, runs the main loop, and stops them in order.
 //! `server` accepts connections and owns their threads; `refusals` limits the cost of useless connections, and
 //! `regulars` remembers the addresses of earlier rulers. `link` is one connection, and `peer` is its number and the
-//! reason to end it. A connection begins with a `handshake`; `inlet` is its reading side; its two threads share a
-//! `socket` and an `outbox`. `lane` is the state of one group: `epochs` asks Redis whether a new leader's epoch is
-//! genuine, `desk` decides which dispatcher may deliver and where answers go, and `commit` records outcomes, some of
-//! which need no check according to `trust`. `pool` runs handlers. `stats` has the counters of all these parts, and
-//! `observer` is the interface for a program that monitors them.
+//! reason to end it. A connection begins with a `handshake`, and `guard` demands what proves the link secret; `inlet`
+//! is its reading side; its two threads share a `socket` and an `outbox`. `lane` is the state of one group: `epochs`
+//! asks Redis whether a new leader's epoch is genuine, `desk` decides which dispatcher may deliver and where answers
+//! go, and `commit` records outcomes, some of which need no check according to `trust`. `pool` runs handlers. `stats`
+//! has the counters of all these parts, and `observer` is the interface for a program that monitors them.
 //!
 //! The consumer knows nothing of the process that it runs in. It has no settings except the builder's, serves no
 //! metrics, does not talk to systemd, and catches signals only if `Consumer::stop_on_signals` is called. The
@@ -31,6 +31,7 @@ mod commit;
 mod desk;
 mod epochs;
 mod error;
+mod guard;
 mod handler;
 pub mod handshake;
 mod inlet;

@@ -31,7 +31,7 @@ use super::regulars::Regulars;
 use super::socket::Socket;
 use crate::base::log_context;
 use crate::base::text::Quoted;
-use crate::net::{Listener, NotAccepted, ReadHalf, ServerTls};
+use crate::net::{LinkSecret, Listener, NotAccepted, ReadHalf, ServerTls};
 
 /// The most connections at a time.
 pub(super) const MAX_SOCKETS: usize = 64;
@@ -145,7 +145,12 @@ impl Room {
 
 impl ConsumerServer {
     /// Starts accepting.
-    pub(super) fn start(listener: Listener, tls: Option<ServerTls>, lane: Arc<ConsumerLane>) -> Result<ConsumerServer> {
+    pub(super) fn start(
+        listener: Listener,
+        tls: Option<ServerTls>,
+        secret: Option<LinkSecret>,
+        lane: Arc<ConsumerLane>,
+    ) -> Result<ConsumerServer> {
         listener.set_wait(HOUSEKEEPING).map_err(Error::start("setting up the listener"))?;
         let address = listener.address().map_err(Error::start("setting up the listener"))?;
         let (listener, links) = (Arc::new(listener), Links::default());
@@ -158,6 +163,7 @@ impl ConsumerServer {
             links: links.clone(),
             common: Arc::new(Common {
                 tls,
+                secret,
                 lane,
                 refusals: Refusals::new(Instant::now()),
                 permits: Permits::new(),

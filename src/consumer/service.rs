@@ -23,7 +23,7 @@ use crate::base::log_context::{self, LogContext};
 use crate::base::shutdown::{ShutdownHandle, ShutdownRequests};
 use crate::base::text::Quoted;
 use crate::ledger::{Keys, Server as RedisServer};
-use crate::net::{Listener, ServerTls};
+use crate::net::{LinkSecret, Listener, ServerTls};
 
 /// How often the rate of messages is logged while there are any.
 const RATE_INTERVAL: Duration = Duration::from_secs(3);
@@ -74,6 +74,14 @@ pub(super) struct Settings {
     pub(super) drain_timeout: Duration,
     pub(super) setting_name: SettingName,
     pub(super) tls: Option<ServerTls>,
+    pub(super) secret: Option<LinkSecret>,
+}
+
+impl Settings {
+    /// Whether whoever reaches the port may claim to be the dispatcher.
+    fn admits_anyone(&self) -> bool {
+        self.secret.is_none() && !self.tls.as_ref().is_some_and(ServerTls::requires_certificates)
+    }
 }
 
 /// Why normal work ended.
@@ -163,8 +171,17 @@ impl Consumer {
             settings.prefetch
         );
         let drain_timeout = settings.drain_timeout;
+        let is_open = settings.admits_anyone() && !local_addr.ip().is_loopback();
+        let secret_setting = (settings.setting_name)("link_secret_file");
         let running = Parts::start(settings, handler, listener, stats)?;
         info!("event=listening address={local_addr}");
+        if is_open {
+            let problem = format!(
+                "whoever reaches this address may claim to be the dispatcher; give {secret_setting} here and to the \
+                 dispatchers, or require certificates of them"
+            );
+            warn!("event=listens-openly address={local_addr} problem={}", Quoted(problem));
+        }
         let ended = running.work(&shutdown.1, observer);
         running.lane.desk.stats().set_stopping();
         observer.stopping();
@@ -183,7 +200,7 @@ impl Parts {
         listener: Listener,
         stats: Arc<ConsumerStats>,
     ) -> Result<Parts> {
-        let Settings { concurrency, prefetch, result_maxlen, tls, .. } = settings;
+        let Settings { concurrency, prefetch, result_maxlen, tls, secret, .. } = settings;
         let name = Arc::from(settings.consumer_id.as_str());
         let terms = Terms {
             group: settings.keys.group.clone(),
@@ -201,7 +218,7 @@ impl Parts {
         let (commits, for_committer) = bounded(prefetch as usize);
         let committer = lane.start_committer(result_maxlen, for_committer)?;
         let pool = Pool::start(concurrency, handler.clone(), name, &lane.desk, &commits)?;
-        let server = ConsumerServer::start(listener, tls, lane.clone())?;
+        let server = ConsumerServer::start(listener, tls, secret, lane.clone())?;
         Ok(Parts { handler, pool, committer, server, lane })
     }
 

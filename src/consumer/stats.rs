@@ -41,6 +41,7 @@ pub struct ConsumerStats {
     pub(super) timed_out: Counter,
     pub(super) bad_frames: Counter,
     pub(super) stale: Counter,
+    pub(super) unauthenticated: Counter,
     pub(super) unconfirmed: Counter,
     pub(super) strangers: Counter,
     pub(super) redis_errors: Counter,
@@ -153,6 +154,11 @@ impl ConsumerStats {
     /// Connections refused or ended because their dispatcher's epoch is over, or not the one that Redis names.
     pub fn stale(&self) -> u64 {
         self.stale.get()
+    }
+
+    /// Connections refused because their dispatcher did not prove the link secret.
+    pub fn unauthenticated(&self) -> u64 {
+        self.unauthenticated.get()
     }
 
     /// Connections refused because Redis did not confirm their dispatcher's epoch, or could not be asked.

@@ -16,17 +16,18 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use tungstenite::WebSocket;
 
-use super::greeting::{self, Introduction};
+use super::greeting::{self, Greeted, GreetingError, Introduction};
 use super::link::NewLink;
 use super::settings::Settings;
 use super::shared::Shared;
 use super::sockets::Waker;
+use super::stats::add;
 use crate::base::backoff::Backoff;
 use crate::base::error::Result;
 use crate::base::id::Epoch;
 use crate::base::text::{Quoted, beginning};
 use crate::lane::kill_switch::{KillSwitch, Reason};
-use crate::net::{self, Keepalive, Stream};
+use crate::net::{self, ClientTls, Keepalive, Stream};
 
 /// What the address of a consumer with TLS begins with.
 pub const SECURE_SCHEME: &str = "wss://";
@@ -170,7 +171,7 @@ enum DialError {
     /// The connection could not be made.
     Unreachable(io::Error),
     /// The connection was made, but the greeting failed.
-    Greeting(greeting::GreetingError),
+    Greeting(GreetingError),
 }
 
 impl fmt::Display for DialError {
@@ -270,9 +271,27 @@ impl Dialer {
 
     fn connect(&self, dial: &Dial) -> Result<NewLink, DialError> {
         let group = &self.shared.settings.keys.group;
-        let introduction = Introduction { epoch: dial.epoch, group, hello: &self.hello };
-        let greeted = greeting::greet(self.open()?, self.host_port().0, introduction, &dial.kill);
-        greeted.map(|greeted| NewLink { index: self.index, greeted }).map_err(DialError::Greeting)
+        let secret = self.shared.settings.link_secret.as_ref();
+        let introduction = Introduction { epoch: dial.epoch, group, hello: &self.hello, secret };
+        let (stream, place) = self.open()?;
+        let greeted = greeting::greet(stream, self.host_port().0, introduction, &dial.kill);
+        self.note_proof(&greeted);
+        let greeted = greeted.map_err(DialError::Greeting)?;
+        // Without a certificate of ours the consumer can't know us. Whether it would ask for one is not known here.
+        let certified = self.host_port().1 && self.shared.settings.link_tls.as_ref().is_some_and(ClientTls::is_named);
+        let is_open = !greeted.proved && !certified && !place.ip().is_loopback();
+        Ok(NewLink { index: self.index, is_open, greeted })
+    }
+
+    /// Notes for the figures whether the two have proved the link secret.
+    fn note_proof(&self, greeted: &Result<Greeted, GreetingError>) {
+        let stats = &self.shared.stats;
+        if greeted.as_ref().err().is_some_and(GreetingError::is_unauthenticated) {
+            add(&stats.unauthenticated, 1);
+            stats.unproven.lock().insert(self.index);
+        } else {
+            stats.unproven.lock().remove(&self.index);
+        }
     }
 
     /// The address without its scheme, and whether it has TLS.
@@ -283,7 +302,8 @@ impl Dialer {
         }
     }
 
-    fn open(&self) -> io::Result<Stream> {
+    /// Connects, also by TLS if the address asks for it. Gives the address of the many that a name may have, too.
+    fn open(&self) -> io::Result<(Stream, SocketAddr)> {
         let (host_port, is_secure) = self.host_port();
         let addresses = net::resolve(host_port)?;
         let (mut stream, used) = net::connect_any(&addresses, CONNECT_TIMEOUT)?;
@@ -303,7 +323,7 @@ impl Dialer {
             let host = host_port.rsplit_once(':').map_or(host_port, |(host, _)| host);
             stream.secure(tls, host.trim_matches(['[', ']']), Instant::now() + CONNECT_TIMEOUT)?;
         }
-        Ok(stream)
+        Ok((stream, used))
     }
 }
 

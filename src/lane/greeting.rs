@@ -1,5 +1,5 @@
-//! How a link begins: the WebSocket handshake, LEAD (and HELLO), and the consumer's READY and HELD, with one deadline
-//! for all of them.
+//! How a link begins: the WebSocket handshake, PROOF (if both know the link secret), LEAD (and HELLO), and the
+//! consumer's READY and HELD, with one deadline for all of them.
 //!
 //! A consumer that does something else gets an ERROR that says what was wrong, and a moment to read it before the
 //! close. Nothing that it sends is believed before HELD, because its answer to LEAD may be that it has seen a higher
@@ -12,12 +12,13 @@ use tungstenite::error::ProtocolError;
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Error as WsError, Message, WebSocket};
 
+use super::credentials::Credentials;
 use super::handshake::{HandshakeError, Subprotocol, shake_hands};
 use super::places::LINK_BYTES;
 use crate::base::id::{Epoch, MessageId};
 use crate::base::text::Quoted;
 use crate::lane::kill_switch::KillSwitch;
-use crate::net::{Stream, Wait, is_transient};
+use crate::net::{LinkSecret, Stream, Wait, is_transient};
 use crate::wire::{self, ErrorCode, Frame, ReadyFlags};
 
 /// How long all of it may take, from the connection to HELD.
@@ -37,12 +38,16 @@ pub(super) struct Introduction<'a> {
     pub(super) group: &'a str,
     /// The text of HELLO.
     pub(super) hello: &'a str,
+    /// The secret that both must know, if there is one.
+    pub(super) secret: Option<&'a LinkSecret>,
 }
 
 /// What a consumer sent in READY and HELD.
 pub(super) struct Greeted {
     pub(super) socket: WebSocket<Stream>,
     pub(super) subprotocol: Subprotocol,
+    /// Whether both have proved that they know the link secret.
+    pub(super) proved: bool,
     pub(super) consumer: String,
     pub(super) prefetch: u32,
     pub(super) flags: ReadyFlags,
@@ -65,6 +70,12 @@ pub(super) enum GreetingError {
 }
 
 impl GreetingError {
+    /// Whether one of the two did not prove the link secret.
+    pub(super) fn is_unauthenticated(&self) -> bool {
+        let (GreetingError::Told(code, _) | GreetingError::Broken(code, _)) = self else { return false };
+        *code == ErrorCode::NotAuthenticated
+    }
+
     /// The higher epoch that the consumer has seen, if its refusal names one.
     pub(super) fn seen_epoch(&self) -> Option<Epoch> {
         match self {
@@ -78,6 +89,9 @@ impl fmt::Display for GreetingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             GreetingError::Handshake(problem) => write!(f, "WebSocket handshake: {problem}"),
+            GreetingError::Told(code @ ErrorCode::NotAuthenticated, text) => {
+                write!(f, "it refused: {code}: {text} (the setting here is --link-secret-file)")
+            }
             GreetingError::Told(code, text) => write!(f, "it refused: {code}: {text}"),
             GreetingError::Broken(_, problem) => write!(f, "{problem}"),
             GreetingError::Gone(problem) => write!(f, "{problem} before HELD"),
@@ -91,7 +105,7 @@ impl std::error::Error for GreetingError {}
 pub(super) fn greet(
     mut stream: Stream,
     address: &str,
-    Introduction { epoch, group, hello }: Introduction<'_>,
+    Introduction { epoch, group, hello, secret }: Introduction<'_>,
     kill: &KillSwitch,
 ) -> Result<Greeted, GreetingError> {
     stream
@@ -104,7 +118,10 @@ pub(super) fn greet(
         .max_write_buffer_size(2 * LINK_BYTES + wire::MAX_WS_MESSAGE_BYTES)
         .max_message_size(Some(wire::MAX_WS_MESSAGE_BYTES))
         .max_frame_size(Some(wire::MAX_WS_MESSAGE_BYTES));
-    let (mut socket, subprotocol) = shake_hands(stream, address, config).map_err(|error| match error {
+    let credentials = secret.map(Credentials::new).transpose();
+    let credentials = credentials.map_err(|error| GreetingError::Gone(error.to_string()))?;
+    let nonce = credentials.as_ref().map(|own| own.nonce);
+    let (mut socket, answer) = shake_hands(stream, address, config, nonce).map_err(|error| match error {
         HandshakeError::WebSocket(error) if is_late(&error) => GreetingError::Handshake(too_late()),
         HandshakeError::WebSocket(error @ WsError::Protocol(ProtocolError::HttparseError(_))) => {
             let hint = "this is not HTTP; if the consumer has TLS, its address must begin with wss://";
@@ -113,18 +130,24 @@ pub(super) fn greet(
         HandshakeError::WebSocket(error) => GreetingError::Handshake(error.to_string()),
         HandshakeError::Selection(problem) => GreetingError::Handshake(problem),
     })?;
-    let mut introduction = Frame::Lead { epoch, group }.to_vec();
-    if subprotocol == Subprotocol::Two {
-        Frame::Hello(hello).encode(&mut introduction);
-    }
-    let greeted = socket
-        .send(Message::Binary(introduction.into()))
-        .map_err(refusal_of)
+    let subprotocol = answer.subprotocol;
+    let proof = credentials.as_ref().map(|own| own.proof(answer.proved.as_ref(), group, epoch)).transpose();
+    let greeted = proof
+        .map_err(|problem| GreetingError::Broken(ErrorCode::NotAuthenticated, problem))
+        .and_then(|proof| {
+            let mut introduction = proof.map_or_else(Vec::new, |proof| Frame::Proof(proof).to_vec());
+            Frame::Lead { epoch, group }.encode(&mut introduction);
+            if subprotocol == Subprotocol::Two {
+                Frame::Hello(hello).encode(&mut introduction);
+            }
+            socket.send(Message::Binary(introduction.into())).map_err(refusal_of)
+        })
         .and_then(|()| read_greeting(&mut socket, subprotocol, kill));
     match greeted {
         Ok((consumer, prefetch, flags, held, leftover)) => {
             socket.get_mut().set_wait(Wait::Never).map_err(|error| GreetingError::Gone(error.to_string()))?;
-            Ok(Greeted { socket, subprotocol, consumer, prefetch, flags, held, leftover })
+            let proved = credentials.is_some();
+            Ok(Greeted { socket, subprotocol, proved, consumer, prefetch, flags, held, leftover })
         }
         Err(refusal) => {
             if let GreetingError::Broken(code, text) = &refusal {

@@ -1,4 +1,5 @@
-//! The WebSocket handshake with a consumer: offers the subprotocols and checks what the consumer selects.
+//! The WebSocket handshake with a consumer: offers the subprotocols and checks what the consumer selects, and takes the
+//! nonces and proofs of the link secret there and back.
 //!
 //! tungstenite's client refuses a server that selects no subprotocol when some were offered, but many consumers select
 //! none. So this module drives tungstenite's handshake machine itself and checks the response by RFC 6455, section 4.1.
@@ -16,7 +17,7 @@ use tungstenite::{Error as WsError, WebSocket};
 
 use crate::base::text::Quoted;
 use crate::net::Stream;
-use crate::wire::{SUBPROTOCOL_1, SUBPROTOCOL_2};
+use crate::wire::{NONCE_HEADER, Nonce, PROOF_HEADER, Proof, SUBPROTOCOL_1, SUBPROTOCOL_2, proofs_in};
 
 /// What is offered. A library that selects the first one without being asked stays with version 1.
 const OFFER: &str = "oncecast.1, oncecast.2";
@@ -30,6 +31,14 @@ pub(super) enum Subprotocol {
     One,
     /// `oncecast.2`: with RESULTS, HELLO, RECORDED and CREDIT.
     Two,
+}
+
+/// What a consumer's answer says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) subprotocol: Subprotocol,
+    /// The consumer's nonce and its proofs, if it has a link secret.
+    pub(super) proved: Option<(Nonce, Vec<Proof>)>,
 }
 
 /// Why there is no WebSocket.
@@ -47,14 +56,20 @@ impl<E: Into<WsError>> From<E> for HandshakeError {
     }
 }
 
-/// Makes a WebSocket of a connection to `address`. The stream must not be set to [`Wait::Never`](crate::net::Wait).
+/// Makes a WebSocket of a connection to `address`, with a nonce if there is a link secret. The stream must not be set
+/// to [`Wait::Never`](crate::net::Wait).
 pub(super) fn shake_hands(
     stream: Stream,
     address: &str,
     config: WebSocketConfig,
-) -> Result<(WebSocket<Stream>, Subprotocol), HandshakeError> {
+    nonce: Option<Nonce>,
+) -> Result<(WebSocket<Stream>, Answer), HandshakeError> {
     let mut request = format!("ws://{address}/").into_client_request()?;
     request.headers_mut().insert(PROTOCOL, HeaderValue::from_static(OFFER));
+    if let Some(nonce) = nonce {
+        let value = HeaderValue::try_from(nonce.to_string()).expect("hexadecimal digits");
+        request.headers_mut().insert(NONCE_HEADER, value);
+    }
     let (request, key) = generate_request(request)?;
     let mut machine = HandshakeMachine::start_write(stream, request);
     loop {
@@ -64,16 +79,16 @@ pub(super) fn shake_hands(
             RoundResult::WouldBlock(_) => return Err(WsError::Io(ErrorKind::WouldBlock.into()).into()),
             RoundResult::StageFinished(StageResult::DoneWriting(stream)) => HandshakeMachine::start_read(stream),
             RoundResult::StageFinished(StageResult::DoneReading { stream, result, tail }) => {
-                let subprotocol = check(result, &derive_accept_key(key.as_bytes()))?;
+                let answer = check(result, &derive_accept_key(key.as_bytes()))?;
                 let socket = WebSocket::from_partially_read(stream, tail, Role::Client, Some(config));
-                return Ok((socket, subprotocol));
+                return Ok((socket, answer));
             }
         };
     }
 }
 
-/// Checks the server's response. Returns the subprotocol that it selects.
-fn check(response: Response, accept_key: &str) -> Result<Subprotocol, HandshakeError> {
+/// Checks the server's response.
+fn check(response: Response, accept_key: &str) -> Result<Answer, HandshakeError> {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(WsError::Http(response.into()).into());
     }
@@ -93,14 +108,24 @@ fn check(response: Response, accept_key: &str) -> Result<Subprotocol, HandshakeE
             Quoted(extensions)
         )));
     }
-    match all(headers, PROTOCOL).as_deref() {
-        None | Some(SUBPROTOCOL_1) => Ok(Subprotocol::One),
-        Some(SUBPROTOCOL_2) => Ok(Subprotocol::Two),
-        Some(other) => Err(HandshakeError::Selection(format!(
-            "the server selects the subprotocol {}, offered were {OFFER}",
-            Quoted(other)
-        ))),
-    }
+    let subprotocol = match all(headers, PROTOCOL).as_deref() {
+        None | Some(SUBPROTOCOL_1) => Subprotocol::One,
+        Some(SUBPROTOCOL_2) => Subprotocol::Two,
+        Some(other) => {
+            return Err(HandshakeError::Selection(format!(
+                "the server selects the subprotocol {}, offered were {OFFER}",
+                Quoted(other)
+            )));
+        }
+    };
+    Ok(Answer { subprotocol, proved: proved(headers) })
+}
+
+/// What is not of its form proves nothing.
+fn proved(headers: &HeaderMap) -> Option<(Nonce, Vec<Proof>)> {
+    let nonce = Nonce::of_header(all(headers, NONCE_HEADER)?.as_bytes())?;
+    let proofs = proofs_in(all(headers, PROOF_HEADER)?.as_bytes());
+    (!proofs.is_empty()).then_some((nonce, proofs))
 }
 
 /// The values of all headers with this name, if there are any.
@@ -137,6 +162,7 @@ mod tests {
             let value = |name: &str| request.lines().find_map(|line| line.strip_prefix(name)).expect("it is there");
             assert_eq!(value("Sec-WebSocket-Protocol: "), "oncecast.1, oncecast.2");
             assert!(!request.contains("Extensions") && !request.contains("Origin"));
+            assert_eq!(value("oncecast-nonce: "), "0b".repeat(16));
             let accept = derive_accept_key(value("Sec-WebSocket-Key: ").as_bytes());
             // A ping behind the response must not be lost.
             write!(
@@ -148,10 +174,10 @@ mod tests {
             peer
         });
         let stream = Stream::over_tcp(TcpStream::connect(&address).expect("it listens")).expect("a socket");
-        let outcome = shake_hands(stream, &address, WebSocketConfig::default());
+        let outcome = shake_hands(stream, &address, WebSocketConfig::default(), Some(Nonce([11; 16])));
         drop(server.join().expect("no panic"));
         match outcome {
-            Ok((_, subprotocol)) => Ok(subprotocol),
+            Ok((_, answer)) => Ok(answer.subprotocol),
             Err(HandshakeError::Selection(problem)) => Err(problem),
             Err(HandshakeError::WebSocket(error)) => Err(error.to_string()),
         }

@@ -35,6 +35,8 @@ const MAX_RESULT_BYTES: usize = 32 << 20;
 pub(super) struct NewLink {
     /// The consumer's index in the settings.
     pub(super) index: usize,
+    /// Whether whoever reaches the consumer may claim to be its dispatcher, as far as can be told from here.
+    pub(super) is_open: bool,
     pub(super) greeted: Greeted,
 }
 
@@ -96,6 +98,7 @@ impl Link {
         let figures = LinkFigures {
             consumer: consumer.clone(),
             index: new.index,
+            is_open: new.is_open,
             prefetch: AtomicU64::new(prefetch.into()),
             draining: AtomicBool::new(false),
             in_flight: AtomicU64::new(0),

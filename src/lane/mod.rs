@@ -19,13 +19,15 @@
 //! `lifecycle` starts and stops the threads. `listener` fills `ring`, its `sink`; `hearing` and `reach` check that
 //! subscription and commands reach one server. `election` competes for the `lease`; `precedence` decides who goes
 //! first. It begins a `term`, to which it passes what `elected` holds and a `kill_switch`. `ingest` and `intake` store
-//! messages. `courier` delivers them, with `table`, `places`, `backlog` and `strays`; `dialer`, `handshake` and
-//! `greeting` make each `link`, and `sockets` waits for them. `tasks` lead to `redistributor`, with `retry_policy`,
-//! `refused`, `dead_letters` and `deaths`. `retry` repeats failed Redis commands; `tests` makes lanes for unit tests.
+//! messages. `courier` delivers them, with `table`, `places`, `backlog` and `strays`; `dialer`, `handshake`,
+//! `credentials` and `greeting` make each `link`, and `sockets` waits for them. `tasks` lead to `redistributor`, with
+//! `retry_policy`, `refused`, `dead_letters` and `deaths`. `retry` repeats failed Redis commands; `tests` makes lanes
+//! for unit tests.
 //! `shadow` is another composition of a listener: it observes a group and takes part in nothing.
 
 mod backlog;
 mod courier;
+mod credentials;
 mod dead_letters;
 mod deaths;
 mod dialer;

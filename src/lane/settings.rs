@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::retry_policy::RetryPolicy;
 use crate::ledger::{Destination, Interests, Keys, Server};
-use crate::net::ClientTls;
+use crate::net::{ClientTls, LinkSecret};
 
 /// See the module's text.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub struct Settings {
     pub consumers: Vec<String>,
     /// TLS to the consumers that have it.
     pub link_tls: Option<ClientTls>,
+    /// The secret of the group's links, if there is one.
+    pub link_secret: Option<LinkSecret>,
     /// How long the lease lasts unless it is renewed.
     pub lease_ttl: Duration,
     /// How long a link may be silent.

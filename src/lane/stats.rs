@@ -1,5 +1,6 @@
 //! A lane's figures since its start, over all terms. Almost all are atomics, so reading them holds up no thread.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,6 +18,9 @@ macro_rules! stats {
             $($(#[$doc])+ pub $name: AtomicU64,)+
             /// From a message's intake to its ACK.
             pub delivery_latency: LatencyHistogram,
+            /// Consumers at which the last attempt to link them ended because one of the two did not prove the link
+            /// secret, by their index in the settings.
+            pub unproven: Mutex<BTreeSet<usize>>,
             /// The consumers linked now.
             pub linked: Mutex<Vec<Arc<LinkFigures>>>,
             /// Messages that became dead letters lately.
@@ -66,6 +70,8 @@ stats! {
     links_made,
     /// Links to consumers that were lost.
     links_lost,
+    /// Attempts to link a consumer that ended because one of the two did not prove the link secret.
+    unauthenticated,
     /// Messages in memory waiting for a consumer now.
     ready,
     /// 1 while some pending messages are in Redis alone.
@@ -101,6 +107,8 @@ pub struct LinkFigures {
     pub consumer: Arc<str>,
     /// The index of its address in the settings.
     pub index: usize,
+    /// Whether whoever reaches it may claim to be its dispatcher, as far as can be told from here.
+    pub is_open: bool,
     /// The most messages that it holds at once, by READY or the last CREDIT.
     pub prefetch: AtomicU64,
     /// Whether the consumer has sent DRAIN.

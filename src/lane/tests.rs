@@ -35,6 +35,7 @@ pub(crate) fn settings_of(name: Option<&str>, redis: Server, group: &str, consum
         destination: Destination::Pending,
         consumers,
         link_tls: None,
+        link_secret: None,
         lease_ttl: Duration::from_secs(3),
         link_timeout: Duration::from_secs(3),
         max_deliveries: 8,
@@ -61,13 +62,14 @@ pub(super) fn link_that_speaks(subprotocol: Subprotocol, prefetch: u32) -> (Link
     let greeted = Greeted {
         socket,
         subprotocol,
+        proved: false,
         consumer: "c0".to_owned(),
         prefetch,
         flags: ReadyFlags::COMMITS,
         held: Vec::new(),
         leftover: Vec::new(),
     };
-    (Link::new(NewLink { index: 0, greeted }, 1, None), peer)
+    (Link::new(NewLink { index: 0, is_open: false, greeted }, 1, None), peer)
 }
 
 pub(super) fn message(id: u64, bytes: usize) -> Pending {

@@ -79,11 +79,11 @@ impl<F, T, E: Display> Kept<F, T, E> {
                 Ok(value) => {
                     made.value = Arc::new(value);
                     if changed {
-                        info!("event={} files={}", self.words.read, Quoted(self.shown()));
+                        info!("{} files={}", self.words.read, Quoted(self.shown()));
                     }
                 }
                 Err(problem) => warn!(
-                    "event={} error={} consequence={}",
+                    "{} error={} consequence={}",
                     self.words.unusable,
                     Quoted(problem),
                     Quoted("new connections use what was read before")

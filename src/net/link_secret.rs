@@ -23,7 +23,7 @@ const MAX_FILE_BYTES: usize = 16 << 10;
 pub const SECRET_TAKES: &str =
     "the path of a file with a secret of 16 to 1024 bytes, or two, one a line, which not every user can read";
 
-const WORDS: Words = Words { read: "link-secret-read", unusable: "link-secret-unusable" };
+const WORDS: Words = Words { read: "event=link-secret-read", unusable: "event=link-secret-unusable" };
 
 /// One line of the file. Never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,6 +32,12 @@ pub struct Secret(Box<[u8]>);
 impl AsRef<[u8]> for Secret {
     fn as_ref(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl From<&[u8]> for Secret {
+    fn from(line: &[u8]) -> Secret {
+        Secret(line.into())
     }
 }
 
@@ -86,7 +92,7 @@ fn read(SecretFile(path): &SecretFile) -> Result<Vec<Secret>, String> {
 /// The lines that are not blank, without the white space around them.
 fn secrets_in(content: &[u8]) -> Result<Vec<Secret>, String> {
     let lines = content.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
-    let secrets: Vec<Secret> = lines.map(|line| Secret(line.into())).collect();
+    let secrets: Vec<Secret> = lines.map(Secret::from).collect();
     if secrets.is_empty() {
         return Err("it is empty; write a secret into it, for instance by: openssl rand -hex 32".to_owned());
     }

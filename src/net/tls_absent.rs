@@ -16,6 +16,11 @@ pub enum ClientTls {}
 
 impl ClientTls {
     /// There is none.
+    pub fn is_named(&self) -> bool {
+        match *self {}
+    }
+
+    /// There is none.
     pub fn certificate_end(&self) -> Option<u64> {
         match *self {}
     }

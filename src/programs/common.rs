@@ -1,12 +1,14 @@
 //! Settings that several programs have: the Redis server and the group.
 
+use std::path::Path;
+
 use log::LevelFilter;
 
 use crate::base::hint::ChosenBy;
 use crate::base::setting::ConfigError;
 use crate::base::tls::TlsSettings;
 use crate::ledger::{GROUP_FORM, Keys, Mistake, Server, is_group};
-use crate::net::{ClientFiles, ClientTls, Identity, PemFile};
+use crate::net::{ClientFiles, ClientTls, Identity, LinkSecret, PemFile, SECRET_TAKES};
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{Setting, Values, quoted};
 use crate::process::log::settings::log_level;
@@ -67,6 +69,16 @@ pub const TLS_CERT: Setting = Setting::new(
 /// Its key.
 pub const TLS_KEY: Setting =
     Setting::new("tls-key", "FILE", Found("none"), "The key of the certificate of --tls-cert, in PEM");
+
+/// The secret by which dispatchers and consumers know each other.
+pub const LINK_SECRET_FILE: Setting = Setting::new(
+    "link-secret-file",
+    "FILE",
+    Found("none"),
+    "A file with the secret by which the group's dispatchers and consumers know each other: one line of 16 to 1024 \
+     bytes, or two while it is being replaced, not readable by every user. Both sides need it. It is read again when \
+     it changes",
+);
 
 /// The settings that every program has.
 #[derive(Clone, Debug)]
@@ -139,6 +151,12 @@ pub fn link_tls(values: &Values<'_>, is_secure: bool) -> Result<Option<ClientTls
         };
         ConfigError::new(setting, &problem, problem.file.takes())
     })
+}
+
+/// The secret of the group's links, if there is one.
+pub fn link_secret(file: Option<&Path>) -> Result<Option<LinkSecret>, ConfigError> {
+    let secret = file.map(LinkSecret::load).transpose();
+    secret.map_err(|problem| ConfigError::new(LINK_SECRET_FILE.name, problem, SECRET_TAKES))
 }
 
 /// A certificate and its key, of which both or none must be given.

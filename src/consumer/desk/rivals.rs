@@ -53,6 +53,11 @@ impl Desk {
         Ok(())
     }
 
+    /// The group that this consumer works for.
+    pub(in crate::consumer) fn group(&self) -> &str {
+        &self.terms.group
+    }
+
     fn check_group(&self, group: &str) -> Result<(), CloseReason> {
         if group != self.terms.group {
             let text =

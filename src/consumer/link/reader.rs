@@ -3,7 +3,8 @@
 //! Reading blocks, so it needs a thread of its own. Writing has a thread of its own as well, because a dispatcher that
 //! does not read must not stall the committer. A mistake of the peer affects only this connection: the peer gets an
 //! ERROR, and the connection is closed. Until a connection rules, its peer may be any client, so its messages must be
-//! small and there is a deadline.
+//! small and there is a deadline. A peer that does not prove the link secret, if there is one, is told so before its
+//! LEAD has any effect.
 //!
 //! Limitations: the payloads in a WebSocket message of up to [`SHARED_BYTES`] are not copied, so one held payload keeps
 //! the whole WebSocket message in memory. A connection costs two threads; the server limits the number of connections.
@@ -29,6 +30,7 @@ use crate::base::log_context;
 use crate::base::text::Quoted;
 use crate::base::tls::TlsProblem;
 use crate::consumer::desk::{Claim, Desk, outlived};
+use crate::consumer::guard::{Guard, unproven};
 use crate::consumer::handshake::{self, Failed};
 use crate::consumer::inlet::{Inlet, MAX_SMALL_BYTES};
 use crate::consumer::outbox::{MAX_OUTBOX_BYTES, Outbox};
@@ -91,7 +93,9 @@ impl DispatcherLink {
             return self.insecure(reader, &error);
         }
         let mut inlet = Inlet::new(reader, self.socket.clone(), deadline, self.common.permits.clone());
-        if let Err(failed) = handshake::accept(&mut inlet) {
+        let mut guard = Guard::new(self.common.secret.as_ref());
+        let group = self.desk().group();
+        if let Err(failed) = handshake::accept(&mut inlet, |nonce| guard.answer(nonce, group)) {
             return self.reject(inlet, failed);
         }
         let mut reader = WebSocket::from_raw_socket(inlet, Role::Server, Some(limits(MAX_SMALL_BYTES)));
@@ -107,7 +111,10 @@ impl DispatcherLink {
         };
         let writer = thread::Builder::new().name(format!("write-{}", self.id)).spawn(move || writer.run());
         let end = match &writer {
-            Ok(_) => self.read(&mut reader),
+            Ok(_) => match guard.check_handshake() {
+                Ok(()) => self.read(&mut reader, guard),
+                Err(refusal) => refusal.into(),
+            },
             Err(error) => End::Gone(format!("starting a thread: {error}")),
         };
         // A partly received message is dropped.
@@ -174,12 +181,12 @@ impl DispatcherLink {
     }
 
     /// The link's main loop: reads frames and executes them until the connection ends.
-    fn read(&self, reader: &mut WebSocket<Inlet>) -> End {
+    fn read(&self, reader: &mut WebSocket<Inlet>, mut guard: Guard) -> End {
         loop {
             let outcome = match reader.read() {
                 Ok(Message::Binary(message)) => {
                     reader.get_mut().message_is_whole();
-                    self.execute(reader, &message)
+                    self.execute(reader, &mut guard, &message)
                 }
                 // The peer checks whether this consumer is alive. Report the held messages too, as its time limits may
                 // be short.
@@ -207,7 +214,7 @@ impl DispatcherLink {
     }
 
     /// Executes the frames of one message. All are decoded before the first is executed.
-    fn execute(&self, reader: &mut WebSocket<Inlet>, message: &Bytes) -> Result<(), End> {
+    fn execute(&self, reader: &mut WebSocket<Inlet>, guard: &mut Guard, message: &Bytes) -> Result<(), End> {
         let frames = wire::frames(message).collect::<Result<Vec<_>, _>>().map_err(CloseReason::from)?;
         let mut messages = Vec::with_capacity(frames.len());
         for frame in frames {
@@ -219,7 +226,9 @@ impl DispatcherLink {
                     let body = Body::of_joined(kept(message, joined), channel_bytes.into());
                     messages.push((id, delivery, body));
                 }
+                Frame::Proof(proof) if guard.take(proof) => {}
                 Frame::Lead { epoch, group } if !self.is_greeted() => {
+                    guard.admit(epoch, group)?;
                     let held = self.lead(epoch, group)?;
                     self.greeted.store(true, Ordering::Release);
                     reader.set_config(|config| *config = limits(wire::MAX_WS_MESSAGE_BYTES));
@@ -232,6 +241,7 @@ impl DispatcherLink {
                 Frame::Error { code, text } => {
                     return Err(End::Gone(format!("the dispatcher says {code}: {}", PeerText(text))));
                 }
+                frame if guard.wants_proof() => return Err(unproven(frame.name()).into()),
                 frame => {
                     let text = format!("{} has no place here", frame.name());
                     return Err(CloseReason::new(ErrorCode::Unexpected, text).into());
@@ -296,6 +306,7 @@ impl DispatcherLink {
                         ErrorCode::Stale | ErrorCode::Replaced => stats.stale.add(1),
                         // The dispatcher is not at fault, and `epochs` has already counted this.
                         ErrorCode::Unavailable => {}
+                        ErrorCode::NotAuthenticated => stats.unauthenticated.add(1),
                         _ => stats.bad_frames.add(1),
                     }
                 }

@@ -66,7 +66,7 @@ impl Running {
         desk.leave(0);
         let listener = Listener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.address().expect("bound");
-        let server = ConsumerServer::start(listener, None, lane).expect("it starts");
+        let server = ConsumerServer::start(listener, None, None, lane).expect("it starts");
         Running { server: Some(server), desk, address }
     }
 
@@ -108,6 +108,7 @@ fn connections_that_fail_while_they_are_accepted_are_paced_like_useless_ones() {
         links: Links::default(),
         common: Arc::new(Common {
             tls: None,
+            secret: None,
             lane: Arc::new(ConsumerLane::new(
                 RedisServer::parse("redis://127.0.0.1:1").expect("a URL"),
                 Keys::new("g"),

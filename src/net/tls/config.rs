@@ -18,7 +18,7 @@ use crate::net::tls_files::{ClientFiles, FileProblem, ServerFiles};
 /// How long the system's authorities are used before they are read again.
 const SYSTEM_ROOTS_FOR: Duration = Duration::from_secs(3_600);
 
-const WORDS: Words = Words { read: "certificates-read", unusable: "certificates-unusable" };
+const WORDS: Words = Words { read: "event=certificates-read", unusable: "event=certificates-unusable" };
 
 /// What was made of the files.
 struct Configured<C> {
@@ -39,6 +39,11 @@ impl ClientTls {
         let paths = named.chain(own).collect();
         let refresh = files.roots.is_none().then_some(SYSTEM_ROOTS_FOR);
         Ok(ClientTls(Arc::new(Kept::load(files, paths, refresh, client_config, WORDS)?)))
+    }
+
+    /// Whether there is a certificate of our own.
+    pub fn is_named(&self) -> bool {
+        self.0.files.identity.is_some()
     }
 
     /// For a new connection.

@@ -50,6 +50,11 @@ pub(super) fn serve(
     metrics.counter("strangers", "Connections that ended before a LEAD", read(ConsumerStats::strangers));
     metrics.counter("stale_refused", "Connections refused for their old epoch", read(ConsumerStats::stale));
     metrics.counter(
+        "dispatchers_unauthenticated",
+        "Connections refused because their dispatcher did not prove the link secret",
+        read(ConsumerStats::unauthenticated),
+    );
+    metrics.counter(
         "leads_unconfirmed",
         "Dispatchers whose epoch Redis did not confirm",
         read(ConsumerStats::unconfirmed),

@@ -66,7 +66,7 @@ fn serve_then(
     at_end: impl FnOnce(),
 ) -> Result<()> {
     let (log_level, metrics) = (config.common.log_level, config.common.metrics.clone());
-    let (redis, files) = (config.common.redis.clone(), config.tls.is_some());
+    let (redis, files) = (config.common.redis.clone(), config.tls.is_some() || config.link_secret_file.is_some());
     let consumer =
         ConsumerBuilder::from(config).setting_name(flag_and_variable).handler(handler).bind().map_err(as_flags)?;
     let _log = log::init(log_level, consumer.consumer_id(), "consumer")?;
@@ -119,6 +119,7 @@ fn flag_of(setting: &str) -> &'static str {
         "redis_url" => "redis-url",
         "tls_certificate" => "tls-cert",
         "tls_client_ca" => "tls-client-ca",
+        "link_secret_file" => "link-secret-file",
         "group" => "group",
         "consumer_id" => "consumer-id",
         "concurrency" => "concurrency",
@@ -187,7 +188,7 @@ mod tests {
     #[test]
     fn what_the_library_says_while_it_runs_names_flags_and_variables() {
         assert_eq!(flag_and_variable("handler_timeout"), "--handler-timeout-ms / ONCECAST_HANDLER_TIMEOUT_MS");
-        for setting in ["handler_timeout", "concurrency", "redis_url"] {
+        for setting in ["handler_timeout", "concurrency", "redis_url", "link_secret_file"] {
             let flag = flag_of(setting);
             assert!(settings::SETTINGS.iter().any(|known| known.name == flag), "{setting}: there is no --{flag}");
         }

@@ -17,7 +17,7 @@ use crate::process::log::settings::LOG_LEVEL;
 use crate::process::metrics::settings::{METRICS_ADDR, METRICS_HOST, METRICS_TOKEN_FILE};
 use crate::process::program::{self, CommandLine};
 use crate::programs::common::{
-    CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL, TLS_CERT, TLS_KEY, identity,
+    CommonConfig, GROUP, LINK_SECRET_FILE, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL, TLS_CERT, TLS_KEY, identity,
 };
 use crate::wire;
 
@@ -45,6 +45,8 @@ pub struct ConsumerConfig {
     pub tls: Option<Identity>,
     /// The authorities of dispatchers' certificates, if they need one.
     pub tls_client_ca: Option<PathBuf>,
+    /// The file with the secret of the group's links, if there is one.
+    pub link_secret_file: Option<PathBuf>,
     /// Its name.
     pub consumer_id: String,
     /// The number of handlers that run at the same time.
@@ -105,6 +107,7 @@ pub const SETTINGS: &[Setting] = &[
         "With --tls-cert: the certificates of authorities, in PEM; dispatchers then need a certificate that one of \
          these has signed",
     ),
+    LINK_SECRET_FILE,
     HANDLER,
     http::settings::URL,
     exec::EXEC,
@@ -193,6 +196,7 @@ pub fn read_values(values: &Values<'_>) -> Result<ConsumerConfig, ConfigError> {
         listen,
         tls: identity(values, [TLS_CERT.name, TLS_KEY.name])?,
         tls_client_ca: values.path("tls-client-ca")?,
+        link_secret_file: values.path(LINK_SECRET_FILE.name)?,
         concurrency: values.optional_number("concurrency", 1, 4_096)?.unwrap_or_else(cores) as usize,
         prefetch: values.number("prefetch", 1, wire::MAX_IDS as u64)? as u32,
         handler: handler(values)?,
@@ -218,6 +222,10 @@ impl From<ConsumerConfig> for ConsumerBuilder {
         };
         let builder = match config.tls_client_ca {
             Some(file) => builder.tls_client_ca(file),
+            None => builder,
+        };
+        let builder = match config.link_secret_file {
+            Some(file) => builder.link_secret_file(file),
             None => builder,
         };
         // The default id is the listen address; with port 0 that is known only once it listens.

@@ -130,6 +130,11 @@ fn messages(lanes: &mut LaneMetrics<'_>) {
 }
 
 fn links(lanes: &mut LaneMetrics<'_>) {
+    lanes.counter(
+        "links_unauthenticated",
+        "Attempts to link a consumer that ended because one of the two did not prove the link secret",
+        |stats| &stats.unauthenticated,
+    );
     lanes.counter("bad_frames", "Malformed or unexpected frames from consumers", |stats| &stats.bad_frames);
     lanes
         .counter("stray_answers", "Answers for messages that the consumer does not hold", |stats| &stats.stray_answers);

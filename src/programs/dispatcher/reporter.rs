@@ -18,7 +18,7 @@ use super::report_thread::{self, EVERY, REPLY_LIMIT, REPORT_TTL, ReportThread};
 use crate::base::backoff::Backoff;
 use crate::base::error::Result;
 use crate::base::log_context;
-use crate::lane::{LinkFigures, Settings};
+use crate::lane::{LinkFigures, Settings, Shared};
 use crate::ledger::server_check::ServerWatch;
 use crate::ledger::{Connection, Destination, Ledger};
 use crate::programs::status::report::{ConsumerReport, Report};
@@ -179,6 +179,8 @@ impl ReportLoop {
             recent_deaths: stats.deaths.lock().recent(Instant::now()),
             rates: self.rates.rates(),
             consumers: linked.iter().map(consumer).collect(),
+            open_consumers: linked.iter().filter(|link| link.is_open).map(|link| link.consumer.to_string()).collect(),
+            unauthenticated: if leads { unproven(lane) } else { Vec::new() },
             missing: if leads { missing(&lane.settings, &linked) } else { Vec::new() },
             stream: lane.settings.keys.stream.clone().unwrap_or_default(),
             agreement: agreement(&lane.settings),
@@ -193,6 +195,12 @@ fn missing(settings: &Settings, linked: &[Arc<LinkFigures>]) -> Vec<String> {
     let addresses = settings.consumers.iter().enumerate();
     let missing = addresses.filter(|(index, _)| !linked.iter().any(|link| link.index == *index));
     missing.map(|(_, address)| address.clone()).collect()
+}
+
+/// The addresses where one of the two did not prove the link secret.
+fn unproven(lane: &Shared) -> Vec<String> {
+    let unproven = lane.stats.unproven.lock();
+    unproven.iter().filter_map(|index| lane.settings.consumers.get(*index).cloned()).collect()
 }
 
 /// The settings that all dispatchers of a group must have in common, as a fingerprint: FNV-1a, which is the same

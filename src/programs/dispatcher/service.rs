@@ -18,21 +18,24 @@ use crate::base::shutdown::{ShutdownRequests, shutdown_channel};
 use crate::base::text::Quoted;
 use crate::lane::{self, Lane, ProcessHandles};
 use crate::ledger::Destination;
+use crate::net::LinkSecret;
 use crate::process::metrics::MetricsPlace;
 use crate::process::supervision::{CHECK_WITHIN, Supervisor};
+use crate::programs::common::link_secret;
 
 /// Runs the dispatcher, or the shadow, until it is asked to stop. Returns the exit code.
 pub fn run(config: DispatcherConfig) -> Result<u8> {
     if config.shadow {
         return shadow::run(config);
     }
+    let link_secret = link_secret(config.link_secret_file.as_deref())?;
     let id = DispatcherId::generate(&config.name);
     let _log = crate::process::log::init(config.common.log_level, id.as_str(), "starting")?;
     let (handle, requests) = shutdown_channel();
-    handle.on_signals_with_certificates(config.link_tls.is_some() || config.common.redis.is_secure())?;
+    handle.on_signals_with_certificates(config.has_renewed_files())?;
     let metrics = config.common.metrics.clone();
     let open = metrics.as_ref().filter(|place| place.is_open()).map(|place| place.address.clone());
-    let host = Host { open_metrics: open.unwrap_or_default(), ..host(id, vec![lane_settings(config)]) };
+    let host = Host { open_metrics: open.unwrap_or_default(), ..host(id, vec![lane_settings(config, link_secret)]) };
     let host = Arc::new(host);
     run_lanes(&host, metrics.as_ref(), &requests).map(|()| 0)
 }
@@ -78,7 +81,7 @@ pub(super) fn run_lanes(host: &Arc<Host>, metrics: Option<&MetricsPlace>, reques
 }
 
 /// The settings of the process's only lane.
-fn lane_settings(config: DispatcherConfig) -> lane::Settings {
+fn lane_settings(config: DispatcherConfig, link_secret: Option<LinkSecret>) -> lane::Settings {
     lane::Settings {
         name: None,
         redis: config.common.redis,
@@ -87,6 +90,7 @@ fn lane_settings(config: DispatcherConfig) -> lane::Settings {
         destination: config.destination,
         consumers: config.consumers,
         link_tls: config.link_tls,
+        link_secret,
         lease_ttl: config.lease_ttl,
         link_timeout: config.link_timeout,
         max_deliveries: config.max_deliveries,

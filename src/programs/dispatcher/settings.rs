@@ -1,5 +1,6 @@
 //! The settings of a dispatcher.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgMatches, Command};
@@ -17,7 +18,8 @@ use crate::process::log::settings::LOG_LEVEL;
 use crate::process::metrics::settings::{METRICS_ADDR, METRICS_HOST, METRICS_TOKEN_FILE};
 use crate::process::program::{self, CommandLine};
 use crate::programs::common::{
-    CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL, TLS_CA, TLS_CERT, TLS_KEY, link_tls,
+    CommonConfig, GROUP, LINK_SECRET_FILE, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL, TLS_CA, TLS_CERT, TLS_KEY,
+    link_tls,
 };
 use crate::programs::interests::{CHANNEL, KEYEVENT, KEYSPACE_DB, PATTERN, interests};
 use crate::wire;
@@ -37,6 +39,8 @@ pub struct DispatcherConfig {
     pub consumers: Vec<String>,
     /// TLS to the consumers that have it.
     pub link_tls: Option<ClientTls>,
+    /// The file with the secret of the group's links, if there is one and there are any.
+    pub link_secret_file: Option<PathBuf>,
     /// The name part of the dispatcher's id.
     pub name: String,
     /// How long the lease lasts.
@@ -53,6 +57,13 @@ pub struct DispatcherConfig {
     pub ready_bytes: usize,
 }
 
+impl DispatcherConfig {
+    /// Whether it uses files that are renewed while it runs: then SIGHUP, which may tell of that, does not end it.
+    pub fn has_renewed_files(&self) -> bool {
+        self.link_tls.is_some() || self.link_secret_file.is_some() || self.common.redis.is_secure()
+    }
+}
+
 /// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     Setting::new(
@@ -65,6 +76,7 @@ pub const SETTINGS: &[Setting] = &[
     TLS_CA,
     TLS_CERT,
     TLS_KEY,
+    LINK_SECRET_FILE,
     REDIS_URL,
     REDIS_CA,
     REDIS_CERT,
@@ -200,6 +212,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Dispat
     };
     let is_secure = consumers.iter().any(|address| address.starts_with(SECURE_SCHEME));
     let link_tls = link_tls(values, is_secure)?;
+    let link_secret_file = values.path(LINK_SECRET_FILE.name)?.filter(|_| !consumers.is_empty());
     let interests = interests(values, &common.keys, common.redis.database())?;
     Ok(DispatcherConfig {
         interests: match &destination {
@@ -210,6 +223,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Dispat
         destination,
         consumers,
         link_tls,
+        link_secret_file,
         name: match values.text("dispatcher-id")? {
             Some(name) if is_plain_name(&name) && DispatcherId::may_be_named(&name) => name,
             Some(name) => return Err(ConfigError::new("dispatcher-id", quoted(&name), DISPATCHER_NAME)),

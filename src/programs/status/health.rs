@@ -14,7 +14,7 @@ pub const NEEDS_ATTENTION: u8 = 3;
 /// The most addresses that one sentence names.
 const SHOWN_ADDRESSES: usize = 10;
 
-/// A list of addresses without a consumer.
+/// A list of addresses or names.
 fn tried(addresses: &[String]) -> String {
     let shown = &addresses[..addresses.len().min(SHOWN_ADDRESSES)];
     match addresses.len() - shown.len() {
@@ -132,6 +132,7 @@ impl Status {
             if !report.consumers.is_empty() && !report.missing.is_empty() {
                 notes.push(format!("consumers that are not connected{}", tried(&report.missing)));
             }
+            notes.extend(notes_on_secrets(report));
             if self.left_for_consumers() > 0 {
                 notes.push(format!(
                     "messages pending: {}, stored for consumers before the leader added to a stream: consumers may \
@@ -188,6 +189,24 @@ impl Status {
         };
         by_command.into_iter().map(note).collect()
     }
+}
+
+/// Whether the ends of links know each other.
+fn notes_on_secrets(report: &Report) -> Vec<String> {
+    let mut notes = Vec::new();
+    if !report.unauthenticated.is_empty() {
+        notes.push(format!(
+            "the link secret of the leader and of consumers differs, or one of the two has none (--link-secret-file){}",
+            tried(&report.unauthenticated)
+        ));
+    }
+    if !report.open_consumers.is_empty() {
+        notes.push(format!(
+            "whoever reaches these consumers may claim to be the dispatcher (--link-secret-file on both sides){}",
+            tried(&report.open_consumers)
+        ));
+    }
+    notes
 }
 
 /// That a dispatcher's page is readable by whoever reaches its address.

@@ -42,6 +42,10 @@ pub struct Report {
     pub consumers: Vec<ConsumerReport>,
     /// While it leads, the addresses of consumers that it is not linked to.
     pub missing: Vec<String>,
+    /// The consumers it is linked to of which whoever reaches them may claim to be the dispatcher.
+    pub open_consumers: Vec<String>,
+    /// While it leads, the addresses where one of the two does not prove the link secret.
+    pub unauthenticated: Vec<String>,
     /// The key of the stream that it adds messages to; empty if it delivers to consumers.
     pub stream: String,
     /// A fingerprint of the settings that must be the same for all dispatchers.
@@ -106,6 +110,8 @@ impl Report {
             "recent_deaths": self.recent_deaths,
             "rates": self.rates.to_json(),
             "missing": self.missing,
+            "open_consumers": self.open_consumers,
+            "unauthenticated": self.unauthenticated,
             "stream": self.stream,
             "agreement": self.agreement,
             "redis_warnings": self.redis_warnings,
@@ -136,6 +142,8 @@ impl Report {
             rates: Rates::read(&report["rates"]),
             consumers: list("consumers").iter().map(ConsumerReport::read).collect(),
             missing: list("missing").iter().map(text_of).collect(),
+            open_consumers: list("open_consumers").iter().map(text_of).collect(),
+            unauthenticated: list("unauthenticated").iter().map(text_of).collect(),
             stream: text_of(&report["stream"]),
             agreement: text_of(&report["agreement"]),
             redis_warnings: list("redis_warnings").iter().map(text_of).collect(),
@@ -246,6 +254,8 @@ mod tests {
                 acked_per_s: 8_666.6,
             }],
             missing: vec!["10.0.0.1:6969".into()],
+            open_consumers: vec!["c0".into()],
+            unauthenticated: vec!["10.0.0.1:6969".into()],
             stream: "orders:messages".to_owned(),
             agreement: "0f".into(),
             redis_warnings: vec!["set it".into()],

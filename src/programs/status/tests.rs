@@ -138,6 +138,18 @@ fn an_address_without_a_consumer_is_shown_with_its_state() {
 }
 
 #[test]
+fn links_without_a_proof_are_noted() {
+    let mut status = status();
+    let report = leaders_report(&mut status);
+    report.open_consumers.push("c0".to_owned());
+    report.unauthenticated.push("a:1".to_owned());
+    let text = status.to_string();
+    assert!(text.contains("note          the link secret of the leader and of consumers differs"), "{text}");
+    assert!(text.contains("may claim to be the dispatcher (--link-secret-file on both sides): c0\n"), "{text}");
+    assert_eq!(status.exit_code(), 0, "messages go on where they can");
+}
+
+#[test]
 fn text_from_redis_stays_in_its_line_and_controls_no_terminal() {
     const HOSTILE: &str = "x\u{1b}[2J\nproblem       forged\u{202e}\u{2028}\u{9b}";
     let clean = status().to_string().lines().count();

@@ -121,7 +121,7 @@ fn the_minimum_payload_of_each_command_matches_its_fixed_fields() {
         // For RESULT and lists, only the part before the repetition.
         let (fixed, _) = row[3].split_once("then for each").unwrap_or((row[3], ""));
         let fixed = if fixed.starts_with("any number of") { "" } else { fixed };
-        let sizes = [("u8", 1), ("u16", 2), ("u32", 4), ("u64", 8)];
+        let sizes = [("u8", 1), ("u16", 2), ("u32", 4), ("u64", 8), ("32", 32)];
         let size = |word: &str| sizes.iter().find(|(name, _)| *name == word).map_or(0, |(_, size)| *size);
         // A channel has at least one byte.
         let delivers = row[1] == "DELIVER";

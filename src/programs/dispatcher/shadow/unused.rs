@@ -3,11 +3,12 @@
 use crate::base::setting::ConfigError;
 use crate::process::config::Values;
 
-const UNUSED: [&str; 11] = [
+const UNUSED: [&str; 12] = [
     "consumers",
     "tls-ca",
     "tls-cert",
     "tls-key",
+    "link-secret-file",
     "stream-maxlen",
     "lease-ttl-ms",
     "link-timeout-ms",
