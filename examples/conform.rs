@@ -13,8 +13,12 @@ fn main() -> Result<(), oncecast::Error> {
         .redis_url(setting("ONCECAST_REDIS_URL", "redis://127.0.0.1:6379"))
         .group(setting("ONCECAST_GROUP", "conform"))
         .listen(setting("ONCECAST_LISTEN", "127.0.0.1:6969"))
-        .handler(conform)
-        .bind()?;
+        .handler(conform);
+    let consumer = match std::env::var("ONCECAST_LINK_SECRET_FILE") {
+        Ok(file) => consumer.link_secret_file(file),
+        Err(_) => consumer,
+    }
+    .bind()?;
     consumer.stop_on_signals()?;
     consumer.run()
 }

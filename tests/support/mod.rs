@@ -20,6 +20,7 @@ pub mod results;
 pub mod running_consumer;
 pub mod scripted_dispatcher;
 pub mod scripted_group;
+pub mod secret;
 pub mod skip;
 pub mod status;
 pub mod waiting;

@@ -51,6 +51,12 @@ pub enum Need {
     Protocol2,
     /// The process id of the consumer.
     Pid,
+    /// The consumer's link secret.
+    Secret,
+    /// A file with two secrets.
+    TwoSecrets,
+    /// A consumer without a link secret.
+    NoSecret,
     /// At least this prefetch.
     Prefetch(u32),
     /// At most this prefetch.
@@ -68,6 +74,9 @@ impl fmt::Display for Need {
             Need::Channels => f.write_str("a consumer that understands DELIVER (READY's flag bit 1)"),
             Need::Protocol2 => f.write_str("a consumer that selects the subprotocol oncecast.2"),
             Need::Pid => f.write_str("--pid"),
+            Need::Secret => f.write_str("--link-secret-file"),
+            Need::TwoSecrets => f.write_str("--link-secret-file with two secrets"),
+            Need::NoSecret => f.write_str("a consumer without a link secret"),
             Need::Prefetch(least) => write!(f, "a prefetch of at least {least}"),
             Need::SmallPrefetch(most) => write!(f, "a prefetch of at most {most}"),
         }
@@ -148,14 +157,51 @@ pub(super) enum Payload {
     Raw(Vec<u8>),
 }
 
+/// The nonce of a handshake.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum NonceRule {
+    /// One if there is a link secret.
+    #[default]
+    Usual,
+    /// One in any case.
+    Given,
+    Absent,
+    Malformed,
+    /// That of another connection.
+    Of(LinkName),
+}
+
+/// The PROOF before LEAD, if there is a link secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum ProofRule {
+    #[default]
+    Right,
+    Absent,
+    /// One bit is wrong.
+    Forged,
+    /// The consumer's own proof.
+    Reflected,
+    OtherGroup,
+    OtherEpoch,
+    Twice,
+    /// Made with this secret of the file, from 0.
+    Line(usize),
+    /// That of another connection.
+    Of(LinkName),
+}
+
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Connects. The handshake must succeed, or be refused with one of these statuses.
-    Connect { link: LinkName, origin: Option<String>, offer: Option<Vec<String>>, refused: Vec<u16> },
+    Connect { link: LinkName, origin: Option<String>, offer: Option<Vec<String>>, nonce: NonceRule, refused: Vec<u16> },
     /// Sends LEAD, with the case's epoch plus this number. A consumer with Redis finds the epoch there if `elect`. With
     /// subprotocol `oncecast.2`, HELLO follows.
-    Lead { link: LinkName, epoch: u64, group: Option<String>, elect: bool, hello: Option<String> },
+    Lead { link: LinkName, epoch: u64, group: Option<String>, elect: bool, hello: Option<String>, proof: ProofRule },
+    /// The answer to the handshake must have had just the right proofs.
+    Proofs { link: LinkName },
+    /// Sends all that was sent on another connection.
+    Replay { link: LinkName, of: LinkName },
     /// READY and HELD must come. HELD lists just `held`, and perhaps some of `may_hold`.
     Greeted { link: LinkName, held: Vec<Local>, may_hold: Vec<Local> },
     /// READY must have had the form that the protocol asks for.

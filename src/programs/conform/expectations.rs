@@ -8,7 +8,7 @@ use super::case::{Local, TextRule};
 use super::heard::{Answer, Heard};
 use super::report::{Failure, Stop};
 use super::stage::Stage;
-use crate::wire::ReadyFlags;
+use crate::wire::{ErrorCode, ReadyFlags};
 
 /// How long a dispatcher waits for READY and HELD, from the connection on.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(3);
@@ -133,8 +133,10 @@ impl Stage<'_> {
             error.or_else(|| stage.link(name).ended.is_some().then_some(None))
         })?;
         let expected = format!("ERROR code={codes:?} on {name}, and the end of the connection");
+        // Where PROOF is expected, what else is wrong need not be found.
+        let unproven = self.link(name).awaits_proof.then_some(ErrorCode::NotAuthenticated.code());
         match came {
-            Some(Some((code, said))) if codes.contains(&code) => {
+            Some(Some((code, said))) if codes.contains(&code) || unproven == Some(code) => {
                 if let Some(expected) = self.breaks(text, &said) {
                     return Err(Failure::new(expected, format!("ERROR code={code} text={said:?}")).into());
                 }

@@ -11,7 +11,7 @@ use tungstenite::handshake::client::generate_key;
 use tungstenite::handshake::derive_accept_key;
 
 use crate::base::text::beginning;
-use crate::wire::{SUBPROTOCOL_1, SUBPROTOCOL_2};
+use crate::wire::{NONCE_HEADER, PROOF_HEADER, SUBPROTOCOL_1, SUBPROTOCOL_2};
 
 /// The largest answer, its headers included.
 const MAX_ANSWER_BYTES: usize = 16 << 10;
@@ -27,6 +27,8 @@ pub(super) struct Offer<'a> {
     pub(super) origin: Option<&'a str>,
     /// Subprotocols.
     pub(super) protocols: &'a [&'a str],
+    /// The header `Oncecast-Nonce`.
+    pub(super) nonce: Option<String>,
 }
 
 /// A handshake that succeeded.
@@ -34,6 +36,10 @@ pub(super) struct Offer<'a> {
 pub(super) struct Accepted {
     /// The subprotocol that the server has selected.
     pub(super) protocol: Option<String>,
+    /// Its header `Oncecast-Nonce`.
+    pub(super) nonce: Option<String>,
+    /// Its header `Oncecast-Proof`.
+    pub(super) proof: Option<String>,
     /// Bytes that came behind the answer.
     pub(super) rest: Vec<u8>,
 }
@@ -72,6 +78,9 @@ pub(super) fn shake(
     if !offer.protocols.is_empty() {
         request += &format!("Sec-WebSocket-Protocol: {}\r\n", offer.protocols.join(", "));
     }
+    if let Some(nonce) = &offer.nonce {
+        request += &format!("{NONCE_HEADER}: {nonce}\r\n");
+    }
     stream.write_all((request + "\r\n").as_bytes()).map_err(HandshakeError::NoAnswer)?;
     let mut answer = Vec::new();
     let mut part = [0; 4 << 10];
@@ -106,15 +115,13 @@ fn judge(answer: &[u8], key: &str, offer: &Offer<'_>) -> Option<Result<Accepted,
         None => return Some(Err(HandshakeError::NotHttp(shown(answer)))),
     }
     let checked = check(parsed.headers, key, offer).map_err(HandshakeError::Wrong);
-    Some(checked.map(|protocol| Accepted { protocol, rest: answer[length..].to_vec() }))
+    let (nonce, proof) = (value(parsed.headers, NONCE_HEADER), value(parsed.headers, PROOF_HEADER));
+    Some(checked.map(|protocol| Accepted { protocol, nonce, proof, rest: answer[length..].to_vec() }))
 }
 
 /// Checks the headers, and gives the subprotocol that was selected.
 fn check(headers: &[Header<'_>], key: &str, offer: &Offer<'_>) -> Result<Option<String>, String> {
-    let value = |name: &str| {
-        let header = headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
-        Some(String::from_utf8_lossy(header.value.trim_ascii()).into_owned())
-    };
+    let value = |name: &str| value(headers, name);
     if !value("upgrade").is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket")) {
         return Err("no header \"Upgrade: websocket\"".to_owned());
     }
@@ -137,6 +144,11 @@ fn check(headers: &[Header<'_>], key: &str, offer: &Offer<'_>) -> Result<Option<
         }
         protocol => Ok(protocol),
     }
+}
+
+fn value(headers: &[Header<'_>], name: &str) -> Option<String> {
+    let header = headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
+    Some(String::from_utf8_lossy(header.value.trim_ascii()).into_owned())
 }
 
 fn shown(answer: &[u8]) -> String {

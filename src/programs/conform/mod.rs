@@ -2,9 +2,8 @@
 //!
 //! The cases are data, in `cases.json`; `parse` reads them and `case` says what they can express. `run` tries the
 //! consumer once, then plays each case on a `stage`, which holds the case's connections and checks what every frame
-//! must keep. `steps` executes a case's steps; `expectations` and
-//! `answers` judge what came back. All of it runs on the caller's
-//! thread, and each step has a deadline.
+//! must keep. `steps` executes a case's steps; `proving` knows the link secret; `expectations` and `answers` judge what
+//! came back. All of it runs on the caller's thread, and each step has a deadline.
 
 mod answers;
 mod body;
@@ -17,6 +16,7 @@ mod link;
 mod members;
 mod parse;
 mod peer;
+mod proving;
 mod report;
 mod run;
 pub mod settings;

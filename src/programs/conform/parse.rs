@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::case::{
-    Amount, BodySpec, Case, Cases, Channel, Deliver, Local, Need, Packing, Payload, Step, TextRule, Wanted,
+    Amount, BodySpec, Case, Cases, Channel, Deliver, Local, Need, NonceRule, Packing, Payload, ProofRule, Step,
+    TextRule, Wanted,
 };
 use super::members::Members;
 
@@ -68,6 +69,9 @@ fn need(value: &Value) -> Result<Need, String> {
         ("channels", _) => Ok(Need::Channels),
         ("protocol-2", _) => Ok(Need::Protocol2),
         ("pid", _) => Ok(Need::Pid),
+        ("secret", _) => Ok(Need::Secret),
+        ("two-secrets", _) => Ok(Need::TwoSecrets),
+        ("no-secret", _) => Ok(Need::NoSecret),
         (_, Some(("prefetch", least))) => number(least).map(Need::Prefetch),
         (_, Some(("small-prefetch", most))) => number(most).map(Need::SmallPrefetch),
         _ => Err(format!("unknown need {text:?}")),
@@ -102,6 +106,8 @@ fn step_named(name: &str, members: &mut Members) -> Result<Vec<Step>, String> {
         "connect" => connect(members, name)?,
         "lead" => lead(members, name)?,
         "greeted" => greeted(members, name)?,
+        "proofs" => Step::Proofs { link: members.text(name)? },
+        "replay" => Step::Replay { link: members.text(name)?, of: members.text("of")? },
         "ready_form" => Step::ReadyForm { link: members.text(name)? },
         "deliver" => Step::Deliver(Deliver {
             link: members.text(name)?,
@@ -172,7 +178,38 @@ fn connect(members: &mut Members, name: &str) -> Result<Step, String> {
     let word = |value: Value| value.as_str().map(str::to_owned).ok_or("a subprotocol is text".to_owned());
     let offer = offer.map(|words| words.into_iter().map(word).collect::<Result<_, _>>()).transpose()?;
     let (link, origin) = (members.text(name)?, members.optional_text("origin")?);
-    Ok(Step::Connect { link, origin, offer, refused: members.numbers("refused")? })
+    Ok(Step::Connect { link, origin, offer, nonce: nonce(members)?, refused: members.numbers("refused")? })
+}
+
+fn nonce(members: &mut Members) -> Result<NonceRule, String> {
+    if let Some(other) = members.optional_text("nonce_of")? {
+        return Ok(NonceRule::Of(other));
+    }
+    match members.optional_text("nonce")?.as_deref() {
+        None => Ok(NonceRule::Usual),
+        Some("given") => Ok(NonceRule::Given),
+        Some("none") => Ok(NonceRule::Absent),
+        Some("malformed") => Ok(NonceRule::Malformed),
+        Some(other) => Err(format!("unknown nonce {other:?}")),
+    }
+}
+
+fn proof(members: &mut Members) -> Result<ProofRule, String> {
+    if let Some(other) = members.optional_text("proof_of")? {
+        return Ok(ProofRule::Of(other));
+    }
+    Ok(match members.optional_text("proof")?.as_deref() {
+        None => ProofRule::Right,
+        Some("none") => ProofRule::Absent,
+        Some("forged") => ProofRule::Forged,
+        Some("reflected") => ProofRule::Reflected,
+        Some("other-group") => ProofRule::OtherGroup,
+        Some("other-epoch") => ProofRule::OtherEpoch,
+        Some("twice") => ProofRule::Twice,
+        Some("first") => ProofRule::Line(0),
+        Some("second") => ProofRule::Line(1),
+        Some(other) => return Err(format!("unknown proof {other:?}")),
+    })
 }
 
 fn lead(members: &mut Members, name: &str) -> Result<Step, String> {
@@ -182,6 +219,7 @@ fn lead(members: &mut Members, name: &str) -> Result<Step, String> {
         group: members.optional_text("group")?,
         elect: members.flag("elect", true)?,
         hello: members.optional_text("hello")?,
+        proof: proof(members)?,
     })
 }
 

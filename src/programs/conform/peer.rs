@@ -53,6 +53,8 @@ pub(super) struct Peer {
     write_limit: Duration,
     /// The subprotocol that the consumer has selected.
     pub(super) protocol: Option<String>,
+    /// What its answer says of the link secret: the headers `Oncecast-Nonce` and `Oncecast-Proof`.
+    pub(super) proved: (Option<String>, Option<String>),
 }
 
 impl Peer {
@@ -76,7 +78,7 @@ impl Peer {
             .max_message_size(Some(wire::MAX_WS_MESSAGE_BYTES))
             .max_frame_size(Some(wire::MAX_WS_MESSAGE_BYTES));
         let socket = WebSocket::from_partially_read(stream, accepted.rest, Role::Client, Some(config));
-        Ok(Peer { socket, write_limit: limit, protocol: accepted.protocol })
+        Ok(Peer { socket, write_limit: limit, protocol: accepted.protocol, proved: (accepted.nonce, accepted.proof) })
     }
 
     /// Waits for at most `wait` for something to arrive.

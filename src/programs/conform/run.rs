@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::case::{Case, Cases, Need};
+use super::case::{Case, Cases, Need, NonceRule, ProofRule};
 use super::group::Group;
 use super::handshake::Offer;
 use super::heard::Heard;
@@ -16,6 +16,7 @@ use crate::base::setting::ConfigError;
 use crate::base::text::Escaped;
 use crate::process::log;
 use crate::process::output::{self, StdoutReader};
+use crate::programs::common::link_secret;
 use crate::wire::{ErrorCode, ReadyFlags, SUBPROTOCOL_1, SUBPROTOCOL_2};
 
 /// How long to wait, between two cases, for answers that belong to the first of them.
@@ -51,6 +52,7 @@ pub fn conform(config: &ConformConfig, mut judged: impl FnMut(&Judged) -> Result
     let address = config.address.as_deref().expect("an address is required unless the cases are listed");
     let mut target = Target::new(address, config.tls.clone(), &config.keys.group, config.timeout)?;
     (target.has_handler, target.pid) = (config.conformance_handler, config.pid);
+    target.secret = link_secret(config.link_secret_file.as_deref())?;
     let mut group = Group::new(config.redis.clone(), config.keys.clone());
     let outcome = run_cases(&cases, &mut target, &mut group, &mut judged);
     // What was written is removed, however the run ended.
@@ -164,6 +166,9 @@ fn try_consumer(target: &mut Target, group: &mut Group) -> Result<()> {
             target.facts = facts;
             return settle(target, group);
         }
+        Tried::Refused(code, text) if code == ErrorCode::NotAuthenticated.code() => format!(
+            "the consumer has a link secret: ERROR code={code} text={text:?} (give the same --link-secret-file)"
+        ),
         Tried::Refused(code, text) => format!(
             "the consumer refuses every leader: ERROR code={code} text={text:?} (do --group and --redis-url name what \
              the consumer uses, and did no dispatcher with a later epoch lead it?)"
@@ -179,8 +184,7 @@ fn try_once(target: &mut Target, group: &mut Group) -> Result<Tried> {
     let address = target.address.clone();
     let mut stage = Stage::new(target, group, true);
     stage.tolerates_unknown_ids();
-    let offer = Offer { origin: None, protocols: &[SUBPROTOCOL_1, SUBPROTOCOL_2] };
-    stage.connect(TRIAL, &offer).map_err(|error| Error::Failed(format!("{address}: {error}")))?;
+    connect(&mut stage).map_err(|problem| Error::Failed(format!("{address}: {problem}")))?;
     let outcome = greet(&mut stage, false);
     let facts = stage.facts(TRIAL);
     Ok(match (outcome, facts, stage.first(TRIAL, error_in)) {
@@ -192,6 +196,16 @@ fn try_once(target: &mut Target, group: &mut Group) -> Result<Tried> {
     })
 }
 
+/// Makes the connection of the trial.
+fn connect(stage: &mut Stage<'_>) -> std::result::Result<(), String> {
+    let nonce = stage.nonce(&NonceRule::Usual);
+    let offer = Offer { origin: None, protocols: &[SUBPROTOCOL_1, SUBPROTOCOL_2], nonce };
+    stage.connect(TRIAL, &offer).map_err(|error| error.to_string())?;
+    stage.check_answer(TRIAL).map_err(|Failure { expected, got, .. }| {
+        format!("expected {expected}, got {got} (do --link-secret-file and --group name what the consumer uses?)")
+    })
+}
+
 fn error_in(heard: &Heard) -> Option<(u16, String)> {
     match heard {
         Heard::Error { code, text } => Some((*code, text.clone())),
@@ -199,15 +213,14 @@ fn error_in(heard: &Heard) -> Option<(u16, String)> {
     }
 }
 
-/// Leads a connection, after making it if `connect`.
-fn greet(stage: &mut Stage<'_>, connect: bool) -> std::result::Result<(), Stop> {
-    if connect {
-        let offer = Offer { origin: None, protocols: &[SUBPROTOCOL_1, SUBPROTOCOL_2] };
-        let connected = stage.connect(TRIAL, &offer);
-        connected.map_err(|error| Failure::new("a connection", error.to_string()))?;
+/// Leads a connection, after making it if `first_connects`.
+fn greet(stage: &mut Stage<'_>, first_connects: bool) -> std::result::Result<(), Stop> {
+    if first_connects {
+        connect(stage).map_err(|problem| Failure::new("a connection", problem))?;
     }
     let epoch = stage.epoch;
-    stage.lead(TRIAL, epoch, None, true, "{}")?;
+    stage.group.elect(Some(epoch))?;
+    stage.lead(TRIAL, epoch, None, "{}", &ProofRule::Right)?;
     stage.expect_greeting(TRIAL, &[], &[])
 }
 

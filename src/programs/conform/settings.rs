@@ -1,5 +1,6 @@
 //! The settings of `oncecast conform`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command};
@@ -14,7 +15,8 @@ use crate::process::config::Default::{Found, Text};
 use crate::process::config::{self, Environment, Setting, Values};
 use crate::process::log::settings::{LOG_LEVEL, log_level};
 use crate::programs::common::{
-    CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL, TLS_CA, TLS_CERT, TLS_KEY, link_tls,
+    CommonConfig, GROUP, LINK_SECRET_FILE, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL, TLS_CA, TLS_CERT, TLS_KEY,
+    link_tls,
 };
 
 /// The settings of `oncecast conform`.
@@ -24,6 +26,8 @@ pub struct ConformConfig {
     pub address: Option<String>,
     /// TLS, if the consumer has it.
     pub tls: Option<ClientTls>,
+    /// The file with the consumer's link secret, if it has one.
+    pub link_secret_file: Option<PathBuf>,
     /// The consumer's Redis, in case it records its results itself.
     pub redis: Server,
     /// The consumer's group.
@@ -57,6 +61,7 @@ pub const SETTINGS: &[Setting] = &[
     TLS_CA,
     TLS_CERT,
     TLS_KEY,
+    LINK_SECRET_FILE,
     Setting::switch("conformance-handler", "The consumer runs the handler of docs/CONFORMANCE.md: run its cases, too"),
     Setting::new("pid", "PID", Found("unknown"), "The consumer's process: the last case stops it with SIGTERM"),
     Setting::new("only", "NAME", Found("all"), "Run this case; may be repeated").list(),
@@ -84,6 +89,7 @@ Examples:
   oncecast conform 127.0.0.1:6969 --redis-url redis://127.0.0.1:6379 --group conform
   oncecast conform 127.0.0.1:6969 --only same-id-again --json
   oncecast conform wss://10.0.0.11:6969 --tls-ca ca.pem
+  oncecast conform 127.0.0.1:6969 --link-secret-file link-secret
   oncecast conform --list
 
 Exit codes: 0 no case failed, 1 the consumer or its Redis can't be used, 2 invalid settings, 3 a case failed.",
@@ -105,6 +111,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Confor
     Ok(ConformConfig {
         tls: link_tls(values, address.as_ref().is_some_and(|address| address.starts_with(SECURE_SCHEME)))?,
         address: address.map(|address| address.strip_prefix(SECURE_SCHEME).unwrap_or(&address).to_owned()),
+        link_secret_file: values.path(LINK_SECRET_FILE.name)?,
         redis,
         keys,
         conformance_handler: values.is_on("conformance-handler")?,

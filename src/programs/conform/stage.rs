@@ -83,7 +83,7 @@ impl<'a> Stage<'a> {
     pub(super) fn connect(&mut self, name: &str, offer: &Offer<'_>) -> Result<(), ConnectError> {
         let peer = self.target.connect(offer)?;
         self.note(format!("{name} connected"));
-        self.links.insert(name.to_owned(), Link::new(peer));
+        self.links.insert(name.to_owned(), Link::new(peer, offer.nonce.as_deref()));
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::body::body;
-use super::case::{Amount, Case, Channel, Deliver, Local, Packing, Payload, Step};
+use super::case::{Amount, Case, Channel, Deliver, Local, NonceRule, Packing, Payload, ProofRule, Step};
 use super::handshake::{HandshakeError, Offer};
 use super::link::Greeting;
 use super::peer::{ConnectError, Peer};
@@ -27,13 +27,17 @@ impl Stage<'_> {
     /// Executes a step of this case.
     pub(super) fn execute(&mut self, case: &Case, step: &Step) -> Result<(), Stop> {
         match step {
-            Step::Connect { link, origin, offer, refused } => {
-                self.expect_connection(link, origin.as_deref(), offer.as_deref(), refused)
+            Step::Connect { link, origin, offer, nonce, refused } => {
+                self.expect_connection(link, origin.as_deref(), offer.as_deref(), nonce, refused)
             }
-            Step::Lead { link, epoch, group, elect, hello } => {
-                let hello = hello.as_deref().unwrap_or(HELLO);
-                self.lead(link, self.epoch + epoch, group.as_deref(), *elect, hello)
+            Step::Lead { link, epoch, group, elect, hello, proof } => {
+                if *elect {
+                    self.group.elect(Some(self.epoch + epoch))?;
+                }
+                self.lead(link, self.epoch + epoch, group.as_deref(), hello.as_deref().unwrap_or(HELLO), proof)
             }
+            Step::Proofs { link } => self.expect_proofs(link),
+            Step::Replay { link, of } => self.replay(link, of),
             Step::Greeted { link, held, may_hold } => self.expect_greeting(link, held, may_hold),
             Step::ReadyForm { link } => self.check_ready(link),
             Step::Deliver(deliver) => self.deliver(case, deliver),
@@ -105,17 +109,19 @@ impl Stage<'_> {
         name: &str,
         origin: Option<&str>,
         offer: Option<&[String]>,
+        nonce: &NonceRule,
         refused: &[u16],
     ) -> Result<(), Stop> {
         let words: Option<Vec<&str>> = offer.map(|words| words.iter().map(String::as_str).collect());
-        let offer = Offer { origin, protocols: words.as_deref().unwrap_or(&OFFER) };
+        let nonce = self.nonce(nonce);
+        let offer = Offer { origin, protocols: words.as_deref().unwrap_or(&OFFER), nonce };
         let with = origin.map(|origin| format!(" with the header Origin: {origin}")).unwrap_or_default();
         let expected = match refused {
             [] => "a WebSocket connection".to_owned(),
             statuses => format!("the handshake{with} to be refused with status {statuses:?}"),
         };
         match (self.connect(name, &offer), refused) {
-            (Ok(()), []) => Ok(()),
+            (Ok(()), []) => Ok(self.check_answer(name)?),
             (Ok(()), _) => Err(Failure::new(expected, "a connection").into()),
             (Err(ConnectError::Handshake(HandshakeError::Status(status))), statuses) if statuses.contains(&status) => {
                 Ok(())
@@ -129,14 +135,12 @@ impl Stage<'_> {
         name: &str,
         epoch: u64,
         group: Option<&str>,
-        elect: bool,
         hello: &str,
+        proof: &ProofRule,
     ) -> Result<(), Stop> {
-        if elect {
-            self.group.elect(Some(epoch))?;
-        }
         let group = group.map_or_else(|| self.target.group.clone(), str::to_owned);
-        let mut message = Frame::Lead { epoch: Epoch(epoch), group: &group }.to_vec();
+        let mut message = self.proof(name, Epoch(epoch), &group, proof);
+        Frame::Lead { epoch: Epoch(epoch), group: &group }.encode(&mut message);
         let link = self.link(name);
         if link.is_version_2() {
             Frame::Hello(hello).encode(&mut message);
@@ -145,6 +149,7 @@ impl Stage<'_> {
             link.greeting = Greeting::Led;
         }
         self.note_sent(name, &message);
+        self.record(name, &message);
         Ok(self.send(name, |peer| peer.send(message))?)
     }
 
@@ -182,6 +187,7 @@ impl Stage<'_> {
                 }
             };
             self.note_sent(name, &bytes);
+            self.record(name, &bytes);
             frames.push(bytes);
         }
         match self.send(name, |peer| send_packed(peer, frames, how.packing)) {

@@ -8,8 +8,8 @@ use super::case::Need;
 use super::handshake::Offer;
 use super::peer::{ConnectError, Peer};
 use crate::base::error::{Error, Result};
-use crate::net::{self, ClientTls};
-use crate::wire::SUBPROTOCOL_2;
+use crate::net::{self, ClientTls, LinkSecret, Secret};
+use crate::wire::{NONCE_BYTES, Nonce, SUBPROTOCOL_2};
 
 /// How far apart the epochs of two cases are. A case names no epoch beyond.
 const EPOCHS_PER_CASE: u64 = 64;
@@ -30,6 +30,10 @@ pub(super) struct Target {
     addresses: Vec<SocketAddr>,
     tls: Option<ClientTls>,
     pub(super) group: String,
+    /// The consumer's link secret, if it has one.
+    pub(super) secret: Option<LinkSecret>,
+    /// The consumer's nonces of this run.
+    nonces: HashSet<[u8; NONCE_BYTES]>,
     pub(super) timeout: Duration,
     pub(super) facts: Facts,
     pub(super) has_handler: bool,
@@ -47,6 +51,8 @@ impl Target {
             addresses,
             tls,
             group: group.to_owned(),
+            secret: None,
+            nonces: HashSet::new(),
             timeout,
             facts: Facts::default(),
             has_handler: false,
@@ -84,6 +90,16 @@ impl Target {
         self.known.insert(id);
     }
 
+    /// The secrets of the file; none if there is no file.
+    pub(super) fn secrets(&self) -> Vec<Secret> {
+        self.secret.as_ref().map(|secret| secret.current().to_vec()).unwrap_or_default()
+    }
+
+    /// Whether the consumer has not used this nonce before.
+    pub(super) fn is_new(&mut self, nonce: Nonce) -> bool {
+        self.nonces.insert(nonce.0)
+    }
+
     /// The first need that this consumer does not meet.
     pub(super) fn lacks(&self, needs: &[Need]) -> Option<Need> {
         let meets = |need: &Need| match need {
@@ -93,6 +109,9 @@ impl Target {
             Need::Channels => self.facts.channels,
             Need::Protocol2 => self.facts.protocol.as_deref() == Some(SUBPROTOCOL_2),
             Need::Pid => self.pid.is_some(),
+            Need::Secret => self.secret.is_some(),
+            Need::TwoSecrets => self.secrets().len() == 2,
+            Need::NoSecret => self.secret.is_none(),
             Need::Prefetch(least) => self.facts.prefetch >= *least,
             Need::SmallPrefetch(most) => self.facts.prefetch <= *most,
         };

@@ -53,7 +53,9 @@ fn link_of(step: &Step) -> Option<(&str, bool)> {
         | Step::Drain { link }
         | Step::Confirm { link, .. }
         | Step::Drop { link }
-        | Step::Freeze { link } => Some((link, false)),
+        | Step::Freeze { link }
+        | Step::Proofs { link }
+        | Step::Replay { link, .. } => Some((link, false)),
         Step::NoAnswer { .. }
         | Step::Wait { .. }
         | Step::Elect { .. }

@@ -18,6 +18,7 @@ use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Error as WsError, Message, WebSocket};
 
 use super::desk::{Desk, Outcome, Refusal};
+use super::gate::Gate;
 
 /// How long a connection is read before what is queued for it is written.
 const READ_FOR: Duration = Duration::from_millis(3);
@@ -34,10 +35,14 @@ pub enum Fault {
     ForgetsFailures,
     ForgetsSentResults,
     HeldBeforeReady,
+    IgnoresProof,
     IgnoresRecorded,
     KeepsReplacedConnections,
     NoHeld,
     NoProgress,
+    ProofForAnyEpoch,
+    RemembersUnproven,
+    ReusesNonce,
     RunsTwice,
     ServesAnyGroup,
     SmallMessagesOnly,
@@ -54,6 +59,15 @@ pub struct ScriptedConsumer {
 
 impl ScriptedConsumer {
     pub fn start(fault: Option<Fault>) -> ScriptedConsumer {
+        ScriptedConsumer::launch(fault, false)
+    }
+
+    /// One with a link secret.
+    pub fn start_with_secret(fault: Option<Fault>) -> ScriptedConsumer {
+        ScriptedConsumer::launch(fault, true)
+    }
+
+    fn launch(fault: Option<Fault>, has_secret: bool) -> ScriptedConsumer {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let stopping = Arc::new(AtomicBool::new(false));
@@ -66,7 +80,7 @@ impl ScriptedConsumer {
                         return;
                     }
                     let (desk, stream) = (desk.clone(), stream.expect("a connection"));
-                    thread::spawn(move || serve(&desk, fault, number, stream));
+                    thread::spawn(move || serve(&desk, fault, Gate::new(has_secret, fault), number, stream));
                 }
             }
         });
@@ -83,7 +97,7 @@ impl Drop for ScriptedConsumer {
 }
 
 /// Serves one connection until it ends.
-fn serve(desk: &Arc<Mutex<Desk>>, fault: Option<Fault>, link: usize, stream: TcpStream) {
+fn serve(desk: &Arc<Mutex<Desk>>, fault: Option<Fault>, mut gate: Gate, link: usize, stream: TcpStream) {
     let limit = if fault == Some(Fault::SmallMessagesOnly) { 1 << 20 } else { wire::MAX_WS_MESSAGE_BYTES };
     let config = WebSocketConfig::default().max_message_size(Some(limit)).max_frame_size(Some(limit));
     let mut is_version_2 = false;
@@ -101,12 +115,16 @@ fn serve(desk: &Arc<Mutex<Desk>>, fault: Option<Fault>, link: usize, stream: Tcp
         if offered(selected) {
             response.headers_mut().insert("Sec-WebSocket-Protocol", selected.parse().expect("a header's value"));
         }
+        gate.answer(request, &mut response);
         Ok(response)
     };
     let Ok(mut socket) = tungstenite::accept_hdr_with_config(stream, check, Some(config)) else { return };
     socket.get_ref().set_nodelay(true).expect("set");
     socket.get_ref().set_read_timeout(Some(READ_FOR)).expect("set");
     desk.lock().connect(link, is_version_2);
+    if let Err(Some(code)) = gate.check() {
+        desk.lock().refuse(link, code);
+    }
     loop {
         // Taken by itself: the desk must not stay locked while the connection is read.
         let queued = desk.lock().take_queued(link);
@@ -115,7 +133,7 @@ fn serve(desk: &Arc<Mutex<Desk>>, fault: Option<Fault>, link: usize, stream: Tcp
         if closes || !written {
             break;
         }
-        match read(desk, link, &mut socket) {
+        match read(desk, &mut gate, link, &mut socket) {
             Ok(()) => {}
             Err(Some(code)) => desk.lock().refuse(link, code),
             Err(None) => break,
@@ -128,11 +146,16 @@ fn serve(desk: &Arc<Mutex<Desk>>, fault: Option<Fault>, link: usize, stream: Tcp
 }
 
 /// Reads one message. The error is a code to send, or none if the connection has ended.
-fn read(desk: &Arc<Mutex<Desk>>, link: usize, socket: &mut WebSocket<TcpStream>) -> Result<(), Refusal> {
+fn read(
+    desk: &Arc<Mutex<Desk>>,
+    gate: &mut Gate,
+    link: usize,
+    socket: &mut WebSocket<TcpStream>,
+) -> Result<(), Refusal> {
     match socket.read() {
         Ok(Message::Binary(message)) => {
             let frames = wire::frames(&message).collect::<Result<Vec<_>, _>>().map_err(|error| Some(error.code()))?;
-            frames.iter().try_for_each(|frame| execute(desk, link, frame))
+            frames.iter().try_for_each(|frame| execute(desk, gate, link, frame))
         }
         Ok(Message::Ping(_)) => {
             desk.lock().report(link);
@@ -146,9 +169,14 @@ fn read(desk: &Arc<Mutex<Desk>>, link: usize, socket: &mut WebSocket<TcpStream>)
     }
 }
 
-fn execute(desk: &Arc<Mutex<Desk>>, link: usize, frame: &Frame<'_>) -> Result<(), Refusal> {
+fn execute(desk: &Arc<Mutex<Desk>>, gate: &mut Gate, link: usize, frame: &Frame<'_>) -> Result<(), Refusal> {
+    if let Frame::Lead { epoch, .. } = frame {
+        desk.lock().hear_of(epoch.0);
+    }
+    gate.judge(frame)?;
     let (id, body) = match frame {
         Frame::Lead { epoch, group } => return desk.lock().lead(link, epoch.0, group),
+        Frame::Proof(_) if gate.takes_proof() => return Ok(()),
         Frame::Hello(_) => return desk.lock().hello(link),
         Frame::Recorded(ids) => return desk.lock().recorded(link, ids),
         Frame::Error { .. } => return Err(None),

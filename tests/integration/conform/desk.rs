@@ -53,6 +53,13 @@ impl Desk {
         self.fault == Some(fault)
     }
 
+    /// A LEAD has come that nobody has judged yet.
+    pub fn hear_of(&mut self, epoch: u64) {
+        if self.has(Fault::RemembersUnproven) {
+            self.highest = self.highest.max(epoch);
+        }
+    }
+
     pub fn connect(&mut self, link: usize, is_version_2: bool) {
         self.links.insert(link, Link { is_version_2, ..Link::default() });
     }

@@ -4,25 +4,51 @@ use std::process::Command;
 
 use oncecast::lab::{ChildProcess, RedisServer, ports};
 
-use super::{failures, run, skipped};
+use super::{failures, needs_secret, run, skipped};
 use crate::programs::example::built_example;
+use crate::support::secret::SecretFile;
 use crate::support::{DEADLINE, redis_server, run_on, wait_until};
 
-/// The example with the conformance handler, for this group.
-fn example(redis: &RedisServer, group: &str) -> (ChildProcess, std::net::SocketAddr) {
+/// The example with the conformance handler, for this group, with a link secret if one is given.
+fn example(redis: &RedisServer, group: &str, secret: Option<&SecretFile>) -> (ChildProcess, std::net::SocketAddr) {
     let port = ports::free_port().expect("a free port");
     let mut command = Command::new(built_example("conform"));
     command.env("ONCECAST_REDIS_URL", redis.url()).env("ONCECAST_LISTEN", format!("127.0.0.1:{port}"));
     command.env("ONCECAST_GROUP", group);
+    if let Some(secret) = secret {
+        command.env("ONCECAST_LINK_SECRET_FILE", secret.path());
+    }
     let child = ChildProcess::spawn("conform", command).expect("it starts");
     child.wait_for_line("event=listening", DEADLINE).expect("it listens");
     (child, ([127, 0, 0, 1], port).into())
 }
 
 #[test]
+fn the_library_with_a_secret_or_two_fails_nothing() {
+    for (number, lines) in [&["a secret of the library's"][..], &["the old secret of two", "the new secret of two"]]
+        .into_iter()
+        .enumerate()
+    {
+        let (redis, secret) = (redis_server(), SecretFile::new(&format!("library-{number}"), lines));
+        let (consumer, address) = example(&redis, "conform", Some(&secret));
+        let settings = format!(
+            "--conformance-handler --redis-url {} --pid {} --link-secret-file {}",
+            redis.url(),
+            consumer.pid(),
+            secret.path().display()
+        );
+        let report = run(address, &settings).expect("it runs");
+        assert_eq!(failures(&report), "");
+        let skipped = skipped(&report);
+        assert!(skipped.contains(&"proof-without-a-secret"), "{skipped:?}");
+        assert_eq!(skipped.contains(&"proof-with-each-secret"), lines.len() == 1, "{skipped:?}");
+    }
+}
+
+#[test]
 fn the_library_fails_nothing_and_redis_is_left_as_it_was() {
     let redis = redis_server();
-    let (mut consumer, address) = example(&redis, "conform");
+    let (mut consumer, address) = example(&redis, "conform", None);
     // What an interrupted run may have left.
     run_on::<u64>(&redis, &["ZADD", "conform:pending", "7", "0000000000000007:x"]);
     run_on::<String>(&redis, &["SET", "conform:epoch", "7"]);
@@ -32,7 +58,8 @@ fn the_library_fails_nothing_and_redis_is_left_as_it_was() {
     assert_eq!(failures(&report), "");
     let sends = ["result-while-no-link", "hello", "unconfirmed-result-is-kept", "confirmed-result-is-not-kept"];
     let sends: Vec<_> = sends.into_iter().chain(["recorded-on-a-replaced-connection"]).collect();
-    assert_eq!(skipped(&report), sends);
+    let skipped: Vec<_> = skipped(&report).into_iter().filter(|name| !needs_secret(name)).collect();
+    assert_eq!(skipped, sends);
     let ended = consumer.wait(DEADLINE).expect("the last case stops it");
     assert_eq!(ended.code(), Some(0), "{}", consumer.failure("it ended otherwise"));
     assert_eq!(run_on::<Vec<String>>(&redis, &["KEYS", "*"]), ["another"]);
@@ -41,7 +68,7 @@ fn the_library_fails_nothing_and_redis_is_left_as_it_was() {
 #[test]
 fn a_group_in_use_is_not_touched() {
     let redis = redis_server();
-    let (_consumer, address) = example(&redis, "orders");
+    let (_consumer, address) = example(&redis, "orders", None);
     let url = redis.url();
     let settings = |more: &str| format!("--redis-url {url} --group orders --only ping-is-answered {more}");
     let refused = |part: &str| {
@@ -68,7 +95,7 @@ fn a_group_in_use_is_not_touched() {
 fn a_dispatcher_that_takes_over_ends_the_run_and_loses_nothing() {
     for leads_on in [true, false] {
         let redis = redis_server();
-        let (_consumer, address) = example(&redis, "conform");
+        let (_consumer, address) = example(&redis, "conform", None);
         let url = redis.url();
         let running = std::thread::spawn({
             let settings = format!("--redis-url {url}");

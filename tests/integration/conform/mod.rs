@@ -4,6 +4,7 @@
 mod consumer;
 mod desk;
 mod garbage;
+mod gate;
 mod library;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,8 @@ use oncecast::cli::{self, Parsed, ToolConfig};
 use oncecast::programs::conform::{Case, Report, Verdict, cases, conform};
 
 use self::consumer::{Fault, ScriptedConsumer};
+use self::gate::SECRET;
+use crate::support::secret::SecretFile;
 
 /// Runs the cases with these settings; the group is `conform` unless they name another.
 fn run(address: SocketAddr, settings: &str) -> Result<Report> {
@@ -43,6 +46,13 @@ fn skipped(report: &Report) -> Vec<&str> {
     skipped.map(|case| case.name.as_str()).collect()
 }
 
+/// Whether a case needs a consumer with a link secret.
+fn needs_secret(name: &str) -> bool {
+    let cases = all_cases();
+    let case = cases.iter().find(|case| case.name == name).expect("a case");
+    case.section == "5.10" && name != "proof-without-a-secret"
+}
+
 #[test]
 fn a_correct_consumer_without_redis_fails_nothing() {
     let consumer = ScriptedConsumer::start(None);
@@ -53,7 +63,9 @@ fn a_correct_consumer_without_redis_fails_nothing() {
     let records = ["same-epoch-proven-stays", "same-epoch-half-open", "epoch-that-redis-does-not-have"];
     let records = records.into_iter().chain(["lower-epoch-that-redis-has", "record-while-no-link"]);
     let records = records.chain(["message-that-is-not-pending", "recorded-in-one-step", "drain"]);
-    assert_eq!(skipped(&report), records.collect::<Vec<_>>());
+    let (secret, others): (Vec<_>, Vec<_>) = skipped(&report).into_iter().partition(|name| needs_secret(name));
+    assert_eq!(others, records.collect::<Vec<_>>());
+    assert_eq!(secret.len(), all_cases().iter().filter(|case| needs_secret(&case.name)).count());
     assert!(report.summary().starts_with("scripted (prefetch=8 flags=2 oncecast.2): "), "{}", report.summary());
 }
 
@@ -119,6 +131,65 @@ fn each_fault_fails_the_cases_that_it_should() {
         }
     });
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The cases about the link secret that consumers fail that do not check what they should.
+const SECRET_FAULTS: &[(Fault, &[&str])] = &[
+    (
+        Fault::IgnoresProof,
+        &[
+            "lead-without-proof",
+            "process-without-proof",
+            "forged-proof",
+            "reflected-proof",
+            "proof-for-another-group",
+            "proof-for-another-epoch",
+            "replayed-proof",
+            "replayed-connection",
+            "two-proofs",
+            "handshake-without-nonce",
+        ],
+    ),
+    (Fault::ProofForAnyEpoch, &["proof-for-another-epoch"]),
+    (Fault::RemembersUnproven, &["lead-without-proof", "forged-proof", "proof-for-another-epoch"]),
+];
+
+#[test]
+fn a_consumer_with_a_secret_is_tested_and_each_fault_fails_the_cases_that_it_should() {
+    let file = SecretFile::new("conform", &[SECRET]);
+    let settings = format!("--conformance-handler --link-secret-file {}", file.path().display());
+    let consumer = ScriptedConsumer::start_with_secret(None);
+    let report = run(consumer.address, &settings).expect("it runs");
+    assert_eq!(failures(&report), "");
+    let only: String = all_cases()
+        .iter()
+        .filter(|case| case.section == "5.10" && !case.name.starts_with("proof-w"))
+        .map(|case| format!(" --only {}", case.name))
+        .collect();
+    for (fault, expected) in SECRET_FAULTS {
+        let consumer = ScriptedConsumer::start_with_secret(Some(*fault));
+        let report = run(consumer.address, &format!("{settings} --timeout 1s{only}")).expect("it runs");
+        assert_eq!(report.failed(), *expected, "{fault:?}: {}", failures(&report));
+    }
+    let consumer = ScriptedConsumer::start_with_secret(Some(Fault::ReusesNonce));
+    let report = run(consumer.address, &format!("{settings} --only ready-form")).expect("it runs");
+    assert!(failures(&report).contains("a nonce that the consumer has not used before"), "{}", failures(&report));
+}
+
+#[test]
+fn a_secret_that_only_one_side_has_is_named() {
+    let file = SecretFile::new("one-side", &["quite another secret"]);
+    let settings = format!("--link-secret-file {}", file.path().display());
+    let error = |consumer: &ScriptedConsumer, settings: &str| {
+        run(consumer.address, settings).expect_err("they do not know each other").to_string()
+    };
+    let with = ScriptedConsumer::start_with_secret(None);
+    let text = error(&with, "");
+    assert!(text.contains("has a link secret: ERROR code=11") && text.contains("--link-secret-file"), "{text}");
+    let text = error(&with, &settings);
+    assert!(text.contains("made with the link secret") && text.contains("--link-secret-file"), "{text}");
+    let text = error(&ScriptedConsumer::start(None), &settings);
+    assert!(text.contains("got neither"), "{text}");
 }
 
 /// A consumer that dispatchers can't work with at all fails every case that greets it, and no other.
