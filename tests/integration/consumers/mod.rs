@@ -7,6 +7,7 @@ mod leaders;
 mod membership;
 mod misuse;
 mod processing;
+mod secret;
 mod stopping;
 mod strangers;
 mod tls;

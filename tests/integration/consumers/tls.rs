@@ -14,14 +14,14 @@ use crate::support::{
 };
 
 /// A cluster with only a Redis, and certificates.
-struct Site {
-    cluster: Cluster,
+pub struct Site {
+    pub cluster: Cluster,
     folder: PrivateFolder,
-    authority: Authority,
+    pub authority: Authority,
 }
 
 impl Site {
-    fn new() -> Site {
+    pub fn new() -> Site {
         let site = Site {
             cluster: bare_cluster(),
             folder: PrivateFolder::create("links").expect("a folder"),
@@ -43,7 +43,7 @@ impl Site {
         fs::rename(self.path("new"), self.path(name)).expect("a file");
     }
 
-    fn keep(&self, name: &str, pair: &PemPair) {
+    pub fn keep(&self, name: &str, pair: &PemPair) {
         self.write(&format!("{name}.pem"), &pair.certificate);
         self.write(&format!("{name}.key"), &pair.key);
     }
@@ -54,7 +54,7 @@ impl Site {
     }
 
     /// A consumer, and where it listens.
-    fn consumer(&self, name: &str, args: &str) -> (ChildProcess, String) {
+    pub fn consumer(&self, name: &str, args: &str) -> (ChildProcess, String) {
         let address = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
         let mut command = self.cluster.command("oncecast-consumer").expect("it is built");
         command.args(["--listen", &address, "--consumer-id", name]).args(self.args(args).split_whitespace());
@@ -63,15 +63,15 @@ impl Site {
         (consumer, address)
     }
 
-    fn dispatcher(&self, name: &str, addresses: &[String], args: &str) -> ChildProcess {
+    pub fn dispatcher(&self, name: &str, addresses: &[String], args: &str) -> ChildProcess {
         dispatcher(&self.cluster, name, addresses, &self.args(args))
     }
 }
 
-const CONSUMER: &str = "--tls-cert @consumer.pem --tls-key @consumer.key --tls-client-ca @ca.pem";
-const DISPATCHER: &str = "--tls-ca @ca.pem --tls-cert @dispatcher.pem --tls-key @dispatcher.key";
+pub const CONSUMER: &str = "--tls-cert @consumer.pem --tls-key @consumer.key --tls-client-ca @ca.pem";
+pub const DISPATCHER: &str = "--tls-ca @ca.pem --tls-cert @dispatcher.pem --tls-key @dispatcher.key";
 
-fn secure(address: &str) -> String {
+pub fn secure(address: &str) -> String {
     format!("wss://{address}")
 }
 
