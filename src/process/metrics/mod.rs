@@ -11,6 +11,8 @@ mod access;
 mod answer;
 pub mod healthcheck;
 mod http;
+mod labels;
+mod number;
 mod process;
 mod registry;
 pub mod settings;
@@ -18,7 +20,8 @@ mod site;
 mod token;
 
 pub use self::http::{MAX_CONNECTIONS, MAX_REQUEST_BYTES, MetricsServer, REQUEST_TIME};
-pub use self::registry::{Labels, MetricKind, Metrics, Number};
+pub use self::number::{Labels, MetricKind, Number};
+pub use self::registry::Metrics;
 pub use self::settings::MetricsPlace;
 pub use self::site::Site;
 

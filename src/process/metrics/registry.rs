@@ -3,63 +3,16 @@
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use super::labels;
+use super::number::{Labels, MetricKind, Number};
 use super::process::ProcessCollector;
 use crate::base::histogram::Distribution;
-
-/// The labels of a number: names and values.
-pub type Labels = Vec<(&'static str, String)>;
-
-/// What a metric is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MetricKind {
-    /// It only rises while the program runs.
-    Counter,
-    /// It rises and falls.
-    Gauge,
-    /// It is a distribution of times.
-    Histogram,
-}
-
-/// The value of a metric.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Number {
-    /// Of a counter or a gauge.
-    Whole(u64),
-    /// Of a gauge.
-    Real(f64),
-    /// Of a histogram, in seconds.
-    Times(Distribution),
-}
-
-impl MetricKind {
-    fn metric_type(self) -> MetricType {
-        match self {
-            MetricKind::Counter => MetricType::Counter,
-            MetricKind::Gauge => MetricType::Gauge,
-            MetricKind::Histogram => MetricType::Histogram,
-        }
-    }
-}
-
-impl Number {
-    fn encode(self, kind: MetricKind, mut encoder: MetricEncoder<'_>) -> fmt::Result {
-        match (kind, self) {
-            (MetricKind::Counter, Number::Whole(number)) => ConstCounter::new(number).encode(encoder),
-            (_, Number::Whole(number)) => ConstGauge::new(i64::try_from(number).unwrap_or(i64::MAX)).encode(encoder),
-            (_, Number::Real(number)) => ConstGauge::new(number).encode(encoder),
-            (_, Number::Times(Distribution { sum, count, buckets })) => {
-                encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
-            }
-        }
-    }
-}
 
 /// The numbers of one program.
 #[derive(Debug)]
@@ -93,7 +46,8 @@ impl Metrics {
     /// Adds a metric with a number for each set of labels, such as the messages in flight by consumer. A number without
     /// labels must be the only one. Numbers that are currently unknown are left out.
     ///
-    /// There must be few sets of labels, and those of a counter must not vanish.
+    /// There should be few sets of labels, and those of a counter must not vanish. Values of labels may be any text;
+    /// they are escaped and cut, and their number is limited.
     pub fn series(
         &mut self,
         kind: MetricKind,
@@ -102,7 +56,7 @@ impl Metrics {
         read: impl Fn() -> Vec<(Labels, Number)> + Send + Sync + 'static,
     ) {
         self.add(name, help, kind.metric_type(), move |mut encoder| {
-            for (labels, number) in read() {
+            for (labels, number) in labels::bounded(read()) {
                 if labels.is_empty() {
                     return number.encode(kind, encoder);
                 }

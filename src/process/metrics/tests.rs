@@ -71,7 +71,7 @@ fn metrics_are_read_at_each_scrape() {
         "oncecast_messages_seen_total 42",
         "oncecast_pending 42",
         "oncecast_in_flight{consumer=\"a:1\"} 3",
-        "oncecast_in_flight{consumer=\"b\\\"\\n\"} 0",
+        "oncecast_in_flight{consumer=\"b\\\"\\\\n\"} 0",
         "oncecast_delivery_seconds_count 4",
         "oncecast_delivery_seconds_bucket{le=\"0.0001\"} 1",
         "oncecast_delivery_seconds_bucket{le=\"0.00025\"} 3",
