@@ -8,6 +8,7 @@ use std::io;
 use redis::{RedisError, Value};
 
 use super::refusal::Refusal;
+use super::text::Escaped;
 use super::tls::TlsProblem;
 
 /// See the module's text. Displayed in the package's words.
@@ -62,7 +63,8 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.1 {
             Some(problem) => problem.fmt(f),
-            None => self.0.fmt(f),
+            // A reply's text is the server's, or that of whoever answers in its place.
+            None => Escaped(&self.0).fmt(f),
         }
     }
 }

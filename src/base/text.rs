@@ -15,9 +15,22 @@ impl<T: fmt::Display> fmt::Display for Escaped<T> {
     }
 }
 
+/// A text of several lines, or of JSON, that can't control a terminal: the same characters are escaped as JSON does it,
+/// as `\u001b`, except that lines end where they did. For what leaves a program as a whole: JSON stays the same value.
+pub struct Inert<T>(pub T);
+
+impl<T: fmt::Display> fmt::Display for Inert<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.to_string().chars().try_for_each(|c| match c == '\n' || is_plain(c) {
+            true => write!(f, "{c}"),
+            false => c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(f, "\\u{unit:04x}")),
+        })
+    }
+}
+
 /// Whether a character is shown as itself and nothing else.
 pub fn is_plain(c: char) -> bool {
-    matches!(c, '"' | '\'' | '\\') || c.escape_debug().eq([c])
+    matches!(c, ' '..='~') || c.escape_debug().eq([c])
 }
 
 /// The beginning of a text, at most `most_bytes` long. No character is cut in two.
@@ -69,5 +82,8 @@ mod tests {
             assert!(!Quoted(format!("a{c}b")).to_string().contains(c), "{c:?}");
         }
         assert_eq!(Escaped("c0 of \"orders\"").to_string(), "c0 of \"orders\"");
+        let inert = "a\\u001b[31m\n\\u000d\\u007f\\u009b2J\\u202e\\u2028\\u2066\\ufeffé\"'\\";
+        assert_eq!(Inert(hostile).to_string(), inert);
+        assert_eq!(Inert("\u{e0001}").to_string(), "\\udb40\\udc01", "as JSON writes it");
     }
 }

@@ -3,11 +3,18 @@
 //!
 //! `print!` does neither: it panics on a failed write, and at exit it ignores a failure to write the rest of its
 //! buffer.
+//!
+//! What is written can't control a terminal, whatever strangers have put into it: control characters other than the
+//! ends of lines are escaped here, as JSON does it.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
 
 use crate::base::error::{Error, Result};
+use crate::base::text::Inert;
+
+/// Clears a terminal.
+const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// Whether standard output still has a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +31,17 @@ pub enum StdoutReader {
 ///
 /// [`Error::Io`] if the write fails for any reason except a closed reader.
 pub fn print(text: impl fmt::Display) -> Result<StdoutReader> {
+    write("", text)
+}
+
+/// The same, on a terminal that is cleared first.
+pub fn print_on_cleared(text: impl fmt::Display) -> Result<StdoutReader> {
+    write(CLEAR, text)
+}
+
+fn write(before: &str, text: impl fmt::Display) -> Result<StdoutReader> {
     let mut out = io::stdout().lock();
-    judge(write!(out, "{text}").and_then(|()| out.flush()))
+    judge(write!(out, "{before}{}", Inert(text)).and_then(|()| out.flush()))
 }
 
 /// Distinguishes a closed reader from a failure.

@@ -7,6 +7,7 @@
 
 pub mod browser;
 pub mod certificates;
+pub mod exposition;
 pub mod http;
 pub mod keeper;
 pub mod load;

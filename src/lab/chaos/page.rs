@@ -9,6 +9,7 @@ use super::chart;
 use super::report::{ChaosReport, megabytes, milliseconds};
 use crate::base::error::{Error, Result};
 use crate::base::id::wall_clock_us;
+use crate::base::text::Escaped;
 use crate::lab::numbers::grouped;
 use crate::lab::stream_workers::ReadEntries;
 use crate::process::log::Timestamp;
@@ -108,10 +109,15 @@ fn html(report: &ChaosReport<'_>, svg: &str) -> String {
     html
 }
 
-/// Appends a table. The texts are ours and contain nothing that needs escaping.
+/// A text as HTML.
+fn text_of(text: &str) -> String {
+    Escaped(text).to_string().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// Appends a table. Its texts are never markup: some come from Redis.
 fn table(html: &mut String, head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
     let row = |cells: &mut dyn Iterator<Item = &str>, tag: &str| {
-        let cells = cells.map(|cell| format!("<{tag}>{cell}</{tag}>")).collect::<String>();
+        let cells = cells.map(|cell| format!("<{tag}>{}</{tag}>", text_of(cell))).collect::<String>();
         format!("<tr>{cells}</tr>")
     };
     html.push_str("<table>");

@@ -15,7 +15,7 @@ use super::timestamp::Timestamp;
 use crate::base::id::wall_clock_us;
 use crate::base::log_context;
 use crate::base::mask::masked;
-use crate::base::text::{Quoted, beginning};
+use crate::base::text::{Escaped, Inert, Quoted, beginning, is_plain};
 
 /// The variable in which systemd names the journal stream to which it has connected a service's output: `device:inode`.
 const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
@@ -63,9 +63,10 @@ impl Style {
         if let Cow::Owned(masked) = masked(&line) {
             line = masked;
         }
-        // Text after a line break would be a separate line without these fields.
-        if line.contains('\n') {
-            line = line.replace('\n', "\\n");
+        // Text after the end of a line would be a line of its own, with any fields. Values are quoted where they are
+        // logged; this is for what is not.
+        if !line.chars().all(is_plain) {
+            line = Escaped(line).to_string();
         }
         if line.len() >= MAX_LINE_BYTES {
             line.truncate(beginning(&line, MAX_LINE_BYTES - 1 - CUT.len()).len());
@@ -75,18 +76,24 @@ impl Style {
         line
     }
 
-    /// A plain text of one or more lines, for a person.
+    /// A plain text of one or more lines, for a person. All but the first are indented, so that none looks like a
+    /// message of its own.
     pub(super) fn message(self, level: Level, text: &str) -> String {
-        let text = masked(text);
-        match self {
-            Style::Plain => format!("{text}\n"),
-            Style::Journal => text.lines().map(|line| format!("<{}>{line}\n", priority(level))).collect(),
-        }
+        let text = Inert(masked(text)).to_string();
+        let priority = match self {
+            Style::Plain => String::new(),
+            Style::Journal => format!("<{}>", priority(level)),
+        };
+        let indent = |at, line: &str| if at == 0 || line.starts_with(' ') { "" } else { INDENT };
+        let lines = text.lines().enumerate();
+        lines.map(|(at, line)| format!("{priority}{}{line}\n", indent(at, line))).collect()
     }
 }
 
 /// The end of a line that was truncated.
 const CUT: &str = "…";
+/// The beginning of a message's further lines.
+const INDENT: &str = "    ";
 
 /// syslog's number for a level.
 fn priority(level: Level) -> u8 {
@@ -124,8 +131,20 @@ mod tests {
     }
 
     #[test]
+    fn no_text_ends_a_line_or_controls_a_terminal() {
+        let strange = "a\r\nlevel=error\u{1b}[2J\u{7f}\u{85}\u{9b}\u{2028}\u{202e}\u{2066}\u{feff}b";
+        for style in [Style::Plain, Style::Journal] {
+            let line = style.line(Level::Info, "d0", format_args!("event=x reason={strange}"));
+            assert!(line.trim_end_matches('\n').chars().all(is_plain) && line.lines().count() == 1, "{line:?}");
+            assert!(line.ends_with("b\n") && line.contains("\\u{1b}[2J"), "{line}");
+            let message = style.message(Level::Error, &format!("{strange}\nsecond"));
+            assert!(message.chars().all(|c| c == '\n' || is_plain(c)) && message.ends_with("second\n"), "{message:?}");
+        }
+    }
+
+    #[test]
     fn each_line_of_a_message_has_its_priority() {
-        assert_eq!(Style::Plain.message(Level::Error, "a\nb"), "a\nb\n");
-        assert_eq!(Style::Journal.message(Level::Error, "a\nb"), "<3>a\n<3>b\n");
+        assert_eq!(Style::Plain.message(Level::Error, "a\nb\n  c"), "a\n    b\n  c\n");
+        assert_eq!(Style::Journal.message(Level::Error, "a\nb"), "<3>a\n<3>    b\n");
     }
 }

@@ -14,7 +14,7 @@ use super::panics;
 use super::queue::{Importance, Queue};
 use crate::base::error::{Error, Result};
 use crate::base::log_context::LogContext;
-use crate::base::text::{Escaped, Quoted};
+use crate::base::text::{Inert, Quoted};
 
 /// How long an exiting program waits until its last lines are written.
 pub const FLUSH_LIMIT: Duration = Duration::from_secs(1);
@@ -52,9 +52,7 @@ pub fn hold_back(warning: String) {
 /// program exits. A service that has started logging writes a log line. A tool, whose instance is the program itself,
 /// writes plain text.
 pub fn fail(program: &str, problem: impl fmt::Display) {
-    // A problem may have several lines, and contain text from a server.
     let text = format!("{program}: {problem}");
-    let text = text.split('\n').map(|line| Escaped(line).to_string()).collect::<Vec<_>>().join("\n");
     match output() {
         Ok(LogOutput { style, queue }) => {
             let message = match INSTANCE.get() {
@@ -67,7 +65,7 @@ pub fn fail(program: &str, problem: impl fmt::Display) {
             queue.flush(FLUSH_LIMIT);
         }
         // Standard error may be closed, and there is no other place to report it.
-        Err(_) => drop(writeln!(io::stderr(), "{text}")),
+        Err(_) => drop(writeln!(io::stderr(), "{}", Inert(text))),
     }
 }
 

@@ -1,10 +1,11 @@
 //! What a request is answered. Pure, except for the program's own pages and the token's file.
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::access::{Access, Asked, Denied};
 use super::site::{NO_POLICY, Site};
-use crate::base::text::Quoted;
+use crate::base::text::{Escaped, Quoted};
 
 /// The most headers a request may have.
 const MAX_HEADERS: usize = 64;
@@ -37,8 +38,9 @@ pub(super) struct Response {
 }
 
 impl Response {
-    pub(super) fn plain(status: &'static str, body: impl Into<String>) -> Response {
-        Response { status, kind: PLAIN, body: body.into() + "\n", policy: NO_POLICY, head: false }
+    /// A sentence. It may repeat what a peer or Redis said, which must not control the reader's terminal.
+    pub(super) fn plain(status: &'static str, body: impl fmt::Display) -> Response {
+        Response { status, kind: PLAIN, body: format!("{}\n", Escaped(body)), policy: NO_POLICY, head: false }
     }
 
     pub(super) fn into_bytes(self) -> Vec<u8> {
@@ -66,7 +68,7 @@ pub(super) fn answer(bytes: &[u8], visitor: Visitor<'_>) -> Option<Response> {
         Err(httparse::Error::TooManyHeaders) => {
             return Some(Response::plain("431 Request Header Fields Too Large", "too many headers"));
         }
-        Err(error) => return Some(Response::plain("400 Bad Request", error.to_string())),
+        Err(error) => return Some(Response::plain("400 Bad Request", error)),
     }
     let head = match request.method {
         Some("GET") => false,

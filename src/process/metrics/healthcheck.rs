@@ -15,6 +15,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::settings::metrics_addr;
 use crate::base::error::Result;
 use crate::base::setting::ConfigError;
+use crate::base::text::Escaped;
 use crate::net::{self, Stream, Wait};
 use crate::process::config::Default::Required;
 use crate::process::config::{self, Environment, Setting, Values};
@@ -112,7 +113,7 @@ pub fn run(question: &Question) -> Result<u8> {
     match ask(&question.address, check, ANSWER_LIMIT) {
         Ok(()) => output::print(format_args!("{check}\n")).map(|_| 0),
         Err(reason) => {
-            let _ = writeln!(io::stderr(), "not {check}: {reason}");
+            let _ = writeln!(io::stderr(), "not {check}: {}", Escaped(reason));
             Ok(1)
         }
     }

@@ -34,10 +34,10 @@ pub fn run(config: &StatusConfig) -> Result<u8> {
     handle.on_signals()?;
     let screen = !config.json && io::stdout().is_terminal();
     // A terminal is cleared before each check; elsewhere an empty line separates two checks.
-    let (before, after_it) = match (screen, config.json) {
-        (true, _) => ("\x1b[H\x1b[2J", ""),
-        (false, true) => ("", ""),
-        (false, false) => ("", "\n"),
+    let show = |text: String| match (screen, config.json) {
+        (true, _) => output::print_on_cleared(text),
+        (false, true) => output::print(text),
+        (false, false) => output::print(text + "\n"),
     };
     loop {
         let (text, outcome) = match reader.read() {
@@ -46,7 +46,7 @@ pub fn run(config: &StatusConfig) -> Result<u8> {
             Err(error) if config.json => (failure_as_json(config, &error) + "\n", Err(error)),
             Err(error) => (format!("{}\n", Escaped(format!("status unknown: {error}"))), Err(error)),
         };
-        if output::print(format_args!("{before}{text}{after_it}"))? == StdoutReader::Gone {
+        if show(text)? == StdoutReader::Gone {
             return outcome;
         }
         select! {

@@ -8,7 +8,7 @@ use super::report::{ConsumerReport, Rates, tenths};
 use super::shadow::{NOT_REPORTING, ShadowMember};
 use super::state::{Member, SHOWN_GAPS, Status};
 use crate::base::id::{MessageId, wall_clock_us};
-use crate::base::text::{Escaped, Quoted, is_plain};
+use crate::base::text::{Escaped, Inert, Quoted};
 use crate::ledger::Cursor;
 use crate::ledger::overview::Part;
 use crate::ledger::reading::RecordedGap;
@@ -101,16 +101,8 @@ fn state_of(consumer: &ConsumerReport) -> &'static str {
 
 /// JSON on one line, with control characters escaped so that they can't affect a terminal.
 pub fn json_text(json: &Value) -> String {
-    let text = json.to_string();
-    if text.chars().all(is_plain) {
-        return text;
-    }
     // Such a character can only be in a string.
-    let escape = |c: char| match is_plain(c) {
-        true => c.to_string(),
-        false => c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
-    };
-    text.chars().map(escape).collect()
+    Inert(json).to_string()
 }
 
 /// The status of a group that could not be checked.

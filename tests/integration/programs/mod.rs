@@ -5,6 +5,7 @@ mod dead;
 mod doctor;
 pub mod example;
 mod healthcheck;
+mod hostile;
 mod http;
 mod local;
 mod logs;
