@@ -90,6 +90,11 @@ if have alloy; then alloy validate docker/config.alloy; else skip 'docker/config
 
 if have promtool; then
     promtool check config docker/prometheus/prometheus.yml
+    # The examples of the manual, whose files are elsewhere.
+    awk '/^```yaml$/ { on = 1; text = ""; next } /^```$/ { if (on && text ~ /^scrape_configs:/) print text; on = 0 }
+        on { text = text $0 "\n" }' docs/OPERATIONS.md >target/manual-prometheus.yml
+    test -s target/manual-prometheus.yml
+    promtool check config --syntax-only target/manual-prometheus.yml
     promtool check rules docker/prometheus/alerts.yml
     promtool test rules docker/prometheus/alerts_test.yml
 else

@@ -1,9 +1,12 @@
 //! Files with secrets: read up to a bound, and who else can read them. Any thread.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+
+use super::text::Quoted;
 
 /// Where Docker and Podman mount secrets.
 const MOUNTED_SECRETS: &str = "/run/secrets/";
@@ -25,6 +28,15 @@ pub fn read_bounded_file(path: &Path, most_bytes: usize) -> Result<Vec<u8>, Stri
         return Err("it is not a file".to_owned());
     }
     read_bounded(path, most_bytes)
+}
+
+/// What is logged about a secret's file that every user of the machine can read; `None` if they can't. `source` names
+/// the setting or variable: `setting=tls-key`.
+///
+/// Such a file is used all the same, because platforms mount secrets that way into containers without other users.
+pub fn exposed(source: impl fmt::Display, path: &Path) -> Option<String> {
+    let advice = || format!("every user of this machine can read this secret; chmod o-r {}", path.display());
+    is_exposed(path).then(|| format!("event=secret-exposed {source} problem={}", Quoted(advice())))
 }
 
 /// Whether every user of the machine can read this file.

@@ -5,12 +5,14 @@ use std::path::Path;
 use log::LevelFilter;
 
 use crate::base::hint::ChosenBy;
+use crate::base::secret_file::exposed;
 use crate::base::setting::ConfigError;
 use crate::base::tls::TlsSettings;
 use crate::ledger::{GROUP_FORM, Keys, Mistake, Server, is_group};
 use crate::net::{ClientFiles, ClientTls, Identity, LinkSecret, PemFile, SECRET_TAKES};
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{Setting, Values, quoted};
+use crate::process::log::hold_back;
 use crate::process::log::settings::log_level;
 use crate::process::metrics::settings::{METRICS_ADDR, MetricsPlace, metrics_place};
 
@@ -159,11 +161,15 @@ pub fn link_secret(file: Option<&Path>) -> Result<Option<LinkSecret>, ConfigErro
     secret.map_err(|problem| ConfigError::new(LINK_SECRET_FILE.name, problem, SECRET_TAKES))
 }
 
-/// A certificate and its key, of which both or none must be given.
+/// A certificate and its key, of which both or none must be given. A key that every user can read is logged once
+/// logging starts.
 pub fn identity(values: &Values<'_>, [certificate, key]: [&'static str; 2]) -> Result<Option<Identity>, ConfigError> {
     let with = |other: &str| format!("a file, with --{other}");
     match (values.path(certificate)?, values.path(key)?) {
-        (Some(certificate), Some(key)) => Ok(Some(Identity { certificate, key })),
+        (Some(certificate), Some(file)) => {
+            exposed(format_args!("setting={key}"), &file).into_iter().for_each(hold_back);
+            Ok(Some(Identity { certificate, key: file }))
+        }
         (None, None) => Ok(None),
         (Some(_), None) => Err(ConfigError::missing(key, with(certificate))),
         (None, Some(_)) => Err(ConfigError::missing(certificate, with(key))),

@@ -6,14 +6,15 @@
 //!
 //! A secret file that every user can read causes a warning but is used, because platforms mount secrets that way into
 //! containers without other users. Files under `/run/secrets` cause no warning, and neither do files in a folder that
-//! others can't enter, such as those of systemd's credentials.
+//! others can't enter, such as those of systemd's credentials. Settings whose value is the path of such a file warn
+//! where they are read: `--metrics-token-file`, `--redis-key`, `--tls-key`.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use super::setting::Setting;
 use super::suggestion::nearest;
-use crate::base::secret_file::is_exposed;
+use crate::base::secret_file::exposed;
 use crate::base::setting::{PREFIX, variable_of};
 use crate::base::text::{Quoted, beginning};
 
@@ -35,12 +36,8 @@ pub fn warnings<'a>(
         });
         format!("event=variable-unknown variable={} problem={}", Quoted(shown), Quoted(meant))
     });
-    let exposed = texts().filter(|(name, value)| known.files.iter().any(|file| file == name) && !value.is_empty());
-    let exposed = exposed.filter(|(_, path)| is_exposed(Path::new(path))).map(|(name, path)| {
-        let advice =
-            format!("every user of this machine can read this secret; chmod o-r {}", Path::new(path).display());
-        format!("event=secret-exposed variable={name} problem={}", Quoted(advice))
-    });
+    let files = texts().filter(|(name, value)| known.files.iter().any(|file| file == name) && !value.is_empty());
+    let exposed = files.filter_map(|(name, path)| exposed(format_args!("variable={name}"), Path::new(path)));
     unknown.take(MAX_UNKNOWN).chain(exposed).collect()
 }
 

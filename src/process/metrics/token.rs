@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 
 use crate::base::error::Result;
-use crate::base::secret_file::{is_exposed, read_bounded_file};
+use crate::base::secret_file::{exposed, read_bounded_file};
 use crate::base::setting::ConfigError;
 use crate::base::text::Quoted;
 
@@ -41,9 +41,8 @@ impl TokenFile {
         let shown = path.display();
         let tokens = read(path)
             .map_err(|problem| ConfigError::new("metrics-token-file", format_args!("{shown}: {problem}"), TAKES))?;
-        if is_exposed(path) {
-            let advice = format!("every user of this machine can read this secret; chmod o-r {shown}");
-            log::warn!("event=secret-exposed setting=metrics-token-file problem={}", Quoted(advice));
+        if let Some(warning) = exposed("setting=metrics-token-file", path) {
+            log::warn!("{warning}");
         }
         Ok(TokenFile { path: path.to_owned(), state: Mutex::new(State { tokens, problem: None }) })
     }

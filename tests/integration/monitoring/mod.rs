@@ -5,6 +5,7 @@
 
 mod group;
 mod prometheus;
+mod token;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

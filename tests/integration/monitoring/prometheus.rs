@@ -27,7 +27,6 @@ pub struct Prometheus {
 
 impl Prometheus {
     pub fn start(targets: &BTreeMap<&'static str, u16>) -> Prometheus {
-        let folder = PrivateFolder::create("prometheus").expect("a folder");
         let mut config = read("docker/prometheus/prometheus.yml");
         for (name, port) in targets {
             let target = format!("[{name}:9464]");
@@ -35,6 +34,12 @@ impl Prometheus {
             config = config.replace(&target, &format!("['127.0.0.1:{port}']"));
         }
         assert!(!config.contains(":9464"), "prometheus.yml names a process that is not started here");
+        Prometheus::with(&config)
+    }
+
+    /// A server with a configuration, and our rules beside it.
+    pub fn with(config: &str) -> Prometheus {
+        let folder = PrivateFolder::create("prometheus").expect("a folder");
         let path = folder.path().join("prometheus.yml");
         fs::write(&path, config).expect("the folder can be written to");
         fs::copy(root().join("docker/prometheus/alerts.yml"), folder.path().join("alerts.yml"))

@@ -1,5 +1,6 @@
 //! The programs as seen by a shell, systemd and an operator.
 
+mod access;
 mod audit;
 mod dead;
 mod doctor;
