@@ -12,11 +12,14 @@ WHEEL_FILES='oncecast/__init__.py
 oncecast/consumer.py
 oncecast/delivery.py
 oncecast/desk.py
+oncecast/files.py
 oncecast/frames.py
 oncecast/link.py
 oncecast/pool.py
 oncecast/py.typed
-oncecast/server.py'
+oncecast/server.py
+oncecast/sums.py
+oncecast/tls.py'
 
 fail() {
     echo "check-sdk-python: $*" >&2

@@ -1,12 +1,12 @@
 """The conformance handler of docs/CONFORMANCE.md, for `oncecast conform ADDRESS --conformance-handler --pid PID`.
 
-    python3 conform_worker.py [ADDRESS [GROUP]] [--asyncio]
+    python3 conform_worker.py [ADDRESS [GROUP]] [--asyncio] [--tls-cert FILE --tls-key FILE [--tls-client-ca FILE]]
 """
 
+import argparse
 import asyncio
 import json
 import logging
-import sys
 import time
 
 from oncecast import Consumer, Reject, Retry
@@ -40,10 +40,18 @@ async def handle_async(delivery):
     return outcome(message)
 
 
-if __name__ == "__main__":
-    words = [word for word in sys.argv[1:] if word != "--asyncio"]
-    listen, group = (words + ["127.0.0.1:6969", "messages"][len(words) :])[:2]
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("listen", nargs="?", default="127.0.0.1:6969")
+    parser.add_argument("group", nargs="?", default="messages")
+    parser.add_argument("--asyncio", action="store_true")
+    for name in ("tls-cert", "tls-key", "tls-client-ca"):
+        parser.add_argument(f"--{name}")
+    options = vars(parser.parse_args())
     logging.basicConfig(level=logging.INFO)
-    Consumer(
-        handle_async if "--asyncio" in sys.argv else handle, group=group, listen=listen, concurrency=4, prefetch=16
-    ).run()
+    handler = handle_async if options.pop("asyncio") else handle
+    Consumer(handler, concurrency=4, prefetch=16, **options).run()
+
+
+if __name__ == "__main__":
+    main()

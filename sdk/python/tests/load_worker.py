@@ -1,8 +1,11 @@
-"""A worker for the tests with the real programs: records each message's id. `load_worker.py ADDRESS [--asyncio]`"""
+"""A worker for the tests with the real programs: records each message's id.
 
+    load_worker.py ADDRESS [--asyncio] [--tls-cert FILE --tls-key FILE [--tls-client-ca FILE]]
+"""
+
+import argparse
 import json
 import logging
-import sys
 
 from oncecast import Consumer
 
@@ -15,7 +18,11 @@ async def handle_async(delivery):
     return handle(delivery)
 
 
+parser = argparse.ArgumentParser()
+parser.add_argument("listen")
+parser.add_argument("--asyncio", action="store_true")
+for name in ("tls-cert", "tls-key", "tls-client-ca"):
+    parser.add_argument(f"--{name}")
+options = vars(parser.parse_args())
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-Consumer(
-    handle_async if "--asyncio" in sys.argv else handle, listen=sys.argv[1], prefetch=512, concurrency=2
-).run()
+Consumer(handle_async if options.pop("asyncio") else handle, prefetch=512, concurrency=2, **options).run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
+import ssl
 import threading
 import time
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Type, TypeVar
@@ -24,7 +25,9 @@ F = TypeVar("F")
 class Dispatcher:
     """One connection. `second` offers both subprotocols, as a dispatcher of today does."""
 
-    def __init__(self, consumer: Consumer, second: bool = True, **options: Any) -> None:
+    def __init__(
+        self, consumer: Consumer, second: bool = True, tls: Optional[ssl.SSLContext] = None, **options: Any
+    ) -> None:
         host, port = consumer.address.rsplit(":", 1)
         self.second = second
         self.pongs = 0
@@ -35,8 +38,10 @@ class Dispatcher:
         sock = socket.create_connection((host, int(port)), timeout=10)
         sock.settimeout(None)
         options.setdefault("subprotocols", BOTH if second else None)
+        if tls is not None:
+            options["ssl"] = tls
         self.websocket: ClientConnection = connect(
-            f"ws://{consumer.address}/", sock=sock, compression=None, max_size=None, **options
+            f"{'ws' if tls is None else 'wss'}://{consumer.address}/", sock=sock, compression=None, max_size=None, **options
         ).__enter__()
         threading.Thread(target=self._receive, daemon=True).start()
 

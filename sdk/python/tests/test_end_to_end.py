@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import certificates
 import pytest
 from cluster import Cluster, free_port, is_available, program, wait_for
 
@@ -102,7 +103,7 @@ def test_an_end_under_load_returns_0_and_loses_nothing_that_is_held(cluster):
     check(cluster, publisher, ids)
 
 
-def conform(tmp_path, options):
+def conform(tmp_path, options, scheme="ws", ours=()):
     """Runs `oncecast conform` against the conformance worker; gives its exit code and output."""
     port = free_port()
     with open(tmp_path / "worker.log", "wb") as log:
@@ -112,8 +113,8 @@ def conform(tmp_path, options):
         )
     try:
         wait_for(lambda: "listening on" in (tmp_path / "worker.log").read_text(), "the worker listens")
-        command = [str(program("oncecast")), "conform", f"ws://127.0.0.1:{port}", "--group", "conform"]
-        command += ["--conformance-handler", "--pid", str(worker.pid)]
+        command = [str(program("oncecast")), "conform", f"{scheme}://127.0.0.1:{port}"]
+        command += ["--group", "conform", "--conformance-handler", "--pid", str(worker.pid), *ours]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
         return done.returncode, done.stdout
     finally:
@@ -126,9 +127,65 @@ def has_conform():
     return path is not None and subprocess.run([path, "conform", "--list"], capture_output=True).returncode == 0
 
 
-@pytest.mark.skipif(not has_conform(), reason="needs oncecast with the subcommand conform")
-@pytest.mark.parametrize("options", [[], ["--asyncio"]], ids=["threads", "asyncio"])
-def test_it_conforms(tmp_path, options):
-    code, output = conform(tmp_path, options)
+def check_conforms(tmp_path, *arguments):
+    code, output = conform(tmp_path, *arguments)
     assert code == 0, output
     assert int(re.search(r"(\d+) ok, 0 failed", output).group(1)) > 40, output
+
+
+needs_conform = pytest.mark.skipif(not has_conform(), reason="needs oncecast with the subcommand conform")
+needs_openssl = pytest.mark.skipif(not certificates.is_available, reason="needs the command openssl")
+
+
+@needs_conform
+@pytest.mark.parametrize("options", [[], ["--asyncio"]], ids=["threads", "asyncio"])
+def test_it_conforms(tmp_path, options):
+    check_conforms(tmp_path, options)
+
+
+def tls_options(tmp_path):
+    """What a consumer and a dispatcher with certificates are given."""
+    authority = certificates.Authority(tmp_path, "authority")
+    (cert, key), (our_cert, our_key) = authority.issue("consumer"), authority.issue("dispatcher")
+    path = str(authority.path)
+    theirs = ["--tls-cert", cert, "--tls-key", key, "--tls-client-ca", path]
+    return theirs, ["--tls-ca", path, "--tls-cert", our_cert, "--tls-key", our_key]
+
+
+@needs_conform
+@needs_openssl
+def test_it_conforms_with_tls(tmp_path):
+    theirs, ours = tls_options(tmp_path)
+    check_conforms(tmp_path, theirs, "wss", ours)
+
+
+@needs_openssl
+def test_with_tls_the_leader_is_killed_and_certificates_are_renewed(cluster, tmp_path):
+    theirs, ours = tls_options(tmp_path)
+    address = f"127.0.0.1:{free_port()}"
+    worker = start_worker(cluster, address, *theirs)
+    dispatchers = {
+        name: cluster.start_dispatcher([f"wss://{address}"], "--dispatcher-id", name, *ours) for name in ("d0", "d1")
+    }
+    cluster.wait_until_leading()
+    publisher, ids = start_load(cluster, 6)
+    # Another authority: what was read before would not be accepted any more.
+    renewed, _ = tls_options(tmp_path)
+    leader = cluster.leader_is().decode()
+    cluster.kill(dispatchers[leader])
+    wait_for(lambda: cluster.leader_is().decode() not in ("", leader), "the other one leads")
+    check(cluster, publisher, ids)
+    cluster.wait_for_log(worker, "certificates read again")
+    assert renewed == theirs
+
+
+@needs_openssl
+def test_a_dispatcher_without_tls_and_one_with_it_say_what_is_wrong(cluster, tmp_path):
+    theirs, ours = tls_options(tmp_path)
+    encrypted, plain = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    workers = start_worker(cluster, encrypted, *theirs), start_worker(cluster, plain)
+    dispatcher = cluster.start_dispatcher([encrypted, f"wss://{plain}"], *ours)
+    cluster.wait_for_log(workers[0], "it speaks no TLS on this port")
+    cluster.wait_for_log(workers[1], "it begins with TLS, and this consumer has none")
+    cluster.wait_for_log(dispatcher, "400 Bad Request")
+    cluster.wait_for_log(dispatcher, "it speaks no TLS on this port")

@@ -14,8 +14,11 @@ from typing import Any, Dict, List, Optional, Type
 from . import frames
 from .delivery import Handler
 from .desk import Answered, Desk
+from .link import Terms
 from .pool import pool_for
 from .server import Server
+from .sums import Sums
+from .tls import Certificates, Path
 
 log = logging.getLogger("oncecast")
 
@@ -53,6 +56,9 @@ class Consumer:
         handler_timeout: Optional[float] = None,
         drain_timeout: float = 7.0,
         trace: bool = False,
+        tls_cert: Optional[Path] = None,
+        tls_key: Optional[Path] = None,
+        tls_client_ca: Optional[Path] = None,
     ) -> None:
         """
         :param group: The consumer group, the same as the dispatchers'.
@@ -65,6 +71,12 @@ class Consumer:
             thread stays occupied until its handler returns; a coroutine is cancelled. Default: no limit.
         :param drain_timeout: How many seconds a stopping consumer works on the messages that it holds.
         :param trace: Whether the log of failed handlers has the messages' `Delivery.traceparent`.
+        :param tls_cert: A PEM file with this consumer's certificate, followed by those between it and its authority.
+            Dispatchers then need TLS: their addresses for it begin with ``wss://``. It and the other files are read
+            again when they have changed.
+        :param tls_key: A PEM file with the certificate's key, not encrypted.
+        :param tls_client_ca: A PEM file with certificates of authorities. Dispatchers then need a certificate that one
+            of them has signed.
         """
         if not callable(handler):
             raise TypeError("handler must be callable")
@@ -87,6 +99,11 @@ class Consumer:
         self._handler_timeout = handler_timeout
         self._drain_timeout = drain_timeout
         self._trace = bool(trace)
+        if (tls_cert is None) != (tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together: give both or none")
+        if tls_client_ca is not None and tls_cert is None:
+            raise ValueError("tls_client_ca needs tls_cert and tls_key")
+        self._tls_cert, self._tls_key, self._tls_client_ca = tls_cert, tls_key, tls_client_ca
         self._lock = Lock()
         self._running: Optional[_Running] = None
         self._paused = False
@@ -142,11 +159,14 @@ class Consumer:
                 pass
 
     def start(self) -> None:
-        """Listens, and returns. Raises OSError if the address can't be listened on."""
+        """Listens, and returns.
+
+        Raises OSError if the address can't be listened on, and ValueError if a file of TLS can't be used.
+        """
         with self._lock:
             if self._started:
                 raise RuntimeError("a consumer can be started once")
-            server = Server(self._listen)
+            server = Server(self._listen, self._terms())
             self._address = server.address
             consumer_id = self._consumer_id or server.address
             desk = Desk(self._group, consumer_id, self._prefetch, self._handler_timeout)
@@ -158,6 +178,13 @@ class Consumer:
                 server.abandon()
                 raise
             self._started = True
+
+    def _terms(self) -> Terms:
+        """Reads the files."""
+        certificates = None
+        if self._tls_cert is not None and self._tls_key is not None:
+            certificates = Certificates(self._tls_cert, self._tls_key, self._tls_client_ca)
+        return Terms(certificates, Sums())
 
     def stop(self, timeout: Optional[float] = None) -> None:
         """Stops: asks for no more messages, works on those it holds for so many seconds, returns the rest.

@@ -6,6 +6,9 @@ nor the time for a write, and stops listening when accept() fails once.
 Only the reader uses the protocol object. All bytes are written by the writer, in the order in which they were queued.
 A writer that waits for the dispatcher blocks nothing else. It may wait for long: a dispatcher does not read while it
 has many results to record.
+
+With TLS, the reader hands what it receives to the connection's `Session`, and the writer sends what that has to say, so
+the handshake takes place in these two threads and has the deadline of LEAD.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import logging
 import socket
 import time
 from threading import Condition, Event, Thread
-from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from websockets.exceptions import PayloadTooBig
 from websockets.frames import Close, CloseCode, Frame, Opcode
@@ -23,8 +26,10 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from . import frames
+from . import frames, tls
 from .frames import FrameError, Hello, Lead, Process, Recorded
+from .sums import Sums
+from .tls import Certificates, Session, TlsError
 
 if TYPE_CHECKING:
     from .desk import Desk
@@ -70,10 +75,20 @@ def _pieces(chunks: List[bytes]) -> Iterator[bytes]:
     yield small[0] if len(small) == 1 else b"".join(small)
 
 
+class Terms(NamedTuple):
+    """What holds for all connections of a consumer."""
+
+    certificates: Optional[Certificates]
+    # What strangers can cause is logged here.
+    sums: Sums
+
+
 class Link:
     """See the module's text."""
 
-    def __init__(self, sock: socket.socket, peer: str, number: int, desk: Desk, on_end: Callable[[Link], None]) -> None:
+    def __init__(
+        self, sock: socket.socket, peer: str, number: int, desk: Desk, terms: Terms, on_end: Callable[[Link], None]
+    ) -> None:
         self.peer = peer
         self.number = number
         # Whether the connection speaks oncecast.2.
@@ -86,6 +101,10 @@ class Link:
         self.closing_since: Optional[float] = None
         self._sock = sock
         self._desk = desk
+        self._terms = terms
+        # Made by the reader, which may read files for it.
+        self._tls: Optional[Session] = None
+        self._received_any = False
         self._on_end = on_end
         self._protocol = ServerProtocol(
             max_size=frames.MAX_RECEIVED_BYTES,
@@ -131,7 +150,7 @@ class Link:
         if self.closing_since is not None:
             return
         level = logging.INFO if code == frames.E_REPLACED or code == frames.E_STALE else logging.WARNING
-        log.log(level, "closing the connection from %s: %s", self.peer, text)
+        self._terms.sums.note(f"refused {code}", level, f"closing the connection from {self.peer}: {text}")
         if self._protocol.state is not State.CONNECTING:
             self.send([frames.encode(frames.Error(code, text))])
         self.close()
@@ -178,22 +197,42 @@ class Link:
         while True:
             with self._queued:
                 self._behind_bytes = 0
-                while not self._outbox and not self._closed:
+                while not self._outbox and not self._closed and not self._has_output():
                     self._queued.wait()
                 chunks, self._outbox = self._outbox, []
                 self._behind_bytes = sum(map(len, chunks))
             if not chunks:
+                if self._has_output():
+                    assert self._tls is not None
+                    if not self._send_raw(memoryview(self._tls.output())):
+                        self.abort()
+                        return
+                    continue
                 break
             for piece in _pieces(chunks):
                 if not self._send_all(memoryview(piece)):
                     self.abort()
                     return
+        if self._tls is not None:
+            self._send_raw(memoryview(self._tls.last_output()))
         self._shutdown(socket.SHUT_WR)
         # Closing while unread data has arrived would make the system drop what was written.
         if not self._ended.wait(LINGER_S):
             self._shutdown(socket.SHUT_RDWR)
 
+    def _has_output(self) -> bool:
+        return self._tls is not None and self._tls.has_output()
+
     def _send_all(self, data: memoryview) -> bool:
+        if self._tls is None:
+            return self._send_raw(data)
+        # In parts, because the reader waits for the session meanwhile.
+        for begin in range(0, len(data), WRITE_BYTES):
+            if not self._send_raw(memoryview(self._tls.seal(data[begin : begin + WRITE_BYTES]))):
+                return False
+        return True
+
+    def _send_raw(self, data: memoryview) -> bool:
         while data:
             try:
                 data = data[self._sock.send(data) :]
@@ -219,6 +258,11 @@ class Link:
             self.refuse(error.code, error.text)
             self._desk.lost(self)
             self._discard()
+        except TlsError as error:
+            self._tls_failed(str(error))
+            self._desk.lost(self)
+            self.close()
+            self._discard()
         except OSError as error:
             log.debug("the connection from %s broke: %s", self.peer, error)
         except Exception:
@@ -236,19 +280,36 @@ class Link:
     def _read(self) -> None:
         """The reader's loop, until the connection ends."""
         deadline = time.monotonic() + LEAD_S
+        if self._terms.certificates is not None:
+            session = self._terms.certificates.session()
+            with self._queued:
+                self._tls = session
         protocol = self._protocol
         while self.closing_since is None:
             if not self.led:
                 left = deadline - time.monotonic()
                 if left <= 0:
+                    if self._tls is not None and not self._tls.is_complete:
+                        raise TlsError(tls.SLOW)
                     raise FrameError(frames.E_UNEXPECTED, "no LEAD in time")
                 self._sock.settimeout(left)
             try:
                 data = self._sock.recv(READ_BYTES)
             except socket.timeout:
                 continue
-            if not data:
+            ended = not data
+            if self._tls is None:
+                if not self._received_any and tls.is_hello(data):
+                    self._tls_failed(tls.UNEXPECTED_TLS)
+            elif data:
+                data, ended = self._open(self._tls, data)
+            elif self._received_any and not self._tls.is_complete:
+                raise TlsError(tls.CLOSED)
+            self._received_any = True
+            if ended and not data:
                 return
+            if not data:
+                continue
             protocol.receive_data(data)
             self._unfinished_bytes += len(data)
             for event in protocol.events_received():
@@ -257,8 +318,22 @@ class Link:
                 else:
                     self._on_frame(event)
             self._after_reading()
+            if ended:
+                return
         self._desk.lost(self)
         self._discard()
+
+    def _open(self, session: Session, data: bytes) -> Tuple[bytes, bool]:
+        """What was received, decrypted, and whether it was the last."""
+        try:
+            return session.receive(data)
+        finally:
+            if session.has_output():
+                with self._queued:
+                    self._queued.notify()
+
+    def _tls_failed(self, why: str) -> None:
+        self._terms.sums.note("tls", logging.WARNING, f"TLS failed with {self.peer}: {why}")
 
     def _after_reading(self) -> None:
         protocol = self._protocol

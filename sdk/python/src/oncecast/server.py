@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import logging
 import os
 import selectors
@@ -13,7 +14,7 @@ from threading import Lock, Thread
 from typing import Dict, Optional, Tuple
 
 from .desk import Desk
-from .link import Link
+from .link import Link, Terms
 
 log = logging.getLogger("oncecast")
 
@@ -52,7 +53,7 @@ if hasattr(os, "register_at_fork"):
 class Server:
     """Accepts connections until it is stopped."""
 
-    def __init__(self, listen: str) -> None:
+    def __init__(self, listen: str, terms: Terms) -> None:
         """Listens. Raises OSError if that is not possible, ValueError if the address is not one."""
         host, port = split_address(listen)
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -61,6 +62,8 @@ class Server:
         self._listener.setblocking(False)
         bound = self._listener.getsockname()
         self.address = f"[{bound[0]}]:{bound[1]}" if family == socket.AF_INET6 else f"{bound[0]}:{bound[1]}"
+        self.is_loopback = ipaddress.ip_address(bound[0].partition("%")[0]).is_loopback
+        self._terms = terms
         self._desk: Optional[Desk] = None
         self._lock = Lock()
         self._links: Dict[int, Link] = {}
@@ -103,6 +106,7 @@ class Server:
         for link in links:
             link.join(max(until - time.monotonic(), 0))
             link.abort()
+        self._terms.sums.rest(all=True)
 
     def tick(self) -> None:
         """Ends connections that take too long to close."""
@@ -111,6 +115,7 @@ class Server:
             links = list(self._links.values())
         for link in links:
             link.tick(now)
+        self._terms.sums.rest()
 
     def _accept(self) -> None:
         """The thread's loop."""
@@ -144,7 +149,7 @@ class Server:
             return
         self._count += 1
         sock.setblocking(True)
-        link = Link(sock, peer, self._count, self._desk, self._end)
+        link = Link(sock, peer, self._count, self._desk, self._terms, self._end)
         with self._lock:
             self._links[link.number] = link
         try:
