@@ -45,7 +45,7 @@ def main():
     parser.add_argument("listen", nargs="?", default="127.0.0.1:6969")
     parser.add_argument("group", nargs="?", default="messages")
     parser.add_argument("--asyncio", action="store_true")
-    for name in ("tls-cert", "tls-key", "tls-client-ca"):
+    for name in ("tls-cert", "tls-key", "tls-client-ca", "link-secret-file"):
         parser.add_argument(f"--{name}")
     options = vars(parser.parse_args())
     logging.basicConfig(level=logging.INFO)

@@ -21,7 +21,7 @@ async def handle_async(delivery):
 parser = argparse.ArgumentParser()
 parser.add_argument("listen")
 parser.add_argument("--asyncio", action="store_true")
-for name in ("tls-cert", "tls-key", "tls-client-ca"):
+for name in ("tls-cert", "tls-key", "tls-client-ca", "link-secret-file"):
     parser.add_argument(f"--{name}")
 options = vars(parser.parse_args())
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")

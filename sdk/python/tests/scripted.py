@@ -40,8 +40,9 @@ class Dispatcher:
         options.setdefault("subprotocols", BOTH if second else None)
         if tls is not None:
             options["ssl"] = tls
+        scheme = "ws" if tls is None else "wss"
         self.websocket: ClientConnection = connect(
-            f"{'ws' if tls is None else 'wss'}://{consumer.address}/", sock=sock, compression=None, max_size=None, **options
+            f"{scheme}://{consumer.address}/", sock=sock, compression=None, max_size=None, **options
         ).__enter__()
         threading.Thread(target=self._receive, daemon=True).start()
 

@@ -159,6 +159,54 @@ def test_it_conforms_with_tls(tmp_path):
     check_conforms(tmp_path, theirs, "wss", ours)
 
 
+def knows_secrets():
+    """Whether the programs are new enough."""
+    path = program("oncecast-dispatcher")
+    return path is not None and b"--link-secret-file" in subprocess.run([path, "--help"], capture_output=True).stdout
+
+
+needs_secrets = pytest.mark.skipif(not knows_secrets(), reason="needs programs with --link-secret-file")
+
+
+def secret_options(path, *lines):
+    """What a consumer or a dispatcher is given; these lines are the file."""
+    path.write_text("\n".join(lines))
+    path.chmod(0o600)
+    return ["--link-secret-file", str(path)]
+
+
+@needs_conform
+@needs_secrets
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_it_conforms_with_a_link_secret(tmp_path, tls):
+    theirs, ours = tls_options(tmp_path) if tls else ([], [])
+    secrets = secret_options(tmp_path / "secrets", NEW, OLD)
+    check_conforms(tmp_path, theirs + secrets, "wss" if tls else "ws", ours + secrets)
+
+
+OLD, NEW = "the secret of this group so far", "the secret of this group from now on"
+
+
+@needs_secrets
+def test_a_link_secret_is_changed_and_a_dispatcher_without_it_is_refused(cluster, tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    file = tmp_path / "worker"
+    worker = start_worker(cluster, address, *secret_options(file, OLD))
+    stranger = cluster.start_dispatcher([address], "--dispatcher-id", "d0")
+    cluster.wait_for_log(worker, "this consumer has a link secret; give the dispatcher the same")
+    cluster.wait_for_log(stranger, "--link-secret-file")
+    cluster.kill(stranger)
+    first = cluster.start_dispatcher([address], "--dispatcher-id", "d1", *secret_options(tmp_path / "first", OLD))
+    wait_for(lambda: cluster.leader_is() == b"d1", "it leads")
+    publisher, ids = start_load(cluster, 6)
+    secret_options(file, NEW, OLD)
+    cluster.start_dispatcher([address], "--dispatcher-id", "d2", *secret_options(tmp_path / "second", NEW))
+    cluster.kill(first)
+    wait_for(lambda: cluster.leader_is() == b"d2", "it leads")
+    check(cluster, publisher, ids)
+    cluster.wait_for_log(worker, "link secret read again")
+
+
 @needs_openssl
 def test_with_tls_the_leader_is_killed_and_certificates_are_renewed(cluster, tmp_path):
     theirs, ours = tls_options(tmp_path)

@@ -267,18 +267,22 @@ def test_a_forked_process_keeps_neither_the_port_nor_the_connection(consumer):
     dispatcher = Dispatcher(consumer)
     dispatcher.greet()
     done, pipe = os.pipe()
+    begun, begins = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(pipe)
+        os.write(begins, b"x")
         os.read(done, 1)  # Until the parent has looked.
         os._exit(0)
     os.close(done)
     try:
+        os.read(begun, 1)
         consumer.stop()
         assert dispatcher.wait_for_end() is not None
         host, port = consumer.address.split(":")
         with socket.create_server((host, int(port))):
             pass
     finally:
-        os.close(pipe)
+        for end in (pipe, begun, begins):
+            os.close(end)
         os.waitpid(child, 0)

@@ -46,7 +46,8 @@ def options_of(files, **options):
 @pytest.fixture
 def mutual(files):
     """A consumer that requires certificates."""
-    with consumer_of(lambda delivery: {"ok": True}, **options_of(files, tls_client_ca=files.authority.path)) as consumer:
+    options = options_of(files, tls_client_ca=files.authority.path)
+    with consumer_of(lambda delivery: {"ok": True}, **options) as consumer:
         yield consumer
 
 

@@ -16,6 +16,7 @@ from .delivery import Handler
 from .desk import Answered, Desk
 from .link import Terms
 from .pool import pool_for
+from .secret import LinkSecret
 from .server import Server
 from .sums import Sums
 from .tls import Certificates, Path
@@ -31,6 +32,10 @@ CLOSE_S = 2.0
 # The most answers in one step.
 MAX_BATCH = 4_096
 MAX_CONCURRENCY = 4_096
+_OPEN = (
+    "whoever reaches %s may claim to be the dispatcher; give link_secret_file here and --link-secret-file to the"
+    " dispatchers, or require certificates of them with tls_client_ca"
+)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -59,6 +64,7 @@ class Consumer:
         tls_cert: Optional[Path] = None,
         tls_key: Optional[Path] = None,
         tls_client_ca: Optional[Path] = None,
+        link_secret_file: Optional[Path] = None,
     ) -> None:
         """
         :param group: The consumer group, the same as the dispatchers'.
@@ -77,6 +83,9 @@ class Consumer:
         :param tls_key: A PEM file with the certificate's key, not encrypted.
         :param tls_client_ca: A PEM file with certificates of authorities. Dispatchers then need a certificate that one
             of them has signed.
+        :param link_secret_file: A file with a secret in its only line, the same as the dispatchers'; consumer and
+            dispatchers prove to each other that they know it. In two lines, both count. It is read again when it has
+            changed.
         """
         if not callable(handler):
             raise TypeError("handler must be callable")
@@ -104,6 +113,7 @@ class Consumer:
         if tls_client_ca is not None and tls_cert is None:
             raise ValueError("tls_client_ca needs tls_cert and tls_key")
         self._tls_cert, self._tls_key, self._tls_client_ca = tls_cert, tls_key, tls_client_ca
+        self._link_secret_file = link_secret_file
         self._lock = Lock()
         self._running: Optional[_Running] = None
         self._paused = False
@@ -161,7 +171,7 @@ class Consumer:
     def start(self) -> None:
         """Listens, and returns.
 
-        Raises OSError if the address can't be listened on, and ValueError if a file of TLS can't be used.
+        Raises OSError if the address can't be listened on, and ValueError if a file that a setting names can't be used.
         """
         with self._lock:
             if self._started:
@@ -184,7 +194,8 @@ class Consumer:
         certificates = None
         if self._tls_cert is not None and self._tls_key is not None:
             certificates = Certificates(self._tls_cert, self._tls_key, self._tls_client_ca)
-        return Terms(certificates, Sums())
+        secret = None if self._link_secret_file is None else LinkSecret(self._link_secret_file)
+        return Terms(certificates, secret, Sums())
 
     def stop(self, timeout: Optional[float] = None) -> None:
         """Stops: asks for no more messages, works on those it holds for so many seconds, returns the rest.
@@ -254,6 +265,8 @@ class _Running:
             self._pool.abandon()
             raise
         log.info("listening on %s for the group %s", server.address, desk.group)
+        if server.is_open():
+            log.warning(_OPEN, server.address)
 
     def stop(self, timeout: float) -> None:
         """The order of the end (section 5.7): DRAIN, finish, and only then close the listener and the connections."""

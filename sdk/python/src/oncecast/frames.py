@@ -13,17 +13,18 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tu
 VERSION = 1
 
 PROCESS, ACK, NACK, LEAD, READY, HELD, PROGRESS, RESULT, DRAIN, ERROR, DELIVER = range(11)
-RESULTS, HELLO, RECORDED, CREDIT = range(11, 15)
+RESULTS, HELLO, RECORDED, CREDIT, PROOF = range(11, 16)
 
 # Error codes, section 5.8.
 E_VERSION, E_COMMAND, E_TOO_LARGE, E_MALFORMED, E_UNEXPECTED, E_STALE, E_GROUP, E_OVER_PREFETCH = range(1, 9)
-E_UNAVAILABLE, E_REPLACED = 9, 10
+E_UNAVAILABLE, E_REPLACED, E_NOT_AUTHENTICATED = 9, 10, 11
 
 HEADER_BYTES = 6
 MAX_BODY_BYTES = 8_388_608
 MAX_PAYLOAD_BYTES = 12_582_912
 MAX_TEXT_BYTES = 4_096
 MAX_IDS = 65_536
+PROOF_BYTES = 32
 MAX_PREFETCH = 65_536
 MAX_FIELDS = 3_900
 # The largest message that a dispatcher sends: a DELIVER with its header.
@@ -56,9 +57,10 @@ _LIMITS = {
     HELLO: MAX_TEXT_BYTES,
     RECORDED: 8 * MAX_IDS,
     CREDIT: 4,
+    PROOF: PROOF_BYTES,
 }
 _NAMES = (
-    "PROCESS ACK NACK LEAD READY HELD PROGRESS RESULT DRAIN ERROR DELIVER RESULTS HELLO RECORDED CREDIT".split()
+    "PROCESS ACK NACK LEAD READY HELD PROGRESS RESULT DRAIN ERROR DELIVER RESULTS HELLO RECORDED CREDIT PROOF".split()
 )
 
 _HEADER = struct.Struct(">BBI")
@@ -153,8 +155,14 @@ class Credit(NamedTuple):
     prefetch: int
 
 
+class Proof(NamedTuple):
+    """That the dispatcher knows the link secret."""
+
+    proof: bytes
+
+
 Frame = Union[
-    Process, Ack, Nack, Lead, Ready, Held, Progress, Result, Drain, Error, Results, Hello, Recorded, Credit
+    Process, Ack, Nack, Lead, Ready, Held, Progress, Result, Drain, Error, Results, Hello, Recorded, Credit, Proof
 ]
 
 _ID_LISTS: Dict[int, Union[Type[Ack], Type[Held], Type[Progress], Type[Recorded]]] = {
@@ -235,6 +243,8 @@ def _decode_payload(command: int, payload: bytes) -> Frame:
             return Hello(_members(payload))
         if command == CREDIT:
             return Credit(_U32.unpack(payload)[0])
+        if command == PROOF and len(payload) == PROOF_BYTES:
+            return Proof(payload)
     except struct.error:
         pass
     raise _malformed(command, f"a payload of {len(payload)} bytes is too short")
@@ -354,6 +364,8 @@ def encode(value: Frame) -> bytes:
         return frame(ERROR, _U16.pack(value.code) + cut_text(value.text))
     if isinstance(value, Hello):
         return frame(HELLO, json.dumps(value.members, separators=(",", ":")).encode())
+    if isinstance(value, Proof):
+        return frame(PROOF, value.proof)
     return frame(CREDIT, _U32.pack(value.prefetch))
 
 

@@ -27,7 +27,8 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from . import frames, tls
-from .frames import FrameError, Hello, Lead, Process, Recorded
+from .frames import FrameError, Hello, Lead, Process, Proof, Recorded
+from .secret import NO_NONCE, NO_PROOF, NONCE_HEADER, WRONG_PROOF, Challenge, LinkSecret
 from .sums import Sums
 from .tls import Certificates, Session, TlsError
 
@@ -79,6 +80,7 @@ class Terms(NamedTuple):
     """What holds for all connections of a consumer."""
 
     certificates: Optional[Certificates]
+    secret: Optional[LinkSecret]
     # What strangers can cause is logged here.
     sums: Sums
 
@@ -105,6 +107,9 @@ class Link:
         # Made by the reader, which may read files for it.
         self._tls: Optional[Session] = None
         self._received_any = False
+        # With a link secret: what the dispatcher has to prove, and its proof.
+        self._challenge: Optional[Challenge] = None
+        self._proof: Optional[bytes] = None
         self._on_end = on_end
         self._protocol = ServerProtocol(
             max_size=frames.MAX_RECEIVED_BYTES,
@@ -371,8 +376,15 @@ class Link:
             response = protocol.reject(404, "The path is /.\n")
         else:
             response = protocol.accept(request)
+            if response.status_code == 101 and self._terms.secret is not None:
+                self._challenge = self._terms.secret.challenge(request.headers.get_all(NONCE_HEADER))
+                if self._challenge is not None:
+                    response.headers.update(self._challenge.headers(self._desk.group))
         protocol.send_response(response)
         self.second = protocol.subprotocol == frames.SUBPROTOCOL_2
+        if protocol.state is State.OPEN and self._terms.secret is not None and self._challenge is None:
+            self._after_reading()
+            raise FrameError(frames.E_NOT_AUTHENTICATED, NO_NONCE)
 
     def _on_frame(self, event: Any) -> None:
         """Obeys one WebSocket frame."""
@@ -402,9 +414,12 @@ class Link:
         received = frames.decode(message)
         for frame in received:
             if isinstance(frame, frames.Error):
-                log.warning("the dispatcher %s reports error %d: %s", self.peer, frame.code, frame.text)
+                text = f"the dispatcher {self.peer} reports error {frame.code}: {frame.text}"
+                self._terms.sums.note(f"reported {frame.code}", logging.WARNING, text)
                 self.close()
                 return
+        if self._challenge is not None and self._proof is None:
+            received = self._after_proof(received)
         if not received:
             return
         rest = received if self.led else self._after_lead(received)
@@ -422,6 +437,14 @@ class Link:
         if processes:
             self._desk.accept(self, processes)
 
+    def _after_proof(self, received: List[frames.Frame]) -> List[frames.Frame]:
+        """What follows PROOF, which is checked when LEAD is there."""
+        if received:
+            if not isinstance(received[0], Proof):
+                raise FrameError(frames.E_NOT_AUTHENTICATED, NO_PROOF)
+            self._proof = received[0].proof
+        return received[1:]
+
     def _after_lead(self, received: List[frames.Frame]) -> List[frames.Frame]:
         """What follows LEAD, and HELLO behind it."""
         if not isinstance(received[0], Lead):
@@ -433,6 +456,10 @@ class Link:
     def _lead(self, lead: frames.Frame, following: Sequence[frames.Frame]) -> None:
         """Obeys LEAD, and HELLO if it follows."""
         assert isinstance(lead, Lead)
+        if self._challenge is not None:
+            assert self._proof is not None
+            if not self._challenge.is_met(self._proof, lead.epoch, lead.group):
+                raise FrameError(frames.E_NOT_AUTHENTICATED, WRONG_PROOF)
         if lead.group != self._desk.group:
             raise FrameError(frames.E_GROUP, f"this consumer is for the group {self._desk.group}")
         self._sock.settimeout(None)

@@ -62,7 +62,7 @@ class Server:
         self._listener.setblocking(False)
         bound = self._listener.getsockname()
         self.address = f"[{bound[0]}]:{bound[1]}" if family == socket.AF_INET6 else f"{bound[0]}:{bound[1]}"
-        self.is_loopback = ipaddress.ip_address(bound[0].partition("%")[0]).is_loopback
+        self._is_loopback = ipaddress.ip_address(bound[0].partition("%")[0]).is_loopback
         self._terms = terms
         self._desk: Optional[Desk] = None
         self._lock = Lock()
@@ -72,6 +72,12 @@ class Server:
         self._waker, self._wake = socket.socketpair()
         self._thread = Thread(target=self._accept, name="oncecast-accept", daemon=True)
         _servers.add(self)
+
+    def is_open(self) -> bool:
+        """Whether anybody on other machines may claim to be the dispatcher."""
+        certificates = self._terms.certificates
+        proves = self._terms.secret is not None or (certificates is not None and certificates.client_ca is not None)
+        return not self._is_loopback and not proves
 
     def start(self, desk: Desk) -> None:
         """Begins to accept, for this desk."""
