@@ -1,7 +1,8 @@
 #!/bin/bash
 # Boots systemd in a container, installs the archive of `make dist` there, and tests the units: they start and report
 # readiness, are restarted when killed, are ended by the watchdog when they hang, and are restarted one by one under
-# load. At the end nothing may be lost or recorded twice. Needs root, systemd-nspawn and debootstrap; the first time
+# load. At the end nothing may be lost or recorded twice. Then they get all secrets as credentials, by the drop-ins of
+# docs/OPERATIONS.md. Needs root, systemd-nspawn and debootstrap; the first time
 # also a network, for a small Debian that is kept in target/. If something is missing, the test is skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -187,6 +188,108 @@ main=$(property oncecast-dispatcher@a MainPID)
 [ "$(inside redis-cli client list | grep -c user=oncecast)" -gt 8 ] ||
     fail 'they do not use the user in the file'
 inside sh -c "! grep -q secret@ /proc/$main/environ /proc/$main/cmdline" || fail 'the password is visible in /proc'
+
+echo 'all secrets as credentials, from files that only root can read'
+etc=$work/root/etc/oncecast
+secrets=$work/secrets
+scripts/trial-secrets.sh "$secrets" >/dev/null
+install -d -m 755 "$work/root/etc/redis/tls"
+install -m 644 "$secrets"/{ca.pem,redis.pem,redis.key,redis-users.acl} "$work/root/etc/redis/tls/"
+cat >>"$work/root/etc/redis/redis.conf" <<'END'
+port 0
+tls-port 6380
+tls-auth-clients no
+tls-cert-file /etc/redis/tls/redis.pem
+tls-key-file /etc/redis/tls/redis.key
+tls-ca-cert-file /etc/redis/tls/ca.pem
+aclfile /etc/redis/tls/redis-users.acl
+END
+install -m 644 "$secrets"/{ca.pem,dispatchers-ca.pem} "$etc/"
+install -m 600 "$secrets"/{dispatcher.pem,dispatcher.key,consumer.pem,consumer.key,link-secret,metrics-token} "$etc/"
+for name in dispatcher consumer publisher operator; do
+    (umask 077 && sed 's/@redis:6379/@localhost:6380/' "$secrets/$name-redis-url" >"$etc/$name-redis-url")
+done
+cat >"$etc/dispatcher.env" <<'END'
+ONCECAST_CONSUMERS=wss://localhost:6969,wss://localhost:6970
+ONCECAST_REDIS_CA=/etc/oncecast/ca.pem
+ONCECAST_TLS_CA=/etc/oncecast/ca.pem
+END
+echo 'ONCECAST_METRICS_ADDR=127.0.0.1:9464' >"$etc/dispatcher-a.env"
+cat >"$etc/consumer.env" <<'END'
+ONCECAST_REDIS_CA=/etc/oncecast/ca.pem
+ONCECAST_TLS_CLIENT_CA=/etc/oncecast/dispatchers-ca.pem
+END
+# debootstrap leaves this file out.
+echo "127.0.0.1 localhost" >>"$work/root/etc/hosts"
+# The drop-ins of the documentation; here the dispatchers are instances.
+for unit in oncecast-dispatcher oncecast-consumer@; do
+    dropin=$work/root/etc/systemd/system/${unit%@}@.service.d
+    mkdir -p "$dropin"
+    sed -n "/^# .*\/$unit.service.d\/secrets.conf/,/^\`\`\`/ { /^\`\`\`/d; p }" docs/OPERATIONS.md \
+        >"$dropin/secrets.conf"
+    grep -q LoadCredential "$dropin/secrets.conf" || fail "docs/OPERATIONS.md has no drop-in for $unit.service"
+done
+# shellcheck disable=SC2086
+systemctl_soon stop $dispatchers $consumers
+# The audit below is about new messages only.
+inside redis-cli flushall >/dev/null
+inside systemctl daemon-reload
+systemctl_soon restart redis-server || fail 'Redis did not start with TLS'
+# shellcheck disable=SC2086
+systemctl_soon start $consumers $dispatchers || fail 'they did not start with secrets'
+
+# A program with a user's URL.
+run_as() {
+    local user=$1
+    shift
+    inside env ONCECAST_REDIS_URL_FILE="/etc/oncecast/$user-redis-url" ONCECAST_REDIS_CA=/etc/oncecast/ca.pem "$@"
+}
+is_well_with_secrets() {
+    run_as operator oncecast status >"$work/status" 2>&1 && grep -q 'standby, in sync' "$work/status"
+}
+# The status of a request for the metrics with this token.
+metrics_status() {
+    # Expanded inside.
+    # shellcheck disable=SC2016
+    inside bash -c 'exec 9<>/dev/tcp/127.0.0.1/9464
+        printf "GET /metrics HTTP/1.0\r\nAuthorization: Bearer %s\r\n\r\n" "$0" >&9
+        read -r version status text <&9
+        echo "$status"' "$1"
+}
+all_are_recorded() {
+    run_as operator oncecast audit --ids /root/ids-of-secrets >"$work/audit" 2>&1
+}
+
+until_true 20 'the group with secrets to be well' is_well_with_secrets
+inside redis-cli ping 2>&1 | grep -q PONG && fail 'Redis still answers without TLS'
+[ "$(metrics_status "$(cat "$secrets/metrics-token")") $(metrics_status wrong)" = '200 401' ] ||
+    fail 'the metrics do not require the token'
+for unit in $dispatchers $consumers; do
+    main=$(property "$unit" MainPID)
+    for name in link-secret metrics-token dispatcher-redis-url consumer-redis-url; do
+        secret=$(sed 's#.*:\(.*\)@.*#\1#' "$secrets/$name")
+        inside grep -qaF "$secret" "/proc/$main/environ" "/proc/$main/cmdline" && fail "$name is visible in /proc"
+    done
+    user=$(inside ps -o uid= -p "$main" | tr -d ' ')
+    inside setpriv --reuid="$user" --clear-groups cat /etc/oncecast/link-secret 2>/dev/null &&
+        fail "the user of $unit can read /etc/oncecast/link-secret"
+done
+run_as publisher oncecast-publisher --rate 1000 --duration 5s --ids-file /root/ids-of-secrets >"$work/published" 2>&1 ||
+    fail "the publisher failed: $(tail -n 1 "$work/published")"
+until_true 20 'all to be recorded' all_are_recorded
+cat "$work/audit"
+
+echo 'a secret is replaced by restarts, since a credential is a copy'
+old=$(cat "$secrets/link-secret")
+new=$(openssl rand -hex 24)
+for lines in "$new\n$old" "$new"; do
+    # shellcheck disable=SC2059
+    printf "$lines\n" >"$etc/link-secret"
+    for unit in $consumers $dispatchers; do
+        systemctl_soon restart "$unit" || fail "$unit did not start with another link secret"
+        until_true 20 'the group to be well with another link secret' is_well_with_secrets
+    done
+done
 
 echo 'they stop cleanly'
 # shellcheck disable=SC2086
