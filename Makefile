@@ -15,6 +15,7 @@ DESTDIR ?=
 
 .PHONY: help demo chaos bench micro-bench takeovers test faults model check fuzz cargo redis monitoring-check
 .PHONY: deny check-sdk check-servers servers interpreters workers
+.PHONY: check-compose check-without-tls
 .PHONY: compose-test build man book install uninstall dist deb check-systemd check-packaging systemd-test cargo-deb
 
 help:
@@ -27,10 +28,12 @@ help:
 	@echo 'make faults  the long fault matrix; as root also its network rows'
 	@echo 'make model   check the model of leadership and intake with larger bounds'
 	@echo 'make monitoring-check  alerts and dashboard against a real Prometheus and a real cluster'
-	@echo 'make compose-test  build the image, start compose.yml, inject faults, audit (DURATION=60 SEED=7)'
+	@echo 'make compose-test  build the image, start compose.yml, inject faults, audit (DURATION=60 SEED=7); the same with'
+	@echo '             compose.secure.yml, replacing secrets'
 	@echo 'make check-servers  the main tests with Redis 6.2 to 8 and Valkey 8 and 9; make servers only fetches these'
 	@echo 'make check-sdk  the packages for Python and Node: types, tests, conformance, contents'
 	@echo 'make check   formatting, lints and documentation; warnings are errors'
+	@echo 'make check-compose, check-without-tls  the Compose files without an engine; the programs without the feature tls'
 	@echo "make fuzz    feed each parser arbitrary bytes, for FUZZ_SECONDS=$(FUZZ_SECONDS) each (cargo install cargo-fuzz)"
 	@echo 'make deny    licences and known vulnerabilities of the dependencies (cargo install cargo-deny)'
 	@echo 'make build   build the programs for use'
@@ -84,6 +87,14 @@ monitoring-check: cargo redis
 
 compose-test:
 	@bash scripts/compose-test.sh
+	@bash scripts/compose-secure-test.sh
+
+check-compose:
+	@bash scripts/check-compose.sh
+
+# A build of its own, without the TLS library.
+check-without-tls: cargo
+	@bash scripts/check-without-tls.sh
 
 check: cargo
 	cargo fmt --check

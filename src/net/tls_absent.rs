@@ -27,7 +27,7 @@ impl ClientTls {
 
     /// Fails.
     pub fn load(_: ClientFiles) -> Result<ClientTls, FileProblem> {
-        Err(FileProblem { file: PemFile::Roots, text: "a file, but TLS is not built in (feature `tls`)".to_owned() })
+        Err(FileProblem { file: PemFile::Roots, text: "TLS, which is not built in (feature `tls`)".to_owned() })
     }
 }
 
@@ -48,10 +48,7 @@ impl ServerTls {
 
     /// Fails.
     pub fn load(_: ServerFiles) -> Result<ServerTls, FileProblem> {
-        Err(FileProblem {
-            file: PemFile::Certificate,
-            text: "a file, but TLS is not built in (feature `tls`)".to_owned(),
-        })
+        Err(FileProblem { file: PemFile::Certificate, text: "TLS, which is not built in (feature `tls`)".to_owned() })
     }
 }
 

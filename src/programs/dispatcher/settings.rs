@@ -11,7 +11,7 @@ use crate::base::setting::ConfigError;
 use crate::lane::SECURE_SCHEME;
 use crate::lane::retry_policy::RetryPolicy;
 use crate::ledger::{Destination, Interests, Keys};
-use crate::net::ClientTls;
+use crate::net::{ClientTls, HAS_TLS};
 use crate::process::config::Default::{Found, Required, Text};
 use crate::process::config::{Environment, Setting, Values, check_host_port, is_plain_name, quoted};
 use crate::process::log::settings::LOG_LEVEL;
@@ -285,6 +285,10 @@ fn consumer_addresses(values: &Values<'_>) -> Result<Vec<String>, ConfigError> {
     let hosts: Vec<String> = addresses.iter().map(plain).collect();
     if let Some(twice) = hosts.iter().enumerate().find(|(i, host)| hosts[..*i].contains(host)) {
         return Err(ConfigError::new("consumers", format_args!("{} twice", quoted(twice.1)), ADDRESSES));
+    }
+    if let Some(address) = addresses.iter().find(|address| !HAS_TLS && address.starts_with(SECURE_SCHEME)) {
+        let problem = format!("{}, but TLS is not built in (feature `tls`)", quoted(address));
+        return Err(ConfigError::new("consumers", problem, "host:port"));
     }
     if addresses.len() > MAX_CONSUMERS {
         return Err(ConfigError::new(
