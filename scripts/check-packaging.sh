@@ -62,6 +62,13 @@ case $said in
 *refused*) ;;
 *) fail "a static program cannot look up localhost: $said" ;;
 esac
+# And it has TLS: it looks for the system's authorities, or for the server.
+said=$("$unpacked/bin/oncecast" status --redis-url rediss://localhost:1 2>&1) && fail 'there is a Redis on port 1'
+case $said in
+*feature*) fail "a static program was built without TLS: $said" ;;
+*refused* | *authorities*) ;;
+*) fail "a static program says of TLS: $said" ;;
+esac
 
 echo 'installing from the archive'
 # Without cargo, and with another umask.
