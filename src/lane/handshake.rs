@@ -199,6 +199,33 @@ mod tests {
     }
 
     #[test]
+    fn what_a_consumer_proves_is_read_if_it_has_the_form() {
+        let of = |headers: &[(&'static str, String)]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(*name, value.parse().expect("a header's value"));
+            }
+            proved(&map)
+        };
+        let (nonce, proof) = ("01".repeat(16), "02".repeat(32));
+        let (name, proofs) = ("oncecast-nonce", "oncecast-proof");
+        let one = of(&[(name, nonce.clone()), (proofs, proof.clone())]);
+        assert_eq!(one, Some((Nonce([1; 16]), vec![Proof([2; 32])])));
+        let two = of(&[(name, nonce.clone()), (proofs, format!("{proof}, {proof}"))]);
+        assert_eq!(two.map(|(_, proofs)| proofs.len()), Some(2));
+        for headers in [
+            vec![],
+            vec![(name, nonce.clone())],
+            vec![(proofs, proof.clone())],
+            vec![(name, nonce.clone()), (name, nonce.clone()), (proofs, proof.clone())],
+            vec![(name, nonce.clone()), (proofs, [proof.as_str(); 3].join(", "))],
+            vec![(name, nonce.to_uppercase().replace('0', "A")), (proofs, proof)],
+        ] {
+            assert_eq!(of(&headers), None, "{headers:?}");
+        }
+    }
+
+    #[test]
     fn a_server_that_compresses_is_refused() {
         let problem = answered("Sec-WebSocket-Extensions: permessage-deflate\r\n").expect_err("it was not offered");
         assert!(problem.contains("permessage-deflate") && problem.contains("compression"), "{problem}");

@@ -1,7 +1,7 @@
 //! A dispatcher with a secret, and what is not its consumer: one with no secret, with another one, and one that plays
 //! back what a true consumer has answered.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -13,10 +13,10 @@ use tungstenite::handshake::server::{Request, Response};
 use tungstenite::{Message, WebSocket};
 
 use super::wire_tap::{WireTap, header};
-use super::{SECRET, consumer, dispatcher, metric, with};
+use super::{SECRET, consumer, consumer_at, dispatcher, metric, with};
 use crate::support::secret::SecretFile;
 use crate::support::{
-    DEADLINE, assert_each_once, client, publish, redis_server, status, stream, wait_until, wait_until_done,
+    DEADLINE, assert_each_once, client, publish, redis_server, skipped, status, stream, wait_until, wait_until_done,
 };
 
 /// What an impostor is told.
@@ -130,6 +130,32 @@ fn a_dispatcher_without_the_secret_says_which_setting_to_give() {
     }
     let right = dispatcher(&redis, "d2", &[address.to_string()], &with(&file));
     right.wait_for_line("event=consumer-linked", DEADLINE).expect("the link is up");
+}
+
+/// An address of this machine beyond loopback, if it has one.
+fn outer_address() -> Option<IpAddr> {
+    // Nothing is sent: this asks for the route to an address for documentation.
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_loopback() && !address.is_unspecified())
+}
+
+#[test]
+fn the_status_notes_a_consumer_that_admits_anyone_beyond_loopback() {
+    let Some(outer) = outer_address() else { return skipped("this machine has only loopback") };
+    for (number, secret) in [None, Some(SecretFile::new("outer", &[SECRET]))].into_iter().enumerate() {
+        let redis = redis_server();
+        let args = secret.as_ref().map(with).unwrap_or_default();
+        let port = ports::free_port().expect("a free port");
+        let address = format!("{outer}:{port}");
+        let _consumer = consumer_at(&redis, &format!("--listen {address} --consumer-id c{number} {args}"));
+        let dispatcher = dispatcher(&redis, "d0", &[address], &args);
+        dispatcher.wait_for_line("event=consumer-linked", DEADLINE).expect("the link is up");
+        let shown = wait_until("the status", || Some(status(&redis.url()).0).filter(|shown| shown.contains("linked,")));
+        let note =
+            shown.contains(&format!("may claim to be the dispatcher (--link-secret-file on both sides): c{number}"));
+        assert_eq!(note, secret.is_none(), "{shown}");
+    }
 }
 
 #[test]

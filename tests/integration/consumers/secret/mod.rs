@@ -19,14 +19,21 @@ fn with(file: &SecretFile) -> String {
     format!("--link-secret-file {}", file.path().display())
 }
 
-/// The consumer program and its address.
+/// The consumer program on any port of loopback, and its address.
 fn consumer(redis: &RedisServer, args: &str) -> (ChildProcess, SocketAddr) {
-    let mut command = programs().command("oncecast-consumer").expect("it is built");
-    command.args(["--redis-url", &redis.url(), "--listen", "127.0.0.1:0"]).args(args.split_whitespace());
-    let program = ChildProcess::spawn("oncecast-consumer", command).expect("it starts");
+    let program = consumer_at(redis, &format!("--listen 127.0.0.1:0 {args}"));
     let line = program.wait_for_line("event=listening address=", DEADLINE).expect("it listens");
     let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
     (program, address.and_then(|address| address.parse().ok()).expect("an address"))
+}
+
+/// The consumer program where the arguments say.
+fn consumer_at(redis: &RedisServer, args: &str) -> ChildProcess {
+    let mut command = programs().command("oncecast-consumer").expect("it is built");
+    command.args(["--redis-url", &redis.url()]).args(args.split_whitespace());
+    let program = ChildProcess::spawn("oncecast-consumer", command).expect("it starts");
+    program.wait_for_line("event=listening", DEADLINE).expect("it listens");
+    program
 }
 
 fn dispatcher(redis: &RedisServer, name: &str, consumers: &[String], args: &str) -> ChildProcess {

@@ -5,13 +5,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 
 use oncecast::base::id::Epoch;
-use oncecast::lab::{ChildProcess, RedisServer, ports};
+use oncecast::lab::ports;
 use oncecast::wire::{self, ErrorCode, Frame, NONCE_HEADER, Nonce, Nonces, Proof};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::{Message, WebSocket};
 
 use super::wire_tap::{WireTap, header};
-use super::{SECRET, consumer, dispatcher, metric, with};
+use super::{SECRET, consumer, consumer_at, dispatcher, metric, with};
 use crate::support::secret::SecretFile;
 use crate::support::{DEADLINE, client, publish, recorded_ids, redis_server, run, wait_until, wait_until_done};
 
@@ -192,19 +192,11 @@ fn a_consumer_without_a_secret_refuses_proof_and_says_when_anyone_may_lead_it() 
     for (args, says) in
         [("--listen 0.0.0.0:0".to_owned(), true), (format!("--listen 0.0.0.0:0 {}", with(&file)), false)]
     {
-        let mut beyond = consumer_anywhere(&redis, &args);
+        let mut beyond = consumer_at(&redis, &args);
         assert!(beyond.stop(DEADLINE).expect("it ends").success());
         let lines = beyond.stderr().all();
         let said = lines.iter().find(|line| line.contains("event=listens-openly"));
         assert_eq!(said.is_some(), says, "{lines:?}");
         assert!(said.is_none_or(|line| line.contains("--link-secret-file / ONCECAST_LINK_SECRET_FILE")), "{said:?}");
     }
-}
-
-fn consumer_anywhere(redis: &RedisServer, args: &str) -> ChildProcess {
-    let mut command = crate::support::programs().command("oncecast-consumer").expect("it is built");
-    command.args(["--redis-url", &redis.url()]).args(args.split_whitespace());
-    let program = ChildProcess::spawn("consumer", command).expect("it starts");
-    program.wait_for_line("event=listening", DEADLINE).expect("it listens");
-    program
 }
