@@ -117,7 +117,7 @@ check-sdk: cargo redis interpreters
 # Coverage instrumentation is a nightly feature; this variable enables it in stable Rust.
 fuzz: cargo
 	@command -v cargo-fuzz >/dev/null || { echo 'cargo-fuzz is missing: cargo install cargo-fuzz' >&2; exit 1; }
-	@for target in frames handshakes ids members names pushes replies reports settings; do \
+	@for target in answers certificates frames handshakes ids members names pushes replies reports requests settings; do \
 	    RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; \
 	done
 

@@ -6,7 +6,7 @@ const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
 /// The time at which a certificate ends, in seconds since 1970; `None` if it can't be read.
-pub(super) fn not_after(certificate: &[u8]) -> Option<u64> {
+pub fn not_after(certificate: &[u8]) -> Option<u64> {
     let (_, certificate, _) = element(certificate)?;
     let (_, mut fields, _) = element(certificate)?;
     if let Some((VERSION, _, rest)) = element(fields) {

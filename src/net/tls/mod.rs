@@ -10,6 +10,7 @@ mod problem;
 mod session;
 
 pub use self::config::{ClientTls, ServerTls};
+pub use self::der::not_after;
 pub(super) use self::session::Session;
 
 /// Whether TLS is built in.

@@ -23,7 +23,7 @@ const MAX_SHOWN_BYTES: usize = 100;
 
 /// The rules of one server. The default has no token and no further names.
 #[derive(Debug, Default)]
-pub(super) struct Access {
+pub struct Access {
     /// Further names, in lower case.
     names: Vec<String>,
     token: Option<TokenFile>,
@@ -55,7 +55,7 @@ pub(super) struct Asked<'a> {
 
 impl Access {
     /// The rules that the settings state. Fails if the token can't be used.
-    pub(super) fn new(place: &MetricsPlace) -> Result<Access> {
+    pub fn new(place: &MetricsPlace) -> Result<Access> {
         let own = place.address.rsplit_once(':').map_or("", |(host, _)| host);
         let names = place.hosts.iter().map(String::as_str).chain([own]).filter(|name| is_host_name(name));
         Ok(Access {

@@ -18,16 +18,18 @@ const LOGIN: &str =
 
 /// Who asks, and what there is.
 #[derive(Clone, Copy)]
-pub(super) struct Visitor<'a> {
-    pub(super) site: &'a Site,
-    pub(super) access: &'a Access,
+pub struct Visitor<'a> {
+    /// What is served.
+    pub site: &'a Site,
+    /// To whom.
+    pub access: &'a Access,
     /// Whether the request comes from this machine.
-    pub(super) is_local: bool,
+    pub is_local: bool,
 }
 
 /// The answer to a request.
 #[derive(Debug, PartialEq)]
-pub(super) struct Response {
+pub struct Response {
     status: &'static str,
     kind: &'static str,
     body: String,
@@ -43,7 +45,8 @@ impl Response {
         Response { status, kind: PLAIN, body: format!("{}\n", Escaped(body)), policy: NO_POLICY, head: false }
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
+    /// The answer as it is sent.
+    pub fn into_bytes(self) -> Vec<u8> {
         let Response { status, kind, body, policy, head } = self;
         let allow = if status.starts_with("405") { "Allow: GET, HEAD\r\n" } else { "" };
         let login = if status.starts_with("401") { LOGIN } else { "" };
@@ -59,7 +62,7 @@ impl Response {
 }
 
 /// The answer to a request, or `None` while it isn't complete.
-pub(super) fn answer(bytes: &[u8], visitor: Visitor<'_>) -> Option<Response> {
+pub fn answer(bytes: &[u8], visitor: Visitor<'_>) -> Option<Response> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(bytes) {

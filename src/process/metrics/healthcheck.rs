@@ -175,14 +175,15 @@ fn is_whole(answer: &[u8]) -> bool {
 
 /// Why an answer counts as no.
 #[derive(Debug, PartialEq)]
-enum No {
+pub enum No {
     /// The program's own reason.
     Said(String),
     /// The answer is not one that our programs give, or the program failed to answer.
     Unclear(String),
 }
 
-fn verdict(answer: &[u8]) -> std::result::Result<(), No> {
+/// Whether a whole answer means yes.
+pub fn verdict(answer: &[u8]) -> std::result::Result<(), No> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let begin = match response.parse(answer) {

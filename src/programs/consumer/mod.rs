@@ -27,6 +27,7 @@ use crate::process::supervision::{Condition, Supervisor};
 
 pub use self::forward::forward;
 pub use self::stamp::{outcome_of, stamp};
+pub use self::trace::TraceContext;
 
 /// Runs a consumer with the built-in handler until a signal asks it to stop. Returns the exit code.
 pub fn run(mut config: ConsumerConfig) -> Result<u8> {

@@ -62,7 +62,7 @@ impl Tracing {
 
 /// A valid trace context. Displayed as a field of a log line.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct TraceContext {
+pub struct TraceContext {
     parent: String,
     state: Option<String>,
 }
@@ -70,7 +70,7 @@ pub(super) struct TraceContext {
 impl TraceContext {
     /// `None` if the payload is not a JSON object with a valid `traceparent`. Of members that occur twice, the last one
     /// counts, as in most parsers. A `tracestate` that is invalid is left out.
-    pub(super) fn of(payload: &[u8]) -> Option<TraceContext> {
+    pub fn of(payload: &[u8]) -> Option<TraceContext> {
         let text = std::str::from_utf8(payload).ok()?;
         let RawContext { parent, state } = serde_json::from_str(text).ok()?;
         let parent = text_of(parent?, MAX_PARENT_BYTES).filter(|text| is_traceparent(text))?;
@@ -79,7 +79,7 @@ impl TraceContext {
     }
 
     /// The names and values.
-    pub(super) fn members(&self) -> impl Iterator<Item = (&'static str, &str)> {
+    pub fn members(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let state = self.state.as_deref().map(|state| (TRACESTATE, state));
         std::iter::once((TRACEPARENT, self.parent.as_str())).chain(state)
     }

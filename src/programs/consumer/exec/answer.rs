@@ -18,7 +18,7 @@ use crate::programs::consumer::fields::{AllMembers, outcome_of_object};
 const SHOWN_BYTES: usize = 100;
 
 /// What a line says about the message with this id; an error is what is wrong with the line.
-pub(super) fn read(line: &[u8], id: MessageId) -> Result<Result<Outcome, HandlerError>, String> {
+pub fn read(line: &[u8], id: MessageId) -> Result<Result<Outcome, HandlerError>, String> {
     let AllMembers(members) =
         serde_json::from_slice(line).map_err(|error| format!("{} is no JSON object: {error}", shown(line)))?;
     let (mut ok, mut retry, mut reject, mut after, mut named) = (None, None, None, None, None);

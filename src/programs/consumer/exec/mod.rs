@@ -26,4 +26,5 @@ mod stderr;
 mod tests;
 mod worker;
 
+pub use self::answer::read as read_answer;
 pub use self::handler::Exec;

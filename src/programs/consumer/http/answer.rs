@@ -34,7 +34,7 @@ pub(super) fn verdict(
     }
     let reason = format!("HTTP {status}{}", shown(body));
     Err(match status.as_u16() {
-        429 | 503 => match retry_after(headers, now) {
+        429 | 503 => match headers.get(header::RETRY_AFTER).and_then(|value| retry_after(value.as_bytes(), now)) {
             Some(delay) => HandlerError::retry_after(delay, reason),
             None => HandlerError::retry(reason),
         },
@@ -61,8 +61,8 @@ fn redirect(status: StatusCode, headers: &HeaderMap) -> String {
 
 /// How long the server asks to wait, if it does: whole seconds or a date (RFC 9110, section 10.2.3). A time that is
 /// over says nothing.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+pub fn retry_after(value: &[u8], now: SystemTime) -> Option<Duration> {
+    let text = std::str::from_utf8(value).ok()?.trim();
     let delay = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => parse_date(text)?.duration_since(now).ok()?,

@@ -25,6 +25,7 @@ mod server;
 pub mod settings;
 mod target;
 
+pub use self::answer::retry_after;
 pub(super) use self::handler::{DEFAULT_LIMIT, HttpHandler};
 pub use self::target::Target;
 
