@@ -19,8 +19,10 @@ src/jobs.js
 src/limiter.js
 src/link/connection.js
 src/link/desk.js
+src/link/files.js
 src/link/results.js
 src/link/server.js
+src/link/tls.js
 src/link/worker.js
 src/logger.js
 src/outcome.js

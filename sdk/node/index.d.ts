@@ -92,6 +92,19 @@ export interface ConsumerOptions {
   drainTimeoutMs?: number;
   /** Whether the log of failed handlers has the messages' `traceparent`. Default: false */
   trace?: boolean;
+  /**
+   * A PEM file with this consumer's certificate, followed by those between it and its authority. Dispatchers then need
+   * TLS: their addresses for it begin with `wss://`. It and the files below are read again when they have changed.
+   * Default: no TLS
+   */
+  tlsCert?: string;
+  /** A PEM file with the certificate's key, not encrypted. */
+  tlsKey?: string;
+  /**
+   * A PEM file with certificates of authorities. Dispatchers then need a certificate that one of them has signed.
+   * Default: any dispatcher may connect
+   */
+  tlsClientCa?: string;
   /** Default: errors and warnings go to standard error. */
   logger?: Logger;
 }

@@ -85,10 +85,10 @@ export class Consumer {
 
   /** @returns {Promise<void>} */
   #start() {
-    const { host, port, group, prefetch, consumerId } = this.#settings;
+    const { host, port, group, prefetch, consumerId, tlsCert, tlsKey, tlsClientCa } = this.#settings;
     // Options of the program, such as a loader of TypeScript, are not for this thread.
     const worker = new Worker(new URL('link/worker.js', import.meta.url), {
-      workerData: { host, port, group, prefetch, consumerId },
+      workerData: { host, port, group, prefetch, consumerId, tlsCert, tlsKey, tlsClientCa },
       execArgv: [],
     });
     this.#worker = worker;

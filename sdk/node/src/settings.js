@@ -1,4 +1,5 @@
 /** The settings of a consumer: defaults and checks. */
+import { resolve } from 'node:path';
 import { MAX_IDS, MAX_TEXT_BYTES } from './frames.js';
 import { checkedLogger } from './logger.js';
 
@@ -11,6 +12,9 @@ const DEFAULTS = {
   handlerTimeoutMs: 0,
   drainTimeoutMs: 7_000,
   trace: false,
+  tlsCert: undefined,
+  tlsKey: undefined,
+  tlsClientCa: undefined,
   logger: undefined,
 };
 
@@ -41,6 +45,7 @@ export function checked(options) {
     handlerTimeoutMs: whole('handlerTimeoutMs', settings.handlerTimeoutMs, 0, MAX_MS),
     drainTimeoutMs: whole('drainTimeoutMs', settings.drainTimeoutMs, 0, MAX_MS - STOP_MS),
     trace: flag('trace', settings.trace),
+    ...tlsOf(settings),
     logger: checkedLogger(settings.logger),
   };
 }
@@ -77,6 +82,38 @@ function idOf(value) {
     throw new TypeError('consumerId contains a space or a control character');
   }
   return id;
+}
+
+/** @param {{ tlsCert?: unknown, tlsKey?: unknown, tlsClientCa?: unknown }} settings */
+function tlsOf(settings) {
+  const files = {
+    tlsCert: path('tlsCert', settings.tlsCert),
+    tlsKey: path('tlsKey', settings.tlsKey),
+    tlsClientCa: path('tlsClientCa', settings.tlsClientCa),
+  };
+  if ((files.tlsCert === '') !== (files.tlsKey === '')) {
+    throw new TypeError('tlsCert and tlsKey belong together: give both or none');
+  }
+  if (files.tlsClientCa !== '' && files.tlsCert === '') {
+    throw new TypeError('tlsClientCa needs tlsCert and tlsKey');
+  }
+  return files;
+}
+
+/**
+ * Of a file; empty if none is given. An empty one that is given is a mistake, such as a variable that is not set.
+ *
+ * @param {string} name
+ * @param {unknown} value
+ */
+function path(name, value) {
+  if (value === undefined) {
+    return '';
+  }
+  if (typeof value !== 'string' || value === '') {
+    throw new TypeError(`${name} is not the path of a file`);
+  }
+  return resolve(value);
 }
 
 /**

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import test from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { Certificates, hasOpenssl } from './support/certificates.js';
 import { Cluster, freePort, programs, until } from './support/cluster.js';
 
 const WORKER = fileURLToPath(new URL('support/worker.js', import.meta.url));
@@ -19,8 +20,8 @@ async function start(t) {
   return cluster;
 }
 
-function worker(cluster, listen, mode = '') {
-  return cluster.spawnReady(process.execPath, [WORKER, listen, mode], 'event=listening');
+function worker(cluster, listen, mode = '', options = {}) {
+  return cluster.spawnReady(process.execPath, [WORKER, listen, mode, JSON.stringify(options)], 'event=listening');
 }
 
 /** The number in a dispatcher's id, which begins with `d` and that number, if one leads. */
@@ -115,4 +116,40 @@ test('a rejected message is a dead letter', real, async (t) => {
   const dead = (await cluster.redis('XRANGE', 'messages:dead', '-', '+')).split('\n');
   assert.equal(dead[dead.indexOf('reason') + 1], 'not today');
   assert.match(consumer.log(), new RegExp(`event=handler-refused id=${dead[dead.indexOf('id') + 1]} delivery=1`));
+});
+
+const files = hasOpenssl() ? new Certificates() : null;
+const withTls = { ...real, skip: skip || (files === null ? 'no openssl' : false) };
+
+test('with TLS: certificates are renewed and the leader is killed under load', withTls, async (t) => {
+  const cluster = await start(t);
+  const listen = `127.0.0.1:${await freePort()}`;
+  const tls = { tlsCert: files.consumer.cert, tlsKey: files.consumer.key, tlsClientCa: files.authority.cert };
+  const consumer = await worker(cluster, listen, '', tls);
+  const ours = ['--tls-ca', files.authority.cert, '--tls-cert', files.dispatcher.cert];
+  ours.push('--tls-key', files.dispatcher.key, '--link-timeout-ms', '1000');
+  const dispatchers = ['d0', 'd1'].map((id) => cluster.dispatcher([`wss://${listen}`], ['--dispatcher-id', id, ...ours]));
+  await connected(consumer);
+  const ids = join(cluster.folder, 'ids');
+  const publisher = cluster.publisher(['--rate', '3000', '--duration', '4s', '--ids-file', ids]);
+  await sleep(1_000);
+  files.issue('consumer');
+  dispatchers[Number(await leader(cluster))].child.kill('SIGKILL');
+  assert.equal(await publisher.ended, 0, publisher.log());
+  await until('all is done', async () => (await cluster.pending()) === 0);
+  const published = readFileSync(ids, 'utf8').trimEnd().split('\n');
+  const recorded = await cluster.results('message_id');
+  assert.deepEqual([...recorded].sort(), [...published].sort());
+  assert.match(consumer.log(), /event=certificates-read/);
+});
+
+test('a dispatcher without TLS, and a consumer without it, say what is wrong', withTls, async (t) => {
+  const cluster = await start(t);
+  const [encrypted, plain] = [`127.0.0.1:${await freePort()}`, `127.0.0.1:${await freePort()}`];
+  const first = await worker(cluster, encrypted, '', { tlsCert: files.consumer.cert, tlsKey: files.consumer.key });
+  const second = await worker(cluster, plain);
+  const dispatcher = cluster.dispatcher([encrypted, `wss://${plain}`], ['--tls-ca', files.authority.cert]);
+  await until('the first says it', () => first.log().includes('it speaks no TLS on this port'));
+  await until('the second says it', () => second.log().includes('it begins with TLS, and this consumer has none'));
+  await until('the dispatcher says it', () => dispatcher.log().includes('it speaks no TLS on this port'));
 });

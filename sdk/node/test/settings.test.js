@@ -10,7 +10,7 @@ test('defaults', () => {
   assert.equal(typeof logger.warn, 'function');
   assert.deepEqual(rest, {
     host: '127.0.0.1', port: 6969, group: 'messages', consumerId: '', concurrency: 16, prefetch: 1024,
-    handlerTimeoutMs: 0, drainTimeoutMs: 7000, trace: false,
+    handlerTimeoutMs: 0, drainTimeoutMs: 7000, trace: false, tlsCert: '', tlsKey: '', tlsClientCa: '',
   });
   assert.deepEqual(checked({ listen: '[::1]:0' }).host, '::1');
 });
@@ -24,6 +24,9 @@ test('a wrong setting is named', () => {
     prefetch: [0, 65_537],
     handlerTimeoutMs: [-1, 2 ** 31],
     drainTimeoutMs: [NaN],
+    tlsCert: ['', 7, null, 'only.pem'],
+    tlsKey: [7, 'only.key'],
+    tlsClientCa: [7, 'only-ca.pem'],
     trace: [1, 'yes', null],
     logger: [{}, null, { warn() {} }],
   };

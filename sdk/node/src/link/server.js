@@ -2,9 +2,11 @@
  * The listener: accepts TCP connections, refuses what is no dispatcher, and limits how many there are.
  */
 import { createServer } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import { WebSocketServer } from 'ws';
 import { CODES, MAX_MESSAGE_BYTES, ProtocolError } from '../frames.js';
 import { Connection, LEAD_TIMEOUT_MS } from './connection.js';
+import { SLOW, UNEXPECTED_TLS, isHello, sentence } from './tls.js';
 
 /** The most connections at a time. */
 const MAX_CONNECTIONS = 64;
@@ -20,7 +22,12 @@ const NOT_FOUND = 'the path for dispatchers is /';
 const UPGRADE_REQUIRED =
   'this is the port of an Oncecast consumer, where dispatchers connect by WebSocket (version 13)';
 
-/** A TCP connection. @typedef {{ socket: import('node:net').Socket, connection: Connection | null }} Peer */
+/**
+ * A TCP connection. With TLS, `socket` is the encrypted one, and HTTP begins once it `isReady`.
+ *
+ * @typedef {{ name: string, socket: import('node:net').Socket, isReady: boolean, isEnded: boolean,
+ *   connection: Connection | null }} Peer
+ */
 
 export class Server {
   /** Oldest first. @type {Set<Peer>} */
@@ -30,17 +37,19 @@ export class Server {
    * @param {import('./desk.js').Desk} desk
    * @param {(hello: Record<string, unknown>) => void} hello
    * @param {import('../limiter.js').Event} event
+   * @param {import('./tls.js').Certificates | null} certificates
    */
-  constructor(desk, hello, event) {
+  constructor(desk, hello, event, certificates) {
     this.desk = desk;
     this.hello = hello;
     this.event = event;
-    this.http = createServer({
+    const options = {
       noDelay: true,
       maxHeaderSize: MAX_HEADER_BYTES,
       headersTimeout: LEAD_TIMEOUT_MS,
       requestTimeout: LEAD_TIMEOUT_MS,
-    });
+    };
+    this.http = certificates === null ? createServer(options) : this.#tlsServer(certificates, options);
     this.webSockets = new WebSocketServer({
       noServer: true,
       clientTracking: false,
@@ -48,7 +57,8 @@ export class Server {
       maxPayload: MAX_RECEIVED_BYTES,
       handleProtocols: (offered) => ['oncecast.2', 'oncecast.1'].find((protocol) => offered.has(protocol)) ?? false,
     });
-    this.http.on('connection', (socket) => this.#connected(socket));
+    this.http.on('connection', (socket) => this.#connected(socket, certificates === null));
+    this.http.on('clientError', (error, socket) => this.#noHttp(error, socket));
     this.http.on('request', (request, response) => {
       const status = 426;
       this.event('warn', 'handshake-refused', { peer: nameOf(request.socket), status });
@@ -56,6 +66,45 @@ export class Server {
       response.end(`${UPGRADE_REQUIRED}\n`);
     });
     this.http.on('upgrade', (request, socket, head) => this.#upgrade(request, socket, head));
+  }
+
+  /**
+   * @param {import('./tls.js').Certificates} certificates
+   * @param {import('node:http').ServerOptions} options
+   */
+  #tlsServer(certificates, options) {
+    let current = certificates.current();
+    const requestCert = certificates.authorities !== '';
+    // The limit is that of `#connected`; this one is in case that it has no timer any more.
+    const handshakeTimeout = 2 * LEAD_TIMEOUT_MS;
+    const server = createTlsServer({ ...options, ...current, requestCert, rejectUnauthorized: true, handshakeTimeout });
+    // Before the listener of the library, which begins the handshake.
+    server.prependListener('connection', () => {
+      const latest = certificates.current();
+      if (latest !== current) {
+        current = latest;
+        server.setSecureContext(latest);
+      }
+    });
+    server.on('secureConnection', (socket) => {
+      const peer = peerOf(socket);
+      if (peer !== undefined) {
+        peer.isReady = true;
+        peer.socket = socket;
+        peers.set(socket, peer);
+      }
+    });
+    server.on('tlsClientError', (error, socket) => {
+      const peer = peerOf(socket);
+      // One that is ended here was reported, and one that has sent nothing is of no interest.
+      if (peer === undefined || (!peer.isEnded && peer.socket.bytesRead > 0)) {
+        const reason = sentence(error, socket.authorizationError, certificates.authorities);
+        this.event('warn', 'tls-failed', { peer: peer?.name ?? 'unknown', reason });
+      }
+      socket.destroy();
+      peer?.socket.destroy();
+    });
+    return server;
   }
 
   /**
@@ -74,18 +123,24 @@ export class Server {
     });
   }
 
-  /** @param {import('node:net').Socket} socket */
-  #connected(socket) {
+  /**
+   * @param {import('node:net').Socket} socket
+   * @param {boolean} isReady whether there is no TLS
+   */
+  #connected(socket, isReady) {
     if (this.#peers.size >= MAX_CONNECTIONS) {
       this.#makeRoom();
     }
     /** @type {Peer} */
-    const peer = { socket, connection: null };
+    const peer = { name: nameOf(socket), socket, isReady, isEnded: false, connection: null };
     this.#peers.add(peer);
     peers.set(socket, peer);
     const timer = setTimeout(() => {
       if (peer.connection === null) {
-        socket.destroy();
+        if (!peer.isReady) {
+          this.event('warn', 'tls-failed', { peer: peer.name, reason: SLOW });
+        }
+        end(peer);
       } else if (peer.connection.epoch === null) {
         peer.connection.refuse(new ProtocolError(CODES.unexpected, 'no LEAD in time'));
       }
@@ -101,9 +156,26 @@ export class Server {
   #makeRoom() {
     const others = [...this.#peers].filter(({ connection }) => connection === null || connection !== this.desk.active);
     const ended = others.find(({ connection }) => connection?.isClosing) ?? others[0];
-    this.event('warn', 'connection-refused', { peer: nameOf(ended.socket), reason: 'too many connections' });
+    this.event('warn', 'connection-refused', { peer: ended.name, reason: 'too many connections' });
     this.#peers.delete(ended);
-    ended.socket.destroy();
+    end(ended);
+  }
+
+  /**
+   * What came is no HTTP. Answered as the library does by itself.
+   *
+   * @param {NodeJS.ErrnoException & { rawPacket?: Buffer }} error
+   * @param {import('node:stream').Duplex} socket
+   */
+  #noHttp({ code = '', rawPacket }, socket) {
+    if (isHello(rawPacket)) {
+      const peer = nameOf(/** @type {import('node:net').Socket} */ (socket));
+      this.event('warn', 'tls-failed', { peer, reason: UNEXPECTED_TLS });
+    }
+    if (socket.writable && code !== 'ECONNRESET') {
+      socket.end(`HTTP/1.1 ${ANSWERS[code] ?? '400 Bad Request'}\r\nConnection: close\r\n\r\n`);
+    }
+    socket.destroy();
   }
 
   /**
@@ -139,12 +211,12 @@ export class Server {
     });
     /** @type {import('node:net').Socket[]} */
     const leaving = [];
-    for (const { socket, connection } of this.#peers) {
-      if (connection === null) {
-        socket.destroy();
+    for (const peer of this.#peers) {
+      if (peer.connection === null) {
+        end(peer);
       } else {
-        connection.close();
-        leaving.push(socket);
+        peer.connection.close();
+        leaving.push(peer.socket);
       }
     }
     // `Connection.close` sets a limit to each, but its timer does not keep this thread alive.
@@ -156,6 +228,27 @@ export class Server {
 
 /** @type {WeakMap<import('node:net').Socket, Peer>} */
 const peers = new WeakMap();
+
+/**
+ * TLS begins and may end without an event that has both sockets, so the one below is asked for.
+ *
+ * @param {import('node:net').Socket & { _parent?: import('node:net').Socket }} socket
+ */
+function peerOf(socket) {
+  return peers.get(socket) ?? (socket._parent === undefined ? undefined : peers.get(socket._parent));
+}
+
+/** @param {Peer} peer */
+function end(peer) {
+  peer.isEnded = true;
+  peer.socket.destroy();
+}
+
+/** @type {Record<string, string>} */
+const ANSWERS = {
+  HPE_HEADER_OVERFLOW: '431 Request Header Fields Too Large',
+  ERR_HTTP_REQUEST_TIMEOUT: '408 Request Timeout',
+};
 
 /** @type {Record<number, string>} */
 const REASONS = { 403: 'Forbidden', 404: 'Not Found', 426: 'Upgrade Required' };

@@ -10,6 +10,7 @@ import { Jobs } from '../jobs.js';
 import { Limiter } from '../limiter.js';
 import { Desk } from './desk.js';
 import { Server } from './server.js';
+import { Certificates } from './tls.js';
 
 /**
  * @typedef {{ listening: import('node:net').AddressInfo, consumerId: string }
@@ -17,7 +18,8 @@ import { Server } from './server.js';
  *   | { log: { level: 'warn' | 'info' | 'debug', name: string, details: Record<string, unknown> } }
  *   | { stopped: { held: number, kept: number } }} Note
  *
- * @typedef {{ group: string, consumerId: string, prefetch: number, host: string, port: number }} WorkerData
+ * @typedef {{ group: string, consumerId: string, prefetch: number, host: string, port: number }} Place
+ * @typedef {Place & import('./tls.js').TlsFiles} WorkerData
  */
 
 /** How often held messages are reported, at least. */
@@ -93,7 +95,8 @@ function hello({ link_timeout_ms: linkTimeoutMs }) {
   tickEvery(Math.min(PROGRESS_MS, Math.max(MIN_PROGRESS_MS, third)));
 }
 
-const server = new Server(desk, hello, event);
+/** @type {Server | null} */
+let server = null;
 
 /**
  * Sends DRAIN, waits until everything is answered, and ends this thread.
@@ -109,7 +112,7 @@ function drain(timeoutMs) {
       clearInterval(checker);
       clearInterval(ticker);
       const left = { held: desk.heldCount, kept: desk.awaitedCount };
-      await server.close();
+      await server?.close();
       limiter.tick();
       tell({ stopped: left });
       port.close();
@@ -132,6 +135,7 @@ port.on('message', (message) => {
 });
 
 try {
+  server = new Server(desk, hello, event, settings.tlsCert === '' ? null : new Certificates(settings, event));
   const address = await server.listen(settings.host, settings.port);
   desk.terms.consumerId ||= addressText(address);
   tickEvery(PROGRESS_MS);

@@ -47,7 +47,7 @@ export class Dispatcher {
 
   /** @param {import('../../src/index.js').Consumer} consumer */
   static async connect({ address }, protocols = [], options = {}) {
-    const url = `ws://127.0.0.1:${address.port}${options.path ?? '/'}`;
+    const url = `${options.ca === undefined ? 'ws' : 'wss'}://127.0.0.1:${address.port}${options.path ?? '/'}`;
     const socket = new WebSocket(url, protocols, { perMessageDeflate: false, ...options });
     const dispatcher = new Dispatcher(socket);
     await soon('a handshake', once(socket, 'open'));
@@ -55,8 +55,8 @@ export class Dispatcher {
   }
 
   /** Connects, leads, and reads READY and HELD. */
-  static async leading(consumer, epoch = 1n, { confirms = true, hello = {} } = {}) {
-    const dispatcher = await Dispatcher.connect(consumer, confirms ? ['oncecast.1', 'oncecast.2'] : []);
+  static async leading(consumer, epoch = 1n, { confirms = true, hello = {}, options = {} } = {}) {
+    const dispatcher = await Dispatcher.connect(consumer, confirms ? ['oncecast.1', 'oncecast.2'] : [], options);
     dispatcher.lead(epoch, 'messages', confirms ? hello : undefined);
     dispatcher.ready = await dispatcher.next(READY);
     dispatcher.held = (await dispatcher.next(HELD)).ids;

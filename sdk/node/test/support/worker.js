@@ -1,8 +1,11 @@
-/** A consumer as a process of its own: `worker.js LISTEN [block|slow|reject]`. Logs everything to standard error. */
+/**
+ * A consumer as a process of its own: `worker.js LISTEN [MODE [OPTIONS]]`, with a mode (block, slow, reject) or
+ * an empty one, and further options as JSON. Logs everything to standard error.
+ */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Consumer, Reject } from '../../src/index.js';
 
-const [listen, mode] = process.argv.slice(2);
+const [listen, mode, options = '{}'] = process.argv.slice(2);
 
 const consumer = new Consumer(async (delivery) => {
   const { message_id: messageId } = delivery.json();
@@ -15,6 +18,6 @@ const consumer = new Consumer(async (delivery) => {
     throw new Reject('not today');
   }
   return { message_id: messageId, number: delivery.number, by: delivery.consumerId };
-}, { listen, concurrency: mode === 'slow' ? 4 : 16, logger: console });
+}, { listen, concurrency: mode === 'slow' ? 4 : 16, logger: console, ...JSON.parse(options) });
 
 await consumer.run();

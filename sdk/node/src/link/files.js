@@ -1,0 +1,100 @@
+/**
+ * What was made of files, made anew when they have changed.
+ *
+ * Files that can't be used any more are reported once, and what was made of the last ones that could be is kept: a
+ * renewal replaces a certificate and its key one after the other.
+ */
+import { readFileSync, statSync } from 'node:fs';
+
+/** Why a file can't be used; it names the setting and the file. */
+export class FileProblem extends Error {
+  /**
+   * @param {string} setting
+   * @param {string} path
+   * @param {string} problem
+   */
+  constructor(setting, path, problem) {
+    super(`${setting}: ${path}: ${problem}`);
+    this.name = 'FileProblem';
+  }
+}
+
+/**
+ * What a file holds, and its permissions. Opening a pipe would wait for its writer, so it must be a file.
+ *
+ * @param {string} setting
+ * @param {string} path
+ * @param {number} mostBytes
+ * @throws {FileProblem}
+ */
+export function read(setting, path, mostBytes) {
+  try {
+    const found = statSync(path);
+    if (!found.isFile()) {
+      throw new FileProblem(setting, path, 'it is not a file');
+    }
+    if (found.size > mostBytes) {
+      throw new FileProblem(setting, path, `it has more than ${mostBytes} bytes`);
+    }
+    return { content: readFileSync(path), mode: found.mode };
+  } catch (error) {
+    if (error instanceof FileProblem) {
+      throw error;
+    }
+    const { code, message } = /** @type {NodeJS.ErrnoException} */ (error);
+    throw new FileProblem(setting, path, code === 'ENOENT' ? 'there is no such file' : message);
+  }
+}
+
+/** @template T */
+export class Watched {
+  #stamps;
+  #value;
+
+  /**
+   * @param {string} what names the value in events
+   * @param {string[]} paths
+   * @param {() => T} make throws a `FileProblem`
+   * @param {import('../limiter.js').Event} event
+   */
+  constructor(what, paths, make, event) {
+    this.what = what;
+    this.paths = paths;
+    this.make = make;
+    this.event = event;
+    // Before they are read: a change in between is then seen as one.
+    this.#stamps = this.#now();
+    this.#value = make();
+  }
+
+  /** The value of the files as they are now, or of the last ones that could be used. */
+  current() {
+    const stamps = this.#now();
+    if (stamps !== this.#stamps) {
+      this.#stamps = stamps;
+      try {
+        this.#value = this.make();
+        this.event('info', `${this.what}-read`, { files: this.paths.join(',') });
+      } catch (error) {
+        const consequence = 'new connections use what was read before';
+        this.event('warn', `${this.what}-unusable`, { problem: /** @type {Error} */ (error).message, consequence });
+      }
+    }
+    return this.#value;
+  }
+
+  /** Modified when, size and number of each file. */
+  #now() {
+    return this.paths.map(stamp).join(' ');
+  }
+}
+
+/** @param {string} path */
+function stamp(path) {
+  try {
+    const { mtimeNs, size, ino } = statSync(path, { bigint: true });
+    return `${mtimeNs}:${size}:${ino}`;
+  } catch {
+    return '-';
+  }
+}
