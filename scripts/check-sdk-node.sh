@@ -20,7 +20,9 @@ src/limiter.js
 src/link/connection.js
 src/link/desk.js
 src/link/files.js
+src/link/http.js
 src/link/results.js
+src/link/secret.js
 src/link/server.js
 src/link/tls.js
 src/link/worker.js

@@ -105,6 +105,11 @@ export interface ConsumerOptions {
    * Default: any dispatcher may connect
    */
   tlsClientCa?: string;
+  /**
+   * A file with a secret in its only line, the same as the dispatchers'; consumer and dispatchers prove to each other
+   * that they know it. In two lines, both count. Default: none
+   */
+  linkSecretFile?: string;
   /** Default: errors and warnings go to standard error. */
   logger?: Logger;
 }

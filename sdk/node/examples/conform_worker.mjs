@@ -1,12 +1,14 @@
 /**
  * The handler that `oncecast conform --conformance-handler` asks for: a message says how it ends.
  *
- *     node conform_worker.mjs 127.0.0.1:6969 conform
+ *     node conform_worker.mjs 127.0.0.1:6969 conform [OPTIONS]
+ *
+ * OPTIONS are further settings as JSON, such as '{"linkSecretFile":"/etc/oncecast/link-secret"}'.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Consumer, Reject, Retry } from 'oncecast';
 
-const [listen = '127.0.0.1:6969', group = 'conform'] = process.argv.slice(2);
+const [listen = '127.0.0.1:6969', group = 'conform', options = '{}'] = process.argv.slice(2);
 
 const consumer = new Consumer(async (delivery) => {
   const body = delivery.json();
@@ -24,6 +26,6 @@ const consumer = new Consumer(async (delivery) => {
     default:
       return { conform: 'ok', ...body.fields };
   }
-}, { listen, group });
+}, { listen, group, ...JSON.parse(options) });
 
 await consumer.run();

@@ -85,10 +85,10 @@ export class Consumer {
 
   /** @returns {Promise<void>} */
   #start() {
-    const { host, port, group, prefetch, consumerId, tlsCert, tlsKey, tlsClientCa } = this.#settings;
+    const { host, port, group, prefetch, consumerId, tlsCert, tlsKey, tlsClientCa, linkSecretFile } = this.#settings;
     // Options of the program, such as a loader of TypeScript, are not for this thread.
     const worker = new Worker(new URL('link/worker.js', import.meta.url), {
-      workerData: { host, port, group, prefetch, consumerId, tlsCert, tlsKey, tlsClientCa },
+      workerData: { host, port, group, prefetch, consumerId, tlsCert, tlsKey, tlsClientCa, linkSecretFile },
       execArgv: [],
     });
     this.#worker = worker;
@@ -114,6 +114,9 @@ export class Consumer {
         this.#address = message.listening;
         this.#consumerId = message.consumerId;
         this.#log('info', 'listening', { address: `${message.listening.address}:${message.listening.port}`, group });
+        if (tlsClientCa === '' && linkSecretFile === '' && !isLoopback(message.listening.address)) {
+          this.#log('warn', 'listens-openly', { address: message.listening.address, problem: OPEN });
+        }
         listening.resolve();
       } else if ('stopped' in message) {
         stopped = true;
@@ -174,6 +177,15 @@ export class Consumer {
       // A logger that fails must end neither a message nor the consumer.
     }
   }
+}
+
+const OPEN =
+  'whoever reaches this address may claim to be the dispatcher; give linkSecretFile here and --link-secret-file to ' +
+  'the dispatchers, or require certificates of them with tlsClientCa';
+
+/** @param {string} address */
+function isLoopback(address) {
+  return address === '::1' || /^(::ffff:)?127\./.test(address);
 }
 
 /** @type {NodeJS.Signals[]} */

@@ -5,7 +5,7 @@
  */
 import {
   ACK, CODES, COMMANDS, CREDIT, DELIVER, DRAIN, ERROR, HEADER_BYTES, HELD, HELLO, LEAD, MAX_IDS, MAX_TEXT_BYTES,
-  NACK, PROCESS, PROGRESS, ProtocolError, READY, RECORDED, RESULT, RESULTS, VERSION,
+  NACK, PROCESS, PROGRESS, PROOF, PROOF_BYTES, ProtocolError, READY, RECORDED, RESULT, RESULTS, VERSION,
 } from './frames.js';
 
 /**
@@ -103,6 +103,8 @@ function form(command, reader) {
       return { command, hello: reader.object() };
     case CREDIT:
       return { command, prefetch: reader.u32() };
+    case PROOF:
+      return { command, proof: reader.take(PROOF_BYTES) };
     default:
       return { command: DRAIN };
   }

@@ -1,7 +1,7 @@
 /** Encodes frames. Pure. The caller keeps values within their limits. */
 import {
-  ACK, CREDIT, DELIVER, ERROR, HEADER_BYTES, HELD, HELLO, LEAD, MAX_TEXT_BYTES, NACK, PROCESS, PROGRESS, READY,
-  RECORDED, RESULT, RESULTS, VERSION,
+  ACK, CREDIT, DELIVER, ERROR, HEADER_BYTES, HELD, HELLO, LEAD, MAX_TEXT_BYTES, NACK, PROCESS, PROGRESS, PROOF,
+  READY, RECORDED, RESULT, RESULTS, VERSION,
 } from './frames.js';
 
 /**
@@ -78,6 +78,8 @@ function encodePayload(frame) {
       return Buffer.from(JSON.stringify(frame.hello));
     case CREDIT:
       return u32(frame.prefetch);
+    case PROOF:
+      return frame.proof;
     default:
       return Buffer.alloc(0);
   }

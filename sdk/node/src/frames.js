@@ -31,6 +31,9 @@ export const RESULTS = 11;
 export const HELLO = 12;
 export const RECORDED = 13;
 export const CREDIT = 14;
+export const PROOF = 15;
+
+export const PROOF_BYTES = 32;
 
 /** Names and largest payloads, by command. */
 export const COMMANDS = [
@@ -49,6 +52,7 @@ export const COMMANDS = [
   { name: 'HELLO', limit: MAX_TEXT_BYTES },
   { name: 'RECORDED', limit: 8 * MAX_IDS },
   { name: 'CREDIT', limit: 4 },
+  { name: 'PROOF', limit: PROOF_BYTES },
 ];
 
 /** READY's flags. */
@@ -71,6 +75,7 @@ export const CODES = {
   overPrefetch: 8,
   unavailable: 9,
   replaced: 10,
+  notAuthenticated: 11,
 };
 
 /** Why bytes are not frames, or why a frame is refused; `code` is for the ERROR that answers. */
@@ -102,6 +107,7 @@ export class ProtocolError extends Error {
  * @typedef {{ command: 11, results: Result[] }} Results
  * @typedef {{ command: 12, hello: Record<string, unknown> }} Hello
  * @typedef {{ command: 14, prefetch: number }} Credit
+ * @typedef {{ command: 15, proof: Buffer }} Proof
  * @typedef {Process | Deliver | Ids | Nack | Lead | Ready | ResultFrame | Drain | ErrorFrame | Results | Hello | Credit
- *   } Frame
+ *   | Proof} Frame
  */

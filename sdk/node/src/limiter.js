@@ -8,7 +8,10 @@ const EVENTS = 5;
 const PERIOD_MS = 10_000;
 
 export class Limiter {
-  /** @type {Map<string, { count: number, since: number, level: 'warn' | 'info' | 'debug' }>} */
+  /**
+   * @typedef {{ count: number, since: number, level: 'warn' | 'info' | 'debug', name: string, code: unknown }} Seen
+   * @type {Map<string, Seen>}
+   */
   #seen = new Map();
 
   /**
@@ -26,8 +29,10 @@ export class Limiter {
    * @param {Record<string, unknown>} details
    */
   event(level, name, details) {
-    const seen = this.#seen.get(name) ?? { count: 0, since: this.now(), level };
-    this.#seen.set(name, seen);
+    // Refusals of one kind must not hide others.
+    const key = details.code === undefined ? name : `${name} ${details.code}`;
+    const seen = this.#seen.get(key) ?? { count: 0, since: this.now(), level, name, code: details.code };
+    this.#seen.set(key, seen);
     seen.count += 1;
     if (seen.count <= EVENTS) {
       this.log(level, name, details);
@@ -36,11 +41,11 @@ export class Limiter {
 
   /** Reports what was suppressed. To be called regularly. */
   tick() {
-    for (const [name, { count, since, level }] of this.#seen) {
+    for (const [key, { count, since, level, name, code }] of this.#seen) {
       if (this.now() - since >= PERIOD_MS) {
-        this.#seen.delete(name);
+        this.#seen.delete(key);
         if (count > EVENTS) {
-          this.log(level, name, { suppressed: count - EVENTS });
+          this.log(level, name, { ...(code === undefined ? {} : { code }), suppressed: count - EVENTS });
         }
       }
     }

@@ -15,6 +15,7 @@ const DEFAULTS = {
   tlsCert: undefined,
   tlsKey: undefined,
   tlsClientCa: undefined,
+  linkSecretFile: undefined,
   logger: undefined,
 };
 
@@ -46,6 +47,7 @@ export function checked(options) {
     drainTimeoutMs: whole('drainTimeoutMs', settings.drainTimeoutMs, 0, MAX_MS - STOP_MS),
     trace: flag('trace', settings.trace),
     ...tlsOf(settings),
+    linkSecretFile: path('linkSecretFile', settings.linkSecretFile),
     logger: checkedLogger(settings.logger),
   };
 }

@@ -1,6 +1,7 @@
 /** With real dispatchers, a real publisher and a real Redis; see `support/cluster.js` for where they come from. */
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -128,7 +129,8 @@ test('with TLS: certificates are renewed and the leader is killed under load', w
   const consumer = await worker(cluster, listen, '', tls);
   const ours = ['--tls-ca', files.authority.cert, '--tls-cert', files.dispatcher.cert];
   ours.push('--tls-key', files.dispatcher.key, '--link-timeout-ms', '1000');
-  const dispatchers = ['d0', 'd1'].map((id) => cluster.dispatcher([`wss://${listen}`], ['--dispatcher-id', id, ...ours]));
+  const begin = (id) => cluster.dispatcher([`wss://${listen}`], ['--dispatcher-id', id, ...ours]);
+  const dispatchers = ['d0', 'd1'].map(begin);
   await connected(consumer);
   const ids = join(cluster.folder, 'ids');
   const publisher = cluster.publisher(['--rate', '3000', '--duration', '4s', '--ids-file', ids]);
@@ -152,4 +154,45 @@ test('a dispatcher without TLS, and a consumer without it, say what is wrong', w
   await until('the first says it', () => first.log().includes('it speaks no TLS on this port'));
   await until('the second says it', () => second.log().includes('it begins with TLS, and this consumer has none'));
   await until('the dispatcher says it', () => dispatcher.log().includes('it speaks no TLS on this port'));
+});
+
+/** Whether the programs are new enough. */
+function knowsSecrets() {
+  if (bin === null) {
+    return false;
+  }
+  const help = execFileSync(join(bin, 'oncecast-dispatcher'), ['--help'], { encoding: 'utf8' });
+  return help.includes('--link-secret-file');
+}
+
+const withSecret = { ...real, skip: skip || (knowsSecrets() ? false : 'the programs have no --link-secret-file') };
+
+test('a link secret is changed under load, and a dispatcher without it is refused', withSecret, async (t) => {
+  const cluster = await start(t);
+  const listen = `127.0.0.1:${await freePort()}`;
+  const write = (name, ...lines) => {
+    const path = join(cluster.folder, name);
+    writeFileSync(path, lines.join('\n'), { mode: 0o600 });
+    return path;
+  };
+  const [old, newer] = ['the secret of this group so far', 'the secret of this group from now on'];
+  const file = write('consumer', old);
+  const consumer = await worker(cluster, listen, '', { linkSecretFile: file });
+  const begin = (id, ...options) => cluster.dispatcher([listen], ['--dispatcher-id', id, ...options]);
+  const stranger = begin('d0');
+  await until('it is refused', () => consumer.log().includes('code=11'));
+  await until('it is told', () => stranger.log().includes('--link-secret-file'));
+  stranger.child.kill('SIGKILL');
+  const first = begin('d1', '--link-secret-file', write('first', old));
+  await connected(consumer);
+  const ids = join(cluster.folder, 'ids');
+  const publisher = cluster.publisher(['--rate', '3000', '--duration', '4s', '--ids-file', ids]);
+  write('consumer', newer, old);
+  begin('d2', '--link-secret-file', write('second', newer));
+  first.child.kill('SIGKILL');
+  assert.equal(await publisher.ended, 0, publisher.log());
+  await until('all is done', async () => (await cluster.pending()) === 0);
+  const published = readFileSync(ids, 'utf8').trimEnd().split('\n');
+  assert.deepEqual((await cluster.results('message_id')).sort(), published.sort());
+  assert.match(consumer.log(), /event=link-secret-read/);
 });

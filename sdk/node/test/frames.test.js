@@ -4,7 +4,7 @@ import test from 'node:test';
 import { decode } from '../src/decode.js';
 import { cutText, encode } from '../src/encode.js';
 import {
-  COMMANDS, CREDIT, DELIVER, ERROR, HELD, HELLO, LEAD, MAX_IDS, NACK, PROCESS, ProtocolError, RECORDED, RESULT,
+  COMMANDS, CREDIT, DELIVER, ERROR, HELD, HELLO, LEAD, MAX_IDS, NACK, PROCESS, PROOF, ProtocolError, RECORDED, RESULT,
   RESULTS,
 } from '../src/frames.js';
 
@@ -86,6 +86,7 @@ const NEW_FRAMES = [
   { command: HELLO, hello: { version: '0.1.0', link_timeout_ms: 3000, max_deliveries: 8, lane: '' } },
   { command: RECORDED, ids: [1, 2] },
   { command: CREDIT, prefetch: 0 },
+  { command: PROOF, proof: Buffer.alloc(32, 7) },
 ];
 
 test('the frames of oncecast.2 keep what they hold', () => {
@@ -114,7 +115,7 @@ test('what is no frame is refused with the code for it', () => {
   const cases = [
     ['another version', Buffer.concat([Buffer.of(2), lead.subarray(1)]), 1],
     ['another version, cut short', Buffer.of(0), 1],
-    ['no such command', raw(15, Buffer.alloc(0)), 2],
+    ['no such command', raw(16, Buffer.alloc(0)), 2],
     ['a header cut short', lead.subarray(0, 5), 4],
     ['a payload cut short', lead.subarray(0, -1), 4],
     ['a byte more', Buffer.concat([lead, Buffer.of(1)]), 4],
@@ -135,6 +136,8 @@ test('what is no frame is refused with the code for it', () => {
     ['HELLO that is no object', raw(HELLO, text('[1]')), 4],
     ['HELLO that is no JSON', raw(HELLO, text('{')), 4],
     ['HELLO over the limit', raw(HELLO, Buffer.alloc(4097, 32)), 3],
+    ['PROOF of 31 bytes', raw(PROOF, Buffer.alloc(31)), 4],
+    ['PROOF of 33 bytes', raw(PROOF, Buffer.alloc(33)), 3],
     ['CREDIT of two bytes', raw(CREDIT, Buffer.alloc(2)), 4],
     ['CREDIT of five bytes', raw(CREDIT, Buffer.alloc(5)), 3],
     ['an ERROR without a code', raw(ERROR, Buffer.alloc(1)), 4],

@@ -10,7 +10,8 @@ test('defaults', () => {
   assert.equal(typeof logger.warn, 'function');
   assert.deepEqual(rest, {
     host: '127.0.0.1', port: 6969, group: 'messages', consumerId: '', concurrency: 16, prefetch: 1024,
-    handlerTimeoutMs: 0, drainTimeoutMs: 7000, trace: false, tlsCert: '', tlsKey: '', tlsClientCa: '',
+    handlerTimeoutMs: 0, drainTimeoutMs: 7000, trace: false,
+    tlsCert: '', tlsKey: '', tlsClientCa: '', linkSecretFile: '',
   });
   assert.deepEqual(checked({ listen: '[::1]:0' }).host, '::1');
 });
@@ -26,6 +27,7 @@ test('a wrong setting is named', () => {
     drainTimeoutMs: [NaN],
     tlsCert: ['', 7, null, 'only.pem'],
     tlsKey: [7, 'only.key'],
+    linkSecretFile: ['', 7],
     tlsClientCa: [7, 'only-ca.pem'],
     trace: [1, 'yes', null],
     logger: [{}, null, { warn() {} }],

@@ -18,7 +18,9 @@ const map: Handler = () => new Map([[Buffer.from('name'), 'value']]);
 const text: Handler = () => 'text';
 
 const options: ConsumerOptions = { group: 'messages', listen: '127.0.0.1:6969', logger: console, prefetch: 4, trace: true };
-export const secured: ConsumerOptions = { tlsCert: 'c.pem', tlsKey: 'c.key', tlsClientCa: 'ca.pem' };
+export const secured: ConsumerOptions = {
+  tlsCert: 'c.pem', tlsKey: 'c.key', tlsClientCa: 'ca.pem', linkSecretFile: 's',
+};
 // @ts-expect-error a path is a text
 export const wrongPath: ConsumerOptions = { tlsCert: 7 };
 // @ts-expect-error there is no such setting

@@ -4,8 +4,9 @@
 import { decode } from '../decode.js';
 import { encode } from '../encode.js';
 import {
-  CODES, DELIVER, ERROR, HELLO, LEAD, MAX_MESSAGE_BYTES, PROCESS, ProtocolError, RECORDED, COMMANDS,
+  CODES, DELIVER, ERROR, HELLO, LEAD, MAX_MESSAGE_BYTES, PROCESS, PROOF, ProtocolError, RECORDED, COMMANDS,
 } from '../frames.js';
+import { NO_NONCE, NO_PROOF, WRONG_PROOF } from './secret.js';
 
 /** The longest wait for LEAD, from the TCP connection on. */
 export const LEAD_TIMEOUT_MS = 5_000;
@@ -23,24 +24,32 @@ export class Connection {
   bytes = 0;
   isClosing = false;
   #ended = false;
+  /** The dispatcher's, if it needs one. @type {Buffer | null} */
+  #proof = null;
 
   /**
    * @param {import('ws').WebSocket} socket
    * @param {string} peer
    * @param {import('./desk.js').Desk} desk
    * @param {{ hello: (hello: Record<string, unknown>) => void, event: import('../limiter.js').Event }} owner
+   * @param {import('./secret.js').Challenge | null | undefined} challenge what the dispatcher has to prove; undefined:
+   *   nothing; null: it can't prove what it has to
    */
-  constructor(socket, peer, desk, owner) {
+  constructor(socket, peer, desk, owner, challenge) {
     this.socket = socket;
     this.peer = peer;
     this.desk = desk;
     this.owner = owner;
+    this.challenge = challenge;
     this.confirms = socket.protocol === 'oncecast.2';
     socket.on('message', (data, isBinary) => this.#guard(() => this.#message(/** @type {Buffer} */ (data), isBinary)));
     // Pings come each third of the dispatcher's link timeout. The library has answered this one.
     socket.on('ping', () => desk.progress(this));
     socket.on('error', (error) => owner.event('warn', 'connection-broken', { peer, reason: error.message }));
     socket.on('close', () => this.#end());
+    if (challenge === null) {
+      this.refuse(new ProtocolError(CODES.notAuthenticated, NO_NONCE));
+    }
   }
 
   /** @param {() => void} action */
@@ -76,11 +85,20 @@ export class Connection {
     const messages = [];
     for (const [i, frame] of frames.entries()) {
       const isGreeted = this.epoch !== null;
+      const isProven = !this.challenge || this.#proof !== null;
+      if (!isProven && frame.command !== PROOF && frame.command !== ERROR) {
+        throw new ProtocolError(CODES.notAuthenticated, NO_PROOF);
+      }
       if ((frame.command === PROCESS || frame.command === DELIVER) && isGreeted) {
         messages.push(frame);
       } else if (frame.command === RECORDED && isGreeted && this.confirms) {
         this.desk.recorded(this, frame.ids);
+      } else if (frame.command === PROOF && !isProven) {
+        this.#proof = frame.proof;
       } else if (frame.command === LEAD && !isGreeted) {
+        if (this.challenge && !this.challenge.isMet(/** @type {Buffer} */ (this.#proof), frame.epoch, frame.group)) {
+          throw new ProtocolError(CODES.notAuthenticated, WRONG_PROOF);
+        }
         this.desk.lead(this, frame.epoch, frame.group);
         const { peer, epoch, confirms } = this;
         this.owner.event('info', 'dispatcher-rules', { peer, epoch, confirms, held: this.desk.heldCount });

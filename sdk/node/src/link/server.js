@@ -6,6 +6,7 @@ import { createServer as createTlsServer } from 'node:https';
 import { WebSocketServer } from 'ws';
 import { CODES, MAX_MESSAGE_BYTES, ProtocolError } from '../frames.js';
 import { Connection, LEAD_TIMEOUT_MS } from './connection.js';
+import { ANSWERS, REASONS, UPGRADE_REQUIRED, headers, refusalOf } from './http.js';
 import { SLOW, UNEXPECTED_TLS, isHello, sentence } from './tls.js';
 
 /** The most connections at a time. */
@@ -16,11 +17,6 @@ const MAX_HEADER_BYTES = 8_192;
  * the first frame that goes beyond this.
  */
 const MAX_RECEIVED_BYTES = MAX_MESSAGE_BYTES + 1_048_576;
-
-const FORBIDDEN = 'a handshake with an Origin header comes from a web page; only dispatchers may connect here';
-const NOT_FOUND = 'the path for dispatchers is /';
-const UPGRADE_REQUIRED =
-  'this is the port of an Oncecast consumer, where dispatchers connect by WebSocket (version 13)';
 
 /**
  * A TCP connection. With TLS, `socket` is the encrypted one, and HTTP begins once it `isReady`.
@@ -38,11 +34,13 @@ export class Server {
    * @param {(hello: Record<string, unknown>) => void} hello
    * @param {import('../limiter.js').Event} event
    * @param {import('./tls.js').Certificates | null} certificates
+   * @param {import('./secret.js').LinkSecret | null} secret
    */
-  constructor(desk, hello, event, certificates) {
+  constructor(desk, hello, event, certificates, secret) {
     this.desk = desk;
     this.hello = hello;
     this.event = event;
+    this.secret = secret;
     const options = {
       noDelay: true,
       maxHeaderSize: MAX_HEADER_BYTES,
@@ -56,6 +54,9 @@ export class Server {
       perMessageDeflate: false,
       maxPayload: MAX_RECEIVED_BYTES,
       handleProtocols: (offered) => ['oncecast.2', 'oncecast.1'].find((protocol) => offered.has(protocol)) ?? false,
+    });
+    this.webSockets.on('headers', (lines, request) => {
+      lines.push(...(challenges.get(request)?.headers(this.desk.terms.group) ?? []));
     });
     this.http.on('connection', (socket) => this.#connected(socket, certificates === null));
     this.http.on('clientError', (error, socket) => this.#noHttp(error, socket));
@@ -195,9 +196,14 @@ export class Server {
       socket.end(`HTTP/1.1 ${status} ${REASONS[status]}\r\n${lines.join('')}\r\n${text}\n`);
       return;
     }
+    const challenge = this.secret?.challenge(request.headers['oncecast-nonce']);
+    if (challenge) {
+      challenges.set(request, challenge);
+    }
     this.webSockets.handleUpgrade(request, socket, head, (webSocket) => {
       const peer = peers.get(request.socket);
-      const connection = new Connection(webSocket, name, this.desk, { hello: this.hello, event: this.event });
+      const owner = { hello: this.hello, event: this.event };
+      const connection = new Connection(webSocket, name, this.desk, owner, challenge);
       if (peer !== undefined) {
         peer.connection = connection;
       }
@@ -226,6 +232,9 @@ export class Server {
   }
 }
 
+/** @type {WeakMap<import('node:http').IncomingMessage, import('./secret.js').Challenge>} */
+const challenges = new WeakMap();
+
 /** @type {WeakMap<import('node:net').Socket, Peer>} */
 const peers = new WeakMap();
 
@@ -242,50 +251,6 @@ function peerOf(socket) {
 function end(peer) {
   peer.isEnded = true;
   peer.socket.destroy();
-}
-
-/** @type {Record<string, string>} */
-const ANSWERS = {
-  HPE_HEADER_OVERFLOW: '431 Request Header Fields Too Large',
-  ERR_HTTP_REQUEST_TIMEOUT: '408 Request Timeout',
-};
-
-/** @type {Record<number, string>} */
-const REASONS = { 403: 'Forbidden', 404: 'Not Found', 426: 'Upgrade Required' };
-
-/**
- * @param {import('node:http').IncomingMessage} request
- * @returns {[number, string] | null}
- */
-function refusalOf(request) {
-  if (request.method !== 'GET' || request.headers.upgrade?.toLowerCase() !== 'websocket') {
-    return [426, UPGRADE_REQUIRED];
-  }
-  // A page of any site may open a WebSocket to any address that the browser reaches, and browsers send this header.
-  if (request.headers.origin !== undefined) {
-    return [403, FORBIDDEN];
-  }
-  const path = (request.url ?? '').replace(/^\w+:\/\/[^/]*/, '').replace(/[?#].*$/s, '');
-  if (path !== '/' && path !== '') {
-    return [404, NOT_FOUND];
-  }
-  return request.headers['sec-websocket-version']?.trim() === '13' ? null : [426, UPGRADE_REQUIRED];
-}
-
-/**
- * @param {string} text
- * @param {number} status
- * @returns {Record<string, string>}
- */
-function headers(text, status) {
-  const upgrade = status === 426;
-  return {
-    'Content-Type': 'text/plain; charset=utf-8',
-    'Content-Length': String(Buffer.byteLength(text) + 1),
-    'X-Content-Type-Options': 'nosniff',
-    Connection: upgrade ? 'Upgrade, close' : 'close',
-    ...(upgrade ? { Upgrade: 'websocket', 'Sec-WebSocket-Version': '13' } : {}),
-  };
 }
 
 /** @param {import('node:net').Socket} socket */

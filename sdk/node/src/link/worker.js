@@ -9,6 +9,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { Jobs } from '../jobs.js';
 import { Limiter } from '../limiter.js';
 import { Desk } from './desk.js';
+import { LinkSecret } from './secret.js';
 import { Server } from './server.js';
 import { Certificates } from './tls.js';
 
@@ -19,7 +20,7 @@ import { Certificates } from './tls.js';
  *   | { stopped: { held: number, kept: number } }} Note
  *
  * @typedef {{ group: string, consumerId: string, prefetch: number, host: string, port: number }} Place
- * @typedef {Place & import('./tls.js').TlsFiles} WorkerData
+ * @typedef {Place & import('./tls.js').TlsFiles & { linkSecretFile: string }} WorkerData
  */
 
 /** How often held messages are reported, at least. */
@@ -135,7 +136,9 @@ port.on('message', (message) => {
 });
 
 try {
-  server = new Server(desk, hello, event, settings.tlsCert === '' ? null : new Certificates(settings, event));
+  const certificates = settings.tlsCert === '' ? null : new Certificates(settings, event);
+  const secret = settings.linkSecretFile === '' ? null : new LinkSecret(settings.linkSecretFile, event);
+  server = new Server(desk, hello, event, certificates, secret);
   const address = await server.listen(settings.host, settings.port);
   desk.terms.consumerId ||= addressText(address);
   tickEvery(PROGRESS_MS);
