@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, tick};
 use sd_notify::NotifyState;
 
+use crate::base::text::{Escaped, Quoted};
+
 /// The main thread checks again within this time. If main itself is late, the process was paused, so no loop is
 /// reported until main has checked again.
 pub const CHECK_WITHIN: Duration = Duration::from_secs(3);
@@ -47,6 +49,18 @@ pub struct Supervisor {
     sent_status: String,
 }
 
+impl Condition {
+    /// The condition on one line: systemd would take a second line for another message of ours, such as `STOPPING=1`.
+    fn in_words(&self) -> String {
+        let words = match (self.hung, &self.ready) {
+            (Some(name), _) => format!("the loop {name} hangs"),
+            (None, Ok(())) => self.doing.clone(),
+            (None, Err(reason)) => format!("not ready: {reason}"),
+        };
+        Escaped(words).to_string()
+    }
+}
+
 impl Supervisor {
     /// A supervisor that notifies systemd, if the environment asks for it.
     pub fn from_environment() -> Supervisor {
@@ -78,11 +92,7 @@ impl Supervisor {
             self.sent_ready = true;
             states.push(NotifyState::Ready);
         }
-        let status = match (hung, &condition.ready) {
-            (Some(name), _) => format!("the loop {name} hangs"),
-            (None, Ok(())) => condition.doing.clone(),
-            (None, Err(reason)) => format!("not ready: {reason}"),
-        };
+        let status = condition.in_words();
         if hung.is_none() {
             states.push(NotifyState::Watchdog);
             if condition.waits && !self.sent_ready {
@@ -115,7 +125,19 @@ impl Supervisor {
         if self.notifies
             && let Err(error) = sd_notify::notify(states)
         {
-            log::debug!("event=not-notified error={}", crate::base::text::Quoted(error));
+            log::debug!("event=not-notified error={}", Quoted(error));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_one_line_for_systemd() {
+        let ready = Err("a handler said\nSTOPPING=1\u{1b}[2J".to_owned());
+        let condition = Condition { ready, hung: None, waits: false, doing: String::new() };
+        assert_eq!(condition.in_words(), "not ready: a handler said\\nSTOPPING=1\\u{1b}[2J");
     }
 }
