@@ -1,6 +1,7 @@
 #!/bin/sh
-# Checks the units: systemd must accept every line, and the exposure of each may be at most 2.0 of 10. Works without a
-# running systemd. If systemd-analyze is missing, root installs it with apt-get; otherwise the check is skipped.
+# Checks the units, with the drop-ins of docs/OPERATIONS.md: systemd must accept every line, and the exposure of each may
+# be at most 2.0 of 10. Works without a running systemd. If systemd-analyze is missing, root installs it with apt-get;
+# otherwise the check is skipped.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -36,6 +37,18 @@ cp systemd/*.service "$work/etc/systemd/system/"
 # A template is checked as one of its instances.
 mv "$work/etc/systemd/system/oncecast-consumer@.service" "$work/etc/systemd/system/oncecast-consumer@6969.service"
 mv "$work/etc/systemd/system/oncecast-dispatcher@.service" "$work/etc/systemd/system/oncecast-dispatcher@a.service"
+# The drop-in that OPERATIONS.md shows for a unit.
+drop_in() {
+    mkdir "$work/etc/systemd/system/$2.d"
+    sed -n "/^# .*\/$1.d\/secrets.conf/,/^\`\`\`/ { /^\`\`\`/d; p }" docs/OPERATIONS.md \
+        >"$work/etc/systemd/system/$2.d/secrets.conf"
+    grep -q LoadCredential "$work/etc/systemd/system/$2.d/secrets.conf" || {
+        echo "check-systemd: docs/OPERATIONS.md shows no drop-in for $1" >&2
+        exit 1
+    }
+}
+drop_in oncecast-dispatcher.service oncecast-dispatcher.service
+drop_in oncecast-consumer@.service oncecast-consumer@6969.service
 
 failed=0
 # The two units of the dispatcher may differ only in the instance name.
