@@ -10,6 +10,7 @@ mod hostile;
 mod http;
 mod local;
 mod logs;
+mod names;
 mod publisher;
 mod readme;
 mod redis_settings;
