@@ -1,7 +1,7 @@
 #!/bin/sh
-# Checks the units, with the drop-ins of docs/OPERATIONS.md: systemd must accept every line, and the exposure of each may
-# be at most 2.0 of 10. Works without a running systemd. If systemd-analyze is missing, root installs it with apt-get;
-# otherwise the check is skipped.
+# Checks the units, with the drop-ins of docs/OPERATIONS.md: systemd must accept every line, and the exposure of each
+# may be at most 2.0 of 10. Works without a running systemd. If systemd-analyze is missing, root installs it with
+# apt-get; otherwise the check is skipped.
 set -eu
 cd "$(dirname "$0")/.."
 

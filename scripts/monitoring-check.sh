@@ -37,7 +37,7 @@ if [ "$(id -u)" -eq 0 ] && have apt-get; then
 fi
 
 if have_yaml; then
-    python3 - compose.yml compose.secure.yml docker/loki.yml docker/prometheus/*.yml docker/grafana/provisioning/*/*.yml <<'PYTHON'
+    python3 - compose*.yml docker/loki.yml docker/prometheus/*.yml docker/grafana/provisioning/*/*.yml <<'PYTHON'
 import sys
 
 import yaml
