@@ -197,7 +197,9 @@ test('the secret is changed while connected', async (t) => {
 });
 
 test('which files can be used', async (t) => {
-  const path = join(folder(t), 'secret');
+  const above = folder(t);
+  chmodSync(above, 0o711);
+  const path = join(above, 'secret');
   const secretsOf = (content, mode = 0o640) => {
     writeFileSync(path, content);
     chmodSync(path, mode);
@@ -211,6 +213,8 @@ test('which files can be used', async (t) => {
     assert.throws(() => secretsOf(content), /linkSecretFile: .*secret: /);
   }
   assert.throws(() => secretsOf(SECRET, 0o644), /every user can read it/);
+  chmodSync(above, 0o700);
+  assert.deepEqual(secretsOf(SECRET, 0o644), [Buffer.from(SECRET)]);
   const missing = new Consumer(ok, { listen: '127.0.0.1:0', logger: QUIET, linkSecretFile: `${path}.none` });
   await assert.rejects(missing.start(), /linkSecretFile: .*none: there is no such file/);
 });

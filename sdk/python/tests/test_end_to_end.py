@@ -198,9 +198,11 @@ def test_a_link_secret_is_changed_and_a_dispatcher_without_it_is_refused(cluster
     cluster.kill(stranger)
     first = cluster.start_dispatcher([address], "--dispatcher-id", "d1", *secret_options(tmp_path / "first", OLD))
     wait_for(lambda: cluster.leader_is() == b"d1", "it leads")
+    second = cluster.start_dispatcher([address], "--dispatcher-id", "d2", *secret_options(tmp_path / "second", NEW))
+    cluster.wait_for_log(second, "event=subscribed")
     publisher, ids = start_load(cluster, 6)
+    wait_for(lambda: cluster.redis.number("XLEN", cluster.key("processed")) > 3_000, "some are recorded")
     secret_options(file, NEW, OLD)
-    cluster.start_dispatcher([address], "--dispatcher-id", "d2", *secret_options(tmp_path / "second", NEW))
     cluster.kill(first)
     wait_for(lambda: cluster.leader_is() == b"d2", "it leads")
     check(cluster, publisher, ids)
@@ -215,8 +217,11 @@ def test_with_tls_the_leader_is_killed_and_certificates_are_renewed(cluster, tmp
     dispatchers = {
         name: cluster.start_dispatcher([f"wss://{address}"], "--dispatcher-id", name, *ours) for name in ("d0", "d1")
     }
+    for dispatcher in dispatchers.values():
+        cluster.wait_for_log(dispatcher, "event=subscribed")
     cluster.wait_until_leading()
     publisher, ids = start_load(cluster, 6)
+    wait_for(lambda: cluster.redis.number("XLEN", cluster.key("processed")) > 3_000, "some are recorded")
     # Another authority: what was read before would not be accepted any more.
     renewed, _ = tls_options(tmp_path)
     leader = cluster.leader_is().decode()

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 from certificates import replace
@@ -191,8 +193,27 @@ def test_the_secret_is_changed_while_connected(consumer, path, caplog):
     assert len(unusable) == 2 and "16 to 1024 bytes" in unusable[0] and "No such file" in unusable[1]
 
 
-def test_which_files_can_be_used(tmp_path):
-    path = tmp_path / "secret"
+@pytest.fixture
+def open_folder():
+    """A folder that every user can enter, as pytest's are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o711)
+        yield Path(folder)
+
+
+def test_a_key_that_every_user_can_read_is_said(open_folder, caplog):
+    key = open_folder / "key"
+    key.write_text("no key")
+    consumer = Consumer(lambda delivery: None, listen="127.0.0.1:0", tls_cert=key, tls_key=key)
+    for mode, count in ((0o640, 0), (0o644, 1)):
+        key.chmod(mode)
+        with pytest.raises(FileProblem):
+            consumer.start()
+        assert caplog.text.count("tls_key: ") == count
+
+
+def test_which_files_can_be_used(tmp_path, open_folder):
+    path = open_folder / "secret"
 
     def lines_of(content, mode=0o640):
         path.write_bytes(content)
@@ -207,6 +228,8 @@ def test_which_files_can_be_used(tmp_path):
             lines_of(content)
     with pytest.raises(FileProblem, match="every user can read it"):
         lines_of(SECRET, 0o644)
+    open_folder.chmod(0o700)
+    assert lines_of(SECRET, 0o644) == [SECRET]
     os.mkfifo(tmp_path / "pipe")
     for other, problem in (("none", "No such file"), ("pipe", "not a file"), (".", "not a file")):
         consumer = Consumer(lambda delivery: None, listen="127.0.0.1:0", link_secret_file=tmp_path / other)

@@ -4,7 +4,13 @@
  * Files that can't be used any more are reported once, and what was made of the last ones that could be is kept: a
  * renewal replaces a certificate and its key one after the other.
  */
-import { readFileSync, statSync } from 'node:fs';
+import { readFileSync, realpathSync, statSync } from 'node:fs';
+import { dirname } from 'node:path';
+
+/** Where Docker and Podman mount secrets, for the only user of a container. */
+const MOUNTED_SECRETS = '/run/secrets/';
+const OTHERS_READ = 0o004;
+const OTHERS_ENTER = 0o001;
 
 /** Why a file can't be used; it names the setting and the file. */
 export class FileProblem extends Error {
@@ -20,7 +26,29 @@ export class FileProblem extends Error {
 }
 
 /**
- * What a file holds, and its permissions. Opening a pipe would wait for its writer, so it must be a file.
+ * Whether every user of the machine can read this file: it, and all folders above, allow it.
+ *
+ * @param {string} path
+ */
+export function isExposed(path) {
+  try {
+    let at = realpathSync(path);
+    if (at.startsWith(MOUNTED_SECRETS)) {
+      return false;
+    }
+    let exposed = (statSync(at).mode & OTHERS_READ) !== 0;
+    while (exposed && at !== dirname(at)) {
+      at = dirname(at);
+      exposed = (statSync(at).mode & OTHERS_ENTER) !== 0;
+    }
+    return exposed;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * What a file holds. Opening a pipe would wait for its writer, so it must be a file.
  *
  * @param {string} setting
  * @param {string} path
@@ -36,7 +64,7 @@ export function read(setting, path, mostBytes) {
     if (found.size > mostBytes) {
       throw new FileProblem(setting, path, `it has more than ${mostBytes} bytes`);
     }
-    return { content: readFileSync(path), mode: found.mode };
+    return readFileSync(path);
   } catch (error) {
     if (error instanceof FileProblem) {
       throw error;

@@ -4,14 +4,13 @@
  * A file has the secret in a line, or the new and the old one in two, so that it can be changed without a break.
  */
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
-import { FileProblem, Watched, read } from './files.js';
+import { FileProblem, Watched, isExposed, read } from './files.js';
 
 const MIN_BYTES = 16;
 const MAX_BYTES = 1_024;
 const MAX_LINES = 2;
 /** Lines and the white space around them. */
 const MAX_FILE_BYTES = 65_536;
-const OTHERS_READ = 0o004;
 const NONCE_BYTES = 16;
 
 /** What an ERROR tells a dispatcher. */
@@ -137,8 +136,8 @@ export class LinkSecret {
 function load(path) {
   /** @param {string} problem */
   const wrong = (problem) => new FileProblem('linkSecretFile', path, problem);
-  const { content, mode } = read('linkSecretFile', path, MAX_FILE_BYTES);
-  if ((mode & OTHERS_READ) !== 0) {
+  const content = read('linkSecretFile', path, MAX_FILE_BYTES);
+  if (isExposed(path)) {
     throw wrong('every user can read it; take that right away, with chmod o-r');
   }
   // Each byte is one character, so that lines may be any bytes.

@@ -1,6 +1,6 @@
 /** TLS on the links: the certificates, and what its failures mean. */
 import { X509Certificate, constants, createPrivateKey } from 'node:crypto';
-import { FileProblem, Watched, read } from './files.js';
+import { FileProblem, Watched, isExposed, read } from './files.js';
 
 const MAX_FILE_BYTES = 1_048_576;
 
@@ -26,7 +26,7 @@ export class Certificates {
   constructor(files, event) {
     this.authorities = files.tlsClientCa;
     const paths = [files.tlsCert, files.tlsKey, files.tlsClientCa].filter((path) => path !== '');
-    this.#options = new Watched('certificates', paths, () => load(files), event);
+    this.#options = new Watched('certificates', paths, () => load(files, event), event);
   }
 
   /** For new connections; the same object as long as the files are the same. */
@@ -37,12 +37,17 @@ export class Certificates {
 
 /**
  * @param {TlsFiles} files
+ * @param {import('../limiter.js').Event} event
  * @returns {import('node:tls').SecureContextOptions}
  */
-function load({ tlsCert, tlsKey, tlsClientCa }) {
+function load({ tlsCert, tlsKey, tlsClientCa }, event) {
   const what = 'it must be a PEM file with a certificate, followed by those between it and its authority';
   const cert = certificates('tlsCert', tlsCert, what);
-  const { content: key } = read('tlsKey', tlsKey, MAX_FILE_BYTES);
+  const key = read('tlsKey', tlsKey, MAX_FILE_BYTES);
+  if (isExposed(tlsKey)) {
+    const problem = 'every user can read it; take that right away, with chmod o-r';
+    event('warn', 'secret-exposed', { setting: 'tlsKey', file: tlsKey, problem });
+  }
   let parsed;
   try {
     parsed = createPrivateKey(key);
@@ -73,7 +78,7 @@ function load({ tlsCert, tlsKey, tlsClientCa }) {
  * @param {string} what
  */
 function certificates(setting, path, what) {
-  const { content } = read(setting, path, MAX_FILE_BYTES);
+  const content = read(setting, path, MAX_FILE_BYTES);
   const text = content.toString('latin1');
   const blocks = text.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? [];
   if (blocks.length === 0 || blocks.length !== text.split('-----BEGIN CERTIFICATE-----').length - 1) {

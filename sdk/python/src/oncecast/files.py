@@ -24,7 +24,7 @@ class FileProblem(ValueError):
     """Why a file can't be used; it names the setting and the file."""
 
 
-def check_file(setting: str, path: str) -> os.stat_result:
+def check_file(setting: str, path: str) -> None:
     """Opening a pipe would wait for its writer, so it must be a file."""
     try:
         found = os.stat(path)
@@ -32,7 +32,22 @@ def check_file(setting: str, path: str) -> os.stat_result:
         raise FileProblem(f"{setting}: {path}: {error.strerror}") from None
     if not stat.S_ISREG(found.st_mode):
         raise FileProblem(f"{setting}: {path}: it is not a file")
-    return found
+
+
+def is_exposed(path: str) -> bool:
+    """Whether every user of the machine can read this file: it, and all folders above, allow it."""
+    path = os.path.realpath(path)
+    # Where Docker and Podman mount secrets, for the only user of a container.
+    if path.startswith("/run/secrets/"):
+        return False
+    try:
+        exposed = os.stat(path).st_mode & stat.S_IROTH != 0
+        while exposed and path != os.path.dirname(path):
+            path = os.path.dirname(path)
+            exposed = os.stat(path).st_mode & stat.S_IXOTH != 0
+        return exposed
+    except OSError:
+        return False
 
 
 class Watched(Generic[T]):

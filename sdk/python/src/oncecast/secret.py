@@ -13,14 +13,13 @@ import secrets
 import struct
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
-from .files import FileProblem, Watched, check_file
+from .files import FileProblem, Watched, check_file, is_exposed
 from .tls import Path
 
 MIN_BYTES, MAX_BYTES, MAX_LINES = 16, 1_024, 2
 # Lines and the white space around them.
 _MAX_FILE_BYTES = 65_536
 _WHITE = b" \t\r\f"
-_OTHERS_READ = 0o004
 NONCE_BYTES = 16
 _NONCE = re.compile(r"[0-9a-f]{32}")
 
@@ -87,7 +86,8 @@ class LinkSecret:
 
     def _read(self) -> Sequence[bytes]:
         where = f"link_secret_file: {self._path}"
-        if check_file("link_secret_file", self._path).st_mode & _OTHERS_READ:
+        check_file("link_secret_file", self._path)
+        if is_exposed(self._path):
             raise FileProblem(f"{where}: every user can read it; take that right away, with chmod o-r")
         try:
             with open(self._path, "rb") as file:

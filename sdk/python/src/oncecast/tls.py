@@ -7,12 +7,15 @@ own TLS sockets would not do, because one of them must not be used by two thread
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 from threading import Lock
 from typing import Optional, Tuple, Union
 
-from .files import FileProblem, Watched, check_file
+from .files import FileProblem, Watched, check_file, is_exposed
+
+log = logging.getLogger("oncecast")
 
 Path = Union[str, "os.PathLike[str]"]
 
@@ -58,6 +61,8 @@ class Certificates:
         context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
         check_file("tls_cert", self._cert)
         check_file("tls_key", self._key)
+        if is_exposed(self._key):
+            log.warning("tls_key: %s: every user can read it; take that right away, with chmod o-r", self._key)
         try:
             context.load_cert_chain(self._cert, self._key, password=_no_password)
         except (OSError, ValueError) as error:
