@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Checks the package for Node (sdk/node): types, tests, what `npm pack` puts into the package, and that the README's
 # consumer runs from that package in an empty folder and keeps the protocol (`oncecast conform`). Needs node and npm,
-# redis-server, and the programs: ONCECAST_BIN names their folder, or else they are in target/release or target/debug.
+# redis-server, openssl, and the programs: ONCECAST_BIN names their folder, or else they are in target/release or
+# target/debug.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -36,7 +37,7 @@ fail() {
     exit 1
 }
 
-for tool in node npm redis-server redis-cli; do
+for tool in node npm redis-server redis-cli openssl; do
     command -v "$tool" >/dev/null || fail "$tool is missing: install it and run this again"
 done
 node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 18 ? 0 : 1)' || fail 'node is older than 18'
@@ -141,24 +142,54 @@ try_the_consumer_of() {
 try_the_consumer_of node_modules/oncecast/README.md 'order o-1 total 42' packaged
 try_the_consumer_of "$root/README.md" 'shouted {"ID":"O-1","PRICE":21,"COUNT":2}' shown
 
-# The rules that can be seen from outside.
+# The rules that can be seen from outside: without and with TLS, and with a link secret if the programs know it.
 cp "$root/sdk/node/examples/conform_worker.mjs" .
-listen=127.0.0.1:$(free_port)
-node conform_worker.mjs "$listen" conform 2>"$work/conform_worker.log" &
-worker=$!
-children+=("$worker")
 listens() {
-    (exec 3<>"/dev/tcp/${listen/:/\/}")
+    (exec 3<>"/dev/tcp/${1/:/\/}")
 }
-wait_for 'the consumer for conform listens' listens
 conform() {
     env -u ONCECAST_BIN "$ONCECAST_BIN/oncecast" conform "$@"
 }
+# check_conformance NAME SCHEME SETTINGS OPTION…: the consumer has these settings (JSON), and conform these options.
+check_conformance() {
+    local name=$1 scheme=$2 settings=$3 listen worker
+    shift 3
+    listen=127.0.0.1:$(free_port)
+    node conform_worker.mjs "$listen" conform "$settings" 2>"$work/$name.log" &
+    worker=$!
+    children+=("$worker")
+    wait_for 'the consumer for conform listens' listens "$listen"
+    conform "$scheme://$listen" --group conform --conformance-handler --pid "$worker" "$@" >"$work/$name-conform.log" \
+        || fail "$name: the consumer violates the protocol: $(grep -v '^ok' "$work/$name-conform.log")"
+    echo "$name: $(tail -n 1 "$work/$name-conform.log")"
+    wait "$worker" || fail "the consumer for conform did not stop cleanly: $(cat "$work/$name.log")"
+}
+
+# issue NAME: a key and a certificate of the authority, for 127.0.0.1.
+issue() {
+    printf 'subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n' >"$work/extensions"
+    openssl req "${ec[@]}" -subj "/CN=$1" -keyout "$work/$1.key" -out "$work/$1.csr" 2>/dev/null
+    openssl x509 -req -in "$work/$1.csr" -CA "$work/ca.pem" -CAkey "$work/ca.key" -CAcreateserial -days 2 \
+        -extfile "$work/extensions" -out "$work/$1.pem" 2>/dev/null
+}
+ec=(-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes)
+
 if conform --help >/dev/null 2>&1; then
-    conform "ws://$listen" --group conform --conformance-handler --pid "$worker" >"$work/conform.log" \
-        || fail "the consumer violates the protocol: $(grep -v '^ok' "$work/conform.log")"
-    tail -n 1 "$work/conform.log"
-    wait "$worker" || fail "the consumer for conform did not stop cleanly: $(cat "$work/conform_worker.log")"
+    check_conformance plain ws '{}'
+    openssl req -x509 "${ec[@]}" -days 2 -subj /CN=ca -keyout "$work/ca.key" -out "$work/ca.pem" 2>/dev/null
+    issue consumer
+    issue dispatcher
+    tls="\"tlsCert\":\"$work/consumer.pem\",\"tlsKey\":\"$work/consumer.key\",\"tlsClientCa\":\"$work/ca.pem\""
+    ours=(--tls-ca "$work/ca.pem" --tls-cert "$work/dispatcher.pem" --tls-key "$work/dispatcher.key")
+    check_conformance tls wss "{$tls}" "${ours[@]}"
+    if conform --help | grep -q -e --link-secret-file; then
+        (umask 077 && printf '%s\n' 'a new secret of this group' 'the secret of this group so far' >"$work/secret")
+        secret="\"linkSecretFile\":\"$work/secret\""
+        check_conformance secret ws "{$secret}" --link-secret-file "$work/secret"
+        check_conformance tls-and-secret wss "{$tls,$secret}" "${ours[@]}" --link-secret-file "$work/secret"
+    else
+        echo 'skipped: this oncecast has no --link-secret-file'
+    fi
 else
     echo 'skipped: this oncecast has no conform'
 fi

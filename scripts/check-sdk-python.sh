@@ -49,6 +49,7 @@ else
     has_programs "${ONCECAST_BIN:-/nonexistent}" || fail 'oncecast, oncecast-dispatcher or oncecast-publisher is
 missing: run cargo build, or set ONCECAST_BIN to their folder'
     command -v redis-server >/dev/null || fail 'there is no redis-server: run sh scripts/ensure-redis.sh'
+    command -v openssl >/dev/null || fail 'there is no openssl, which makes the certificates for the tests of TLS'
 fi
 
 # A copy, because setuptools writes beside the sources.
