@@ -3,13 +3,14 @@
  *
  * @typedef {(level: 'warn' | 'info' | 'debug', name: string, details: Record<string, unknown>) => void} Event
  */
+import { CODES } from './frames.js';
 
 const EVENTS = 5;
 const PERIOD_MS = 10_000;
 
 export class Limiter {
   /**
-   * @typedef {{ count: number, since: number, level: 'warn' | 'info' | 'debug', name: string, code: unknown }} Seen
+   * @typedef {{ count: number, since: number, level: 'warn' | 'info' | 'debug', name: string, code?: unknown }} Seen
    * @type {Map<string, Seen>}
    */
   #seen = new Map();
@@ -29,9 +30,11 @@ export class Limiter {
    * @param {Record<string, unknown>} details
    */
   event(level, name, details) {
-    // Refusals of one kind must not hide others.
-    const key = details.code === undefined ? name : `${name} ${details.code}`;
-    const seen = this.#seen.get(key) ?? { count: 0, since: this.now(), level, name, code: details.code };
+    // Refusals of one kind must not hide others. Strangers may invent codes.
+    const isKnown = typeof details.code === 'number' && details.code <= CODES.notAuthenticated;
+    const key = isKnown ? `${name} ${details.code}` : name;
+    const code = isKnown ? { code: details.code } : {};
+    const seen = this.#seen.get(key) ?? { count: 0, since: this.now(), level, name, ...code };
     this.#seen.set(key, seen);
     seen.count += 1;
     if (seen.count <= EVENTS) {

@@ -61,4 +61,15 @@ test('an event that repeats is counted instead of logged', () => {
   assert.deepEqual(lines[5], ['refused', { suppressed: 7 }]);
   limiter.event('warn', 'refused', { i: 12 });
   assert.equal(lines.length, 7);
+  for (const code of [6, 11, 500, 501]) {
+    for (let i = 0; i < 6; i++) {
+      limiter.event('warn', 'refused-with', { code });
+    }
+  }
+  now = 20_000;
+  limiter.tick();
+  const suppressed = lines.filter(([name, details]) => name === 'refused-with' && 'suppressed' in details);
+  assert.deepEqual(suppressed.map(([, details]) => details), [
+    { code: 6, suppressed: 1 }, { code: 11, suppressed: 1 }, { suppressed: 7 },
+  ]);
 });

@@ -174,9 +174,11 @@ export class Server {
       this.event('warn', 'tls-failed', { peer, reason: UNEXPECTED_TLS });
     }
     if (socket.writable && code !== 'ECONNRESET') {
-      socket.end(`HTTP/1.1 ${ANSWERS[code] ?? '400 Bad Request'}\r\nConnection: close\r\n\r\n`);
+      const answer = `HTTP/1.1 ${ANSWERS[code] ?? '400 Bad Request'}\r\nConnection: close\r\n\r\n`;
+      socket.end(answer, () => socket.destroy());
+    } else {
+      socket.destroy();
     }
-    socket.destroy();
   }
 
   /**

@@ -415,7 +415,9 @@ class Link:
         for frame in received:
             if isinstance(frame, frames.Error):
                 text = f"the dispatcher {self.peer} reports error {frame.code}: {frame.text}"
-                self._terms.sums.note(f"reported {frame.code}", logging.WARNING, text)
+                # One of each kind of its own, but strangers invent codes.
+                kind = min(frame.code, frames.E_NOT_AUTHENTICATED + 1)
+                self._terms.sums.note(f"reported {kind}", logging.WARNING, text)
                 self.close()
                 return
         if self._challenge is not None and self._proof is None:
