@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Dict, Optional, Union
 
 from oncecast import Consumer, Delivery, Outcome, Retry
@@ -45,3 +46,4 @@ def consumers() -> None:
     Consumer(coroutine)
     Consumer(Worker())
     Consumer(lambda delivery: {"length": len(delivery.payload)})
+    Consumer(nothing, tls_cert="c.pem", tls_key=Path("c.key"), tls_client_ca=None, link_secret_file=Path("secret"))
