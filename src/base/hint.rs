@@ -67,6 +67,14 @@ pub enum Hint {
     Database(UrlSetting, i64),
     /// The server does not speak RESP3.
     Resp3,
+    /// A script runs for too long.
+    Busy,
+    /// The server reads its data.
+    Loading,
+    /// The server has as many connections as it allows.
+    Clients,
+    /// The server accepts connections from its own machine only.
+    Protected,
     /// A stream has no higher id left: this key, if it is known.
     StreamExhausted(Option<String>),
     /// Another node of the cluster has the group's keys.
@@ -93,22 +101,51 @@ pub enum Hint {
     },
 }
 
+/// Ends a hint about which `oncecast doctor` says more.
+const DOCTOR: &str = "oncecast doctor --redis-url … says what is missing, and what to type";
+
 /// Puts a group's keys in one slot.
 const BRACES: &str =
     "put braces around the group's name, in every program, so that its keys share a slot: '{messages}'";
 
+/// A hint as it is shown by the doctor itself.
+pub struct Advice<'a>(&'a Hint);
+
+impl fmt::Display for Advice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.show(f)
+    }
+}
+
 impl fmt::Display for Hint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.show(f)?;
+        if self.is_for_the_doctor() { write!(f, "; {DOCTOR}") } else { Ok(()) }
+    }
+}
+
+impl Hint {
+    /// Whether `oncecast doctor` says more about it.
+    pub fn is_for_the_doctor(&self) -> bool {
+        matches!(self, Hint::Right(..) | Hint::Command(_) | Hint::Memory | Hint::Resp3 | Hint::Slots)
+    }
+
+    /// What to do, without the doctor's name.
+    pub fn advice(&self) -> Advice<'_> {
+        Advice(self)
+    }
+
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Hint::IsItRunning(chosen) => write!(f, "is Redis running there? {chosen}"),
-            Hint::Address(chosen) => chosen.fmt(f),
+            Hint::Address(chosen) => write!(f, "{chosen}"),
             Hint::Slow => f.write_str("no answer in time: is the server hung, or far away?"),
             Hint::NoAnswer(setting) => write!(
                 f,
                 "it does not answer plain Redis commands: is this a port for TLS? then {setting} must begin with \
                  rediss://"
             ),
-            Hint::Tls(hint) => hint.fmt(f),
+            Hint::Tls(hint) => write!(f, "{hint}"),
             Hint::NoPassword(setting) => write!(f, "the server has no password: leave it out of {setting}"),
             Hint::Password(setting) => {
                 write!(f, "it requires a password: add it to {setting}, with the user if that is not the default one")
@@ -117,10 +154,10 @@ impl fmt::Display for Hint {
                 write!(f, "check user and password in {setting}; special characters in them must be percent-encoded")
             }
             Hint::Right(setting, None) => {
-                write!(f, "the user in {setting} lacks a right; ACL LOG and oncecast doctor show which")
+                write!(f, "the user in {setting} lacks a right")
             }
             Hint::Right(setting, Some(rights)) => {
-                write!(f, "the user in {setting} lacks a right: {rights}; ACL LOG and oncecast doctor show which")
+                write!(f, "the user in {setting} lacks a right: {rights}")
             }
             Hint::Command(None) => f.write_str("the server lacks a command: it was renamed, or is older than 6.2"),
             Hint::Command(Some(command)) => {
@@ -138,6 +175,12 @@ impl fmt::Display for Hint {
                 "a subscription needs RESP3, the protocol of Redis 6 and newer: an older server or a proxy does not \
                  have it",
             ),
+            Hint::Busy => {
+                f.write_str("a script of another client runs for too long: SCRIPT KILL ends it, unless it has written")
+            }
+            Hint::Loading => f.write_str("it reads its data after a start: try again in a while"),
+            Hint::Clients => f.write_str("raise maxclients: CONFIG SET maxclients NUMBER"),
+            Hint::Protected => f.write_str("give it a password, or users, and put it into the URL"),
             Hint::StreamExhausted(key) => {
                 if let Some(key) = key {
                     write!(f, "the stream {key} has run out of ids: ")?;
@@ -162,6 +205,27 @@ impl fmt::Display for Hint {
             Hint::KeyType { key, found, wanted } => {
                 write!(f, "key {key} is a {found}, it must be a {wanted}: rename or delete it, or choose another group")
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_doctor_explains_names_it() {
+        for (hint, names) in [
+            (Hint::Right("--redis-url", None), true),
+            (Hint::Right("--redis-url", Some("+zadd".to_owned())), true),
+            (Hint::Command(Some("ZADD".to_owned())), true),
+            (Hint::Memory, true),
+            (Hint::Slots, true),
+            (Hint::Slow, false),
+            (Hint::Login("--redis-url"), false),
+            (Hint::Busy, false),
+        ] {
+            assert_eq!(hint.to_string().contains("oncecast doctor --redis-url"), names, "{hint}");
         }
     }
 }

@@ -38,6 +38,10 @@ pub enum Refusal {
     Cluster,
     /// The command is larger than the server, or a proxy in front of it, allows.
     TooLarge,
+    /// The server has as many connections as it allows.
+    Clients,
+    /// The server accepts connections from its own machine only, since it has no password (`DENIED`).
+    Protected,
     /// Anything else.
     Other,
 }
@@ -45,6 +49,7 @@ pub enum Refusal {
 /// Sentences of errors without a code of their own (`ERR …`), in lower case. They are tried before codes inside the
 /// text, because such an error may repeat names or arguments that look like a code.
 const SENTENCES: &[(&str, Refusal)] = &[
+    ("max number of clients", Refusal::Clients),
     ("unknown command", Refusal::UnknownCommand),
     ("unknown redis command", Refusal::UnknownCommand),
     (NEEDLESS_PASSWORD, Refusal::Login),
@@ -86,6 +91,7 @@ const CODES: &[(&str, Refusal)] = &[
     ("MISCONF", Refusal::Disk),
     ("NOREPLICAS", Refusal::Replicas),
     ("WRONGTYPE", Refusal::WrongType),
+    ("DENIED", Refusal::Protected),
     ("LOADING", Refusal::NotNow),
     ("BUSY", Refusal::NotNow),
     ("NOSCRIPT", Refusal::NoScript),
@@ -208,7 +214,8 @@ mod tests {
                  configuration is correct?",
                 Refusal::Login,
             ),
-            ("ERR max number of clients reached", Refusal::Other),
+            ("ERR max number of clients reached", Refusal::Clients),
+            ("DENIED Redis is running in protected mode because protected mode is enabled", Refusal::Protected),
             ("ERR the group OOM is unhappy", Refusal::Other),
             ("", Refusal::Other),
         ] {

@@ -232,6 +232,10 @@ impl Server {
                 Some(name) if name.eq_ignore_ascii_case("HELLO") => Hint::Resp3,
                 name => Hint::Command(name.map(str::to_owned)),
             },
+            Refusal::NotNow if refusal::code(text) == Some("BUSY") => Hint::Busy,
+            Refusal::NotNow => Hint::Loading,
+            Refusal::Clients => Hint::Clients,
+            Refusal::Protected => Hint::Protected,
             Refusal::StreamExhausted => Hint::StreamExhausted(None),
             Refusal::Cluster => match (refusal::moved_to(text), refusal::code(text)) {
                 (Some(owner), _) => Hint::Moved { setting, owner: owner.to_owned() },

@@ -87,6 +87,16 @@ pub enum Warning {
     },
     /// Stored data may be lost in a restart; see [`Warning::is_note`].
     NoAppendOnlyFile,
+    /// The server has nearly as many connections as it allows.
+    Clients {
+        /// The setting `maxclients`.
+        most: u64,
+    },
+    /// The server closes connections that are idle; see [`Warning::is_note`].
+    IdleTimeout {
+        /// The setting `timeout`.
+        seconds: u64,
+    },
     /// The server refuses a command to this user, or does not have it, so some settings are unknown.
     NotTold {
         /// The command.
@@ -97,7 +107,13 @@ pub enum Warning {
 impl Warning {
     /// Whether this is only a limitation, which may be intended.
     pub fn is_note(&self) -> bool {
-        matches!(self, Warning::NoAppendOnlyFile | Warning::UnknownEvents { .. } | Warning::NotTold { .. })
+        matches!(
+            self,
+            Warning::NoAppendOnlyFile
+                | Warning::UnknownEvents { .. }
+                | Warning::IdleTimeout { .. }
+                | Warning::NotTold { .. }
+        )
     }
 }
 
@@ -153,6 +169,16 @@ impl fmt::Display for Warning {
                 "appendonly is no: a restart of Redis loses pending messages and results since its last snapshot; set \
                  it to yes to keep them",
             ),
+            Warning::Clients { most } => write!(
+                f,
+                "most of the connections that maxclients, {most}, allows are in use: programs that start or connect \
+                 again may be refused; raise it"
+            ),
+            Warning::IdleTimeout { seconds } => write!(
+                f,
+                "timeout is {seconds}: Redis closes connections that are idle for so many seconds. Nothing is lost, \
+                 but after each such pause results are recorded by scripts, which cost Redis more; 0 avoids that"
+            ),
             Warning::NotTold { command } => {
                 let unknown = match *command {
                     INFO => "its version and whether it is a replica",
@@ -178,10 +204,18 @@ fn takes_only_what_expires(policy: &str) -> bool {
 pub fn check(connection: &mut Connection, interests: Option<&Interests>) -> Result<Vec<Warning>> {
     const READING: &str = "reading Redis's settings";
     // One request for each, because only Redis 7 accepts several patterns or sections at once.
-    let config = ["maxmemory*", "client-output-buffer-limit", "appendonly", "notify-keyspace-events", "databases"];
+    let config = [
+        "maxmemory*",
+        "client-output-buffer-limit",
+        "appendonly",
+        "notify-keyspace-events",
+        "databases",
+        "maxclients",
+        "timeout",
+    ];
     let config = config.iter().map(|pattern| Command::of(&["CONFIG", "GET", pattern])).collect();
     let config = if_allowed(connection.pipeline(READING, config))?;
-    let info = ["replication", "server"].iter().map(|section| Command::of(&["INFO", section])).collect();
+    let info = ["replication", "server", "clients"].iter().map(|section| Command::of(&["INFO", section])).collect();
     let info = if_allowed(connection.pipeline(READING, info))?;
     let unknown = [(CONFIG_GET, config.is_none()), (INFO, info.is_none())].into_iter().filter(|(_, refused)| *refused);
     let unknown = unknown.map(|(command, _)| Warning::NotTold { command }).collect::<Vec<_>>();
@@ -299,7 +333,17 @@ fn judge(config: &HashMap<String, String>, info: &HashMap<String, String>, url: 
     if setting("appendonly") == Some("no") {
         found.push(Warning::NoAppendOnlyFile);
     }
+    found.extend(clients(setting("maxclients"), field("connected_clients")));
+    if let Some(seconds) = setting("timeout").and_then(|seconds| seconds.parse().ok()).filter(|seconds| *seconds > 0) {
+        found.push(Warning::IdleTimeout { seconds });
+    }
     found
+}
+
+/// Warns if fewer than a tenth of the connections are left.
+fn clients(most: Option<&str>, connected: Option<&str>) -> Option<Warning> {
+    let (most, connected): (u64, u64) = (most?.parse().ok()?, connected?.parse().ok()?);
+    (most.saturating_sub(connected) < most.div_ceil(10)).then_some(Warning::Clients { most })
 }
 
 /// Parses `normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60`: hard limit, soft limit, seconds; 0

@@ -22,6 +22,17 @@ pub(super) enum Said {
     Refused(Refusal, Error),
 }
 
+/// An error without the advice to ask the doctor.
+pub(super) fn told(error: &Error) -> String {
+    match error {
+        Error::Redis { server, hint: Some(hint), cause, .. } => {
+            let (advice, doctor) = (hint.advice(), hint.is_for_the_doctor());
+            if doctor { format!("redis {server}: {cause} ({advice})") } else { error.to_string() }
+        }
+        error => error.to_string(),
+    }
+}
+
 /// Reads a reply. `refused_with` is part of the refusal that an allowed command without effect gets. An error is one of
 /// the connection.
 pub(super) fn said(reply: Result<Value>, refused_with: Option<&str>) -> Result<Said> {

@@ -6,7 +6,7 @@ use super::finding::{Effect, Finding, Remedy};
 use super::forms::{self, Form};
 use super::needs::{KeyNeed, Program, Use, literal};
 use super::patient::Patient;
-use super::reply::{Said, said};
+use super::reply::{Said, said, told};
 use super::trial::Trial;
 use crate::base::error::{Error, Result};
 use crate::base::refusal::Refusal;
@@ -34,6 +34,7 @@ pub(super) struct Tried {
 /// Tries all that `program` needs. `can_write` is whether a key of the trial could be written.
 pub(super) fn try_all(patient: &Patient<'_>, program: Program, trial: &Trial, can_write: bool) -> Result<Tried> {
     let mut tried = Tried::default();
+    let mut elsewhere = Vec::new();
     // MULTI is the last command on its connection.
     let mut connection = Connection::new(patient.server.clone(), patient.reply_time());
     let (subjects, forms): (Vec<Subject>, Vec<Form>) = subjects(patient, program, trial, can_write).into_iter().unzip();
@@ -41,11 +42,19 @@ pub(super) fn try_all(patient: &Patient<'_>, program: Program, trial: &Trial, ca
     let replies = connection.pipeline_each(TRYING, forms.iter().map(words).collect())?;
     for ((subject, form), reply) in subjects.into_iter().zip(&forms).zip(replies) {
         let said = said(reply, form.refused_with)?;
-        if let Some(finding) = judge(&subject, said, patient, program)
+        if let (Subject::Command(command, _), Said::NoKey) = (&subject, &said) {
+            elsewhere.push(*command);
+        }
+        if let Some(finding) = judge(&subject, said, patient, program, can_write)
             && !tried.findings.contains(&finding)
         {
             tried.findings.push(finding);
         }
+    }
+    // If each key may be used, so may the trial's, but not with these commands.
+    let all_keys = !tried.findings.iter().any(is_about_a_key);
+    if program.writes() && all_keys && !elsewhere.is_empty() {
+        tried.findings.push(not_together(patient, program, trial, &elsewhere));
     }
     try_channels(patient, program, trial, &mut tried)?;
     Ok(tried)
@@ -70,7 +79,7 @@ fn subjects(patient: &Patient<'_>, program: Program, trial: &Trial, can_write: b
     all
 }
 
-fn judge(subject: &Subject, said: Said, patient: &Patient<'_>, program: Program) -> Option<Finding> {
+fn judge(subject: &Subject, said: Said, patient: &Patient<'_>, program: Program, can_write: bool) -> Option<Finding> {
     let user = patient.user();
     match (subject, said) {
         (_, Said::Allowed) => None,
@@ -90,15 +99,35 @@ fn judge(subject: &Subject, said: Said, patient: &Patient<'_>, program: Program)
         (Subject::Command("publish", effect), Said::NoChannel) if program.listens() => {
             Some(no_channel(*effect, &user, &format!("{}*", literal(&patient.keys.alive_prefix))))
         }
-        (_, Said::Refused(Refusal::Cluster, error)) => Some(Finding::stops(error.to_string(), None)),
-        // These concern every command that writes, and are reported once.
+        // These concern every command that writes, or every key, and are reported once.
         (_, Said::Refused(Refusal::Memory | Refusal::Replica | Refusal::Disk | Refusal::Replicas, _)) => None,
+        (_, Said::Refused(Refusal::Cluster, _)) if program.writes() && !can_write => None,
+        (_, Said::Refused(Refusal::Cluster, error)) => Some(Finding::stops(told(&error), None)),
         (Subject::Command(command, effect), Said::Refused(_, error)) => {
             Some(Finding::new(*effect, format!("the server refuses {}: {error}", shown(command)), None))
         }
         // The command itself is missing, which its own trial reports; or a key of the trial is not the program's.
         (Subject::Key(..), _) | (Subject::Command(..), Said::NoKey | Said::NoChannel) => None,
     }
+}
+
+fn is_about_a_key(finding: &Finding) -> bool {
+    matches!(&finding.remedy, Some(Remedy::Grant(right)) if right.starts_with('~'))
+}
+
+/// Commands that the user may call and keys that it may use, but not together: rights in several selectors.
+fn not_together(patient: &Patient<'_>, program: Program, trial: &Trial, commands: &[&str]) -> Finding {
+    let names: Vec<String> = commands.iter().map(|command| shown(command)).collect();
+    let mut rights: Vec<String> = Vec::new();
+    let keys = program.keys(&patient.keys, &trial.unused).into_iter().map(|need| need.right);
+    for right in keys.chain(commands.iter().map(|command| format!("+{command}"))) {
+        if !rights.contains(&right) {
+            rights.push(right);
+        }
+    }
+    let (user, names) = (patient.user(), names.join(", "));
+    let problem = format!("the user {user} may use the group's keys, but not together with {names}");
+    Finding::stops(problem, Remedy::Grant(format!("({})", rights.join(" "))))
 }
 
 fn unknown(effect: Effect, name: &str) -> Finding {
@@ -155,7 +184,7 @@ fn try_channels(patient: &Patient<'_>, program: Program, trial: &Trial, tried: &
             Said::NoCommand | Said::Unknown | Said::Refused(..) if program == Program::Publisher => {
                 tried.notes.push(format!(
                     "not tried: whether {user} may publish on {right}, since a trial would publish. An administrator \
-                     can ask: ACL DRYRUN {user} PUBLISH {right} x",
+                     can ask: ACL DRYRUN {user} PUBLISH {right} x (before Redis 7: ACL GETUSER {user})",
                     user = patient.user()
                 ));
                 continue;

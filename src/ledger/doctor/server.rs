@@ -6,7 +6,7 @@ use super::finding::{Effect, Finding, Remedy};
 use super::forms;
 use super::needs::Program;
 use super::patient::Patient;
-use super::reply::{Said, said};
+use super::reply::{Said, said, told};
 use super::trial::Trial;
 use crate::base::error::{Error, Result};
 use crate::base::refusal::Refusal;
@@ -52,7 +52,7 @@ pub(super) fn look(patient: &Patient<'_>, connection: &mut Connection, trial: &T
     let reply = connection.query(WRITING, Command::of(&words.iter().map(String::as_str).collect::<Vec<_>>()));
     let written = match said(reply, None)? {
         Said::Allowed => Written::Yes,
-        Said::Refused(refusal, error) => Written::Refused(refusal, error.to_string()),
+        Said::Refused(refusal, error) => Written::Refused(refusal, told(&error)),
         _ => Written::NoRight,
     };
     let maxmemory = match written {
@@ -126,6 +126,8 @@ pub(super) fn line_for(warning: &Warning) -> Option<String> {
             Some("CONFIG SET client-output-buffer-limit 'pubsub 256mb 128mb 60'".to_owned())
         }
         Warning::Eviction { .. } => Some("CONFIG SET maxmemory-policy noeviction".to_owned()),
+        Warning::Clients { most } => Some(format!("CONFIG SET maxclients {}", 2 * most)),
+        Warning::IdleTimeout { .. } => Some("CONFIG SET timeout 0".to_owned()),
         Warning::NoAppendOnlyFile => Some("CONFIG SET appendonly yes".to_owned()),
         _ => None,
     }

@@ -10,6 +10,10 @@ use serde_json::Value;
 
 use crate::support::{programs, redis_server, run_on, wait_until};
 
+mod clusters;
+mod states;
+mod users;
+
 fn server_with(config: &[(&str, &str)]) -> RedisServer {
     let config = config.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     RedisServer::start(RedisOptions { config, ..RedisOptions::default() }).expect("a private Redis starts")
@@ -34,6 +38,27 @@ fn program<'a>(report: &'a Value, name: &str) -> &'a Value {
 
 fn verdict<'a>(report: &'a Value, name: &str) -> &'a str {
     program(report, name)["verdict"].as_str().expect("a text")
+}
+
+/// The lines to type for a program.
+fn lines(report: &Value, name: &str) -> Vec<String> {
+    let lines = program(report, name)["type"].as_array().expect("a list");
+    lines.iter().map(|line| line.as_str().expect("a text").to_owned()).collect()
+}
+
+/// Types a line as an administrator does, with quotes around words that have spaces.
+fn type_line(server: &RedisServer, line: &str) {
+    let parts = line.split('\'').enumerate();
+    let words = parts.flat_map(|(at, part)| if at % 2 == 1 { vec![part] } else { part.split_whitespace().collect() });
+    let () = run_on(server, &words.collect::<Vec<_>>());
+}
+
+/// Fails unless the server can't be examined, for this reason.
+fn assert_unusable(url: &str, says: &str) {
+    let output = output_of(url, &[]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && text.contains(says), "{url}: {output:?}");
+    assert!(output.stdout.is_empty() && !text.contains("oncecast doctor"), "{output:?}");
 }
 
 fn keys(server: &RedisServer) -> Vec<String> {
@@ -150,9 +175,7 @@ fn a_server_that_can_not_be_used_at_all_is_an_error() {
         (format!("redis://:wrong@127.0.0.1:{port}"), "check user and password"),
         (format!("{}/99", server.url()), "does not have"),
     ] {
-        let output = output_of(&url, &[]);
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(1) && text.contains(says), "{url}: {output:?}");
+        assert_unusable(&url, says);
     }
     let output = output_of(&server.url(), &["--program", "cook"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
@@ -160,6 +183,11 @@ fn a_server_that_can_not_be_used_at_all_is_an_error() {
 
 /// The port of a web server.
 fn not_redis() -> u16 {
+    answering("HTTP/1.1 400 Bad Request\r\n\r\n")
+}
+
+/// The port of a server that answers this, whatever it is asked, and closes.
+fn answering(text: &'static str) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("it is bound").port();
     thread::spawn(move || {
@@ -167,7 +195,7 @@ fn not_redis() -> u16 {
             let mut received = [0; 4096];
             // It may be closed already.
             let _ = stream.read(&mut received);
-            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+            let _ = stream.write_all(text.as_bytes());
         }
     });
     port
