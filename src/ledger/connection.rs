@@ -14,6 +14,7 @@ use redis::Value;
 use super::command::{Command, command};
 use super::resp::{MAX_REPLY_BYTES, Reply};
 use super::script::ScriptCall;
+use super::seal::Seal;
 use super::server::Server;
 use super::session::{BufferSize, ReceiveBuffer, Session};
 use crate::base::error::{Error, Result, Step};
@@ -35,17 +36,29 @@ pub struct Connection {
     transactions: u64,
     /// Commands being written.
     out: Vec<u8>,
+    /// How what is written expires, in a trial.
+    seal: Option<Seal>,
 }
 
 impl Connection {
     /// A connection that will wait at most `timeout` for each reply. Opens nothing yet.
     pub fn new(server: Server, timeout: Duration) -> Connection {
-        Connection { server, open: None, timeout, opened: 0, transactions: 0, out: Vec::new() }
+        Connection { server, open: None, timeout, opened: 0, transactions: 0, out: Vec::new(), seal: None }
     }
 
     /// The server it talks to.
     pub fn server(&self) -> &Server {
         &self.server
+    }
+
+    /// Makes what scripts and transactions write from now on expire.
+    pub(super) fn set_seal(&mut self, seal: Seal) {
+        self.seal = Some(seal);
+    }
+
+    /// How what is written expires.
+    pub(super) fn seal(&self) -> Option<Seal> {
+        self.seal
     }
 
     /// The number of the connection that is open; `None` if none is.
@@ -88,16 +101,14 @@ impl Connection {
     /// Calls a script. If the server does not have it, sends its text, which is safe because the script did not run.
     pub(super) fn call(&mut self, doing: &'static str, call: &ScriptCall) -> Result<Value> {
         let script = call.script;
+        let sealed = self.seal.map(|seal| seal.around(script.text));
+        let text = sealed.as_deref().unwrap_or(script.text);
+        let loaded;
         let digest = match script.digest.get() {
-            Some(digest) => digest,
-            None => {
-                let load = Command::of(&["SCRIPT", "LOAD", script.text]);
-                match self.query(Step::LoadingScript, load)? {
-                    Value::BulkString(digest) => {
-                        script.digest.get_or_init(|| String::from_utf8_lossy(&digest).into_owned())
-                    }
-                    other => return Err(self.server.unexpected_reply(Step::LoadingScript, &other)),
-                }
+            Some(digest) if sealed.is_none() => digest,
+            _ => {
+                loaded = self.load(text)?;
+                if sealed.is_some() { &loaded } else { script.digest.get_or_init(|| loaded) }
             }
         };
         let (by_digest, by_text) = call.commands();
@@ -107,10 +118,18 @@ impl Connection {
             // Loaded and called in one step, because the server could forget the script between two steps.
             Err(error) if error.refusal() == Some(Refusal::NoScript) => {
                 self.out.clear();
-                call.write(by_text, script.text, &mut self.out);
+                call.write(by_text, text, &mut self.out);
                 self.ask(doing.into())
             }
             outcome => outcome,
+        }
+    }
+
+    /// Lets the server keep a script, and returns its digest.
+    fn load(&mut self, text: &str) -> Result<String> {
+        match self.query(Step::LoadingScript, Command::of(&["SCRIPT", "LOAD", text]))? {
+            Value::BulkString(digest) => Ok(String::from_utf8_lossy(&digest).into_owned()),
+            other => Err(self.server.unexpected_reply(Step::LoadingScript, &other)),
         }
     }
 

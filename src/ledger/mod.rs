@@ -36,6 +36,7 @@ pub mod resp;
 mod sample;
 mod script;
 mod scripts;
+mod seal;
 mod secure;
 mod server;
 pub mod server_check;

@@ -21,6 +21,7 @@
 //! unknown, and the caller uses a script, which checks. Any other command on the connection ends the open transaction,
 //! and the guard must be armed again.
 
+use std::cell::Cell;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -110,23 +111,32 @@ impl Guard {
         }
         self.seen = None;
         let keys = &self.keys;
+        let seal = connection.seal();
+        let sealing = Cell::new(0);
         let (executed, armed) = connection.conclude(
             doing,
             |out| {
                 write(out);
+                sealing.set(seal.map_or(0, |seal| seal.close(keys.names(), out)));
                 command(out, &["EXEC"]);
                 keys.open(out);
             },
             |replies| {
                 let mut refused = None;
-                for _ in 0..commands {
+                for _ in 0..commands + sealing.get() {
                     if let Reply::Error(text) = replies.reply()? {
                         refused.get_or_insert_with(|| text.to_vec());
                     }
                 }
                 let executed = match replies.reply()? {
                     Reply::List(count) => {
-                        (0..count).try_for_each(|at| replies.reply().map(|reply| each(at, reply)))?;
+                        (0..count).try_for_each(|at| {
+                            let reply = replies.reply()?;
+                            if at < commands {
+                                each(at, reply);
+                            }
+                            Ok::<_, io::Error>(())
+                        })?;
                         Ok(true)
                     }
                     Reply::Error(text) => Err(refused.unwrap_or_else(|| text.to_vec())),
@@ -186,6 +196,11 @@ struct Opened {
 }
 
 impl Guarded {
+    /// All keys.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.watched.iter().chain(self.written.iter().map(|(key, _)| key)).map(String::as_str)
+    }
+
     fn open(&self, out: &mut Vec<u8>) {
         begin(out, 1 + self.watched.len());
         word(out, "WATCH");

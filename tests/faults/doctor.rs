@@ -1,5 +1,7 @@
 //! `oncecast doctor` behind proxies, and beside a group under load.
 
+use std::process::{Child, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -93,4 +95,70 @@ fn a_group_under_load_is_not_disturbed() {
     assert_eq!(crate::support::run::<String>(admin, &["GET", "messages:leader"]), lease, "the leader is the same");
     let keys: Vec<String> = crate::support::run(admin, &["KEYS", "*doctor*"]);
     assert_eq!(keys, [""; 0]);
+}
+
+/// The rights of a consumer's user, as docs/OPERATIONS.md has them: it may neither delete a key nor let one expire.
+const CONSUMER: &str = "c reset resetchannels on >p ~messages:pending ~messages:processed ~messages:attempts \
+    ~messages:recall ~messages:epoch ~messages:put-back:* +ping +evalsha +eval +script|load +watch +unwatch +multi \
+    +exec +info +get +getrange +type +exists +set +zadd +zcount +zremrangebyscore +hdel +xadd";
+
+/// The keys of trials that would stay for ever.
+fn lasting(admin: &mut redis::Connection) -> Vec<String> {
+    const SCRIPT: &str = "local lasting = {} for _, key in ipairs(redis.call('KEYS', '*doctor*')) do \
+        if redis.call('PTTL', key) == -1 then lasting[#lasting + 1] = key end end return lasting";
+    crate::support::run(admin, &["EVAL", SCRIPT, "0"])
+}
+
+fn start(url: &str, args: &[&str]) -> Child {
+    let mut command = programs().command("oncecast").expect("the program is built");
+    command.args(["doctor", "--redis-url", url]).args(args).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("it starts")
+}
+
+/// Ends it at a random moment within this time, and looks at its keys all the while.
+fn kill_within(limit: Duration, mut doctor: Child, admin: &mut redis::Connection) {
+    let until = Instant::now() + limit.mul_f64(fastrand::f64());
+    while Instant::now() < until {
+        assert_eq!(lasting(admin), [""; 0]);
+    }
+    doctor.kill().expect("it is our child");
+    doctor.wait().expect("it is our child");
+}
+
+#[test]
+fn killed_at_any_moment_it_leaves_nothing_that_stays() {
+    let mut cluster = cluster(2, 2);
+    let url = cluster.redis().url();
+    let admin = &mut client_of(&mut cluster);
+    wait_until_in_sync(admin, 2);
+    let words: Vec<&str> = ["ACL", "SETUSER"].into_iter().chain(CONSUMER.split_whitespace()).collect();
+    let () = crate::support::run(admin, &words);
+    let of_consumer = url.replace("redis://", "redis://c:p@");
+    let lease: String = crate::support::run(admin, &["GET", "messages:leader"]);
+    let load = Load::start(&url, "m", 1_000);
+    let visits: [(&str, &[&str]); 4] = [
+        (&url, &["--program", "dispatcher"]),
+        (&url, &["--program", "consumer"]),
+        (&url, &["--program", "dispatcher", "--deliver", "stream"]),
+        (&of_consumer, &["--program", "consumer"]),
+    ];
+    for (url, args) in visits {
+        let began = Instant::now();
+        assert!(start(url, args).wait().expect("it is our child").success(), "{args:?}");
+        let whole = began.elapsed();
+        for _ in 0..25 {
+            kill_within(whole, start(url, args), admin);
+            // What it had sent may still be executed.
+            thread::yield_now();
+            assert_eq!(lasting(admin), [""; 0], "{args:?}");
+        }
+    }
+    let sent = load.stop();
+    wait_until_done(admin, sent.owed.len());
+    assert_each_once(admin, &sent.owed);
+    assert!(sent.unheard.is_empty() && stream(admin, "messages:gaps").is_empty());
+    assert_eq!(crate::support::run::<String>(admin, &["GET", "messages:leader"]), lease, "the leader is the same");
+    crate::support::wait_until("the trials' keys to expire", || {
+        crate::support::run::<Vec<String>>(admin, &["KEYS", "*doctor*"]).is_empty().then_some(())
+    });
 }

@@ -45,7 +45,7 @@ pub struct Diagnosis {
 ///
 /// If the server can't be reached, refuses the login, or is loading its data.
 pub fn diagnose(patient: &Patient<'_>, programs: &[Program]) -> Result<Diagnosis> {
-    let trial = Trial::new(&patient.keys);
+    let trial = Trial::new(&patient.keys, patient.trial_time());
     let mut connection = Connection::new(patient.server.clone(), patient.reply_time());
     if let Err(error) = server::greet(&mut connection) {
         if !is_unselectable(&error, patient) {

@@ -81,5 +81,5 @@ pub(super) fn writing(key: &str) -> Form {
 
 /// Makes the string that some forms need. The only one that has an effect.
 pub(super) fn string(trial: &Trial) -> Form {
-    form(&["SET", &trial.string, "", "PX", "10000"], None)
+    form(&["SET", &trial.string, "", "PX", &trial.time.as_millis().to_string()], None)
 }

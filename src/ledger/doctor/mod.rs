@@ -11,7 +11,8 @@
 //!
 //! Limitations: whether a user may publish on a channel can't be tried without publishing. It is inferred from the
 //! right to subscribe to the channel, and not known if the user may not subscribe. A process that is killed within
-//! the few milliseconds of a trial leaves the trial's keys behind. Other groups hear of the trial if they listen to all
+//! the few milliseconds of a trial leaves keys behind, until they expire: whatever is written has an expiry from the
+//! beginning (`Seal`). Other groups hear of the trial if they listen to all
 //! channels (`*`) or to keyspace events of all keys, as they hear of everything that this group does.
 
 mod diagnose;

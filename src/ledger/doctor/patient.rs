@@ -8,6 +8,8 @@ use crate::ledger::server::Server;
 
 /// How long to wait for a reply.
 const REPLY_TIME: Duration = Duration::from_secs(5);
+/// After this time nothing is left of a trial that ended midway. No step may take longer.
+const TRIAL_TIME: Duration = Duration::from_secs(10);
 
 /// The server and the group for which programs are to work.
 pub struct Patient<'a> {
@@ -17,12 +19,23 @@ pub struct Patient<'a> {
     pub keys: Keys,
     /// What the group listens to.
     pub interests: &'a Interests,
+    trial_time: Duration,
 }
 
 impl<'a> Patient<'a> {
     /// The server for a group.
     pub fn new(server: Server, keys: Keys, interests: &'a Interests) -> Patient<'a> {
-        Patient { server, keys, interests }
+        Patient { server, keys, interests, trial_time: TRIAL_TIME }
+    }
+
+    /// The same, with keys of trials that expire after this time.
+    pub fn with_trials_of(self, trial_time: Duration) -> Patient<'a> {
+        Patient { trial_time, ..self }
+    }
+
+    /// How long the keys of a trial last if nobody removes them.
+    pub(super) fn trial_time(&self) -> Duration {
+        self.trial_time
     }
 
     /// The user's name.

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use super::finding::{Effect, Finding, Remedy};
 use super::needs::Program;
 use super::patient::Patient;
-use super::trial::Trial;
+use super::reply::told;
+use super::trial::{Trial, left_of};
 use crate::base::error::{Error, Result};
 use crate::base::id::{Epoch, MessageId, wall_clock_us};
 use crate::ledger::command::{Command, Words};
@@ -19,13 +20,14 @@ use crate::ledger::destination::Destination;
 use crate::ledger::interests::Interests;
 use crate::ledger::limits::{MAX_BATCH_WORDS, MAX_RESULT_FIELDS};
 use crate::ledger::member::Body;
+use crate::ledger::seal::Seal;
 use crate::ledger::subscription::{Channels, Seen, Subscriber, Subscription};
 use crate::ledger::types::{
     Acquire, Arrival, Commit, DeliveryNumber, Gap, Hold, IntakeAnswer, Raise, Returned, Verdict,
 };
 
-/// How long the trial's lease and report last.
-const TTL: Duration = Duration::from_secs(10);
+/// Makes a consumer's first message pending, in a script that records results.
+const MADE_PENDING: &str = "redis.call('ZADD', KEYS[1], ARGV[4], '')";
 /// How long a marker may take from one connection to the other.
 const HEARING_TIME: Duration = Duration::from_secs(2);
 /// How long a read of the subscription waits.
@@ -49,7 +51,7 @@ pub(super) fn carry_out(patient: &Patient<'_>, program: Program, trial: &Trial) 
         Program::Publisher | Program::Status | Program::Audit => Ok(()),
     };
     if let Err(error) = outcome {
-        steps.found.push(Finding::stops(format!("a step of the program fails: {error}"), None));
+        steps.found.push(Finding::stops(format!("a step of the program fails: {}", told(&error)), None));
     }
     steps.found
 }
@@ -69,15 +71,17 @@ impl Steps<'_> {
             Ledger::new(patient.server.clone(), Arc::new(self.trial.keys.clone()), patient.reply_time()),
         );
         self.ledger = ledger.storing_in(destination);
+        let ttl = self.trial.time;
+        self.ledger.connection().set_seal(Seal::Expire(ttl));
         let interests = Interests::in_channel(&format!("{}:messages", self.trial.channel));
         let mut subscription = self.subscribe(patient, &interests)?;
         let id = &self.trial.dispatcher;
-        let attempt = self.ledger.acquire(id, TTL, Epoch::default(), true)?;
+        let attempt = self.ledger.acquire(id, ttl, Epoch::default(), true)?;
         let Acquire::Acquired { lease, .. } = &attempt.answer else {
             return Err(Error::Failed(format!("the lease of a trial was not given: {:?}", attempt.answer)));
         };
         let epoch = lease.epoch;
-        self.ledger.renew(lease, TTL)?;
+        self.ledger.renew(lease, ttl)?;
         let marker = Marker::of_leader(epoch, 0);
         self.ledger.publish_marker(epoch, &marker, interests.identity())?;
         self.hear(&mut subscription, &marker, attempt.counted)?;
@@ -101,7 +105,7 @@ impl Steps<'_> {
         };
         self.ledger.record_gap(epoch, &gap)?;
         let key = self.trial.keys.report_of(id.as_str());
-        self.ledger.report(&key, "{}", TTL)?;
+        self.ledger.report(&key, "{}", ttl)?;
         self.ledger.end_reports(&key)?;
         if to_consumers {
             self.deliver(epoch, first)?;
@@ -196,27 +200,24 @@ impl Steps<'_> {
     fn judge_width(&mut self, outcome: Result<()>) -> Result<()> {
         let Err(error) = outcome else { return Ok(()) };
         let effect = Effect::Slower("batches are halved until they are accepted");
-        let problem = format!("a command of {MAX_BATCH_WORDS} words, the most that is sent, is refused: {error}");
+        let problem =
+            format!("a command of {MAX_BATCH_WORDS} words, the most that is sent, is refused: {}", told(&error));
         let remedy = Remedy::Do("raise that limit of the proxy or service".to_owned());
         self.found.push(Finding::new(effect, problem, remedy));
         if self.ledger.is_answered() { Ok(()) } else { Err(error) }
     }
 
-    /// A consumer's results.
+    /// A consumer's results. No step leaves anything for the next one.
     fn record(&mut self) -> Result<()> {
-        const PREPARING: &str = "preparing a trial";
         let run_id = self.ledger.run_id()?.unwrap_or_else(|| "unknown".to_owned());
         let first = MessageId::ZERO.next(wall_clock_us());
         let id = |count: u64| MessageId(first.0 + count);
-        let recall = format!("1 {run_id} {}", first.0);
-        let set = Command::of(&["SET", &self.trial.keys.recall, &recall]);
-        self.ledger.connection().query(PREPARING, set)?;
+        self.ledger.connection().set_seal(Seal::Replace(""));
+        self.begin(&run_id, first)?;
         let messages: Vec<_> = (0..4).map(|count| (id(count), Body::copied(None, b"trial"))).collect();
         self.ledger.put_back(self.trial.nonce, &messages)?;
         // As after a start, above the messages that were put back.
-        let recall = format!("1 {run_id} 0");
-        let set = Command::of(&["SET", &self.trial.keys.recall, &recall]);
-        self.ledger.connection().query(PREPARING, set)?;
+        self.begin(&run_id, MessageId::ZERO)?;
         self.ledger.watch_recall()?;
         // Without transactions the script does it.
         if self.ledger.recall().is_some() {
@@ -226,10 +227,25 @@ impl Steps<'_> {
                 return Err(Error::Failed(format!("a result of a trial was not stored: {reason}")));
             }
         }
-        self.ledger.commit(None, None, Raise::To(id(1)), [&result(id(1), 2), &result(id(2), 0)])?;
+        self.ledger.connection().set_seal(Seal::Replace(MADE_PENDING));
+        self.begin(&run_id, MessageId::ZERO)?;
+        let results = [&result(id(1), 2), &result(id(2), 0)];
+        let committed = self.ledger.commit(None, None, Raise::To(id(1)), results)?;
+        if committed.recorded != 1 {
+            return Err(Error::Failed(format!("a result of a trial was not recorded: {committed:?}")));
+        }
+        self.begin(&run_id, MessageId::ZERO)?;
         let widest = result(id(3), MAX_RESULT_FIELDS - 20);
         let outcome = self.ledger.commit(None, None, Raise::Nothing, [&widest]).map(drop);
         self.judge_width(outcome)
+    }
+
+    /// Waits until what the last step wrote is gone, and writes the recall.
+    fn begin(&mut self, run_id: &str, up_to: MessageId) -> Result<()> {
+        left_of(&self.trial.written_by_steps(), self.ledger.connection())?;
+        let (recall, time) = (format!("1 {run_id} {}", up_to.0), self.trial.time.as_millis().to_string());
+        let set = Command::of(&["SET", &self.trial.keys.recall, &recall, "PX", &time]);
+        self.ledger.connection().query("preparing a trial", set).map(drop)
     }
 }
 

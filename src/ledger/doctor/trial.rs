@@ -27,11 +27,13 @@ pub(super) struct Trial {
     pub(super) dispatcher: DispatcherId,
     /// Remembers a message that was put back.
     pub(super) nonce: u64,
+    /// After this time nothing is left of it, however it ends.
+    pub(super) time: Duration,
 }
 
 impl Trial {
     /// A trial beside the group with these keys.
-    pub(super) fn new(group: &Keys) -> Trial {
+    pub(super) fn new(group: &Keys, time: Duration) -> Trial {
         let nonce = fastrand::u64(..);
         let base = format!("{}doctor-{nonce:016x}", group.put_back_prefix);
         let key = |suffix: &str| format!("{base}:{suffix}");
@@ -50,19 +52,23 @@ impl Trial {
             string: key("string"),
             dispatcher: DispatcherId::generate("doctor"),
             nonce,
+            time,
             keys,
         }
     }
 
-    /// Every key that a trial may have written.
-    fn written(&self) -> Vec<String> {
+    /// Every key that a program's steps may have written.
+    pub(super) fn written_by_steps(&self) -> Vec<String> {
         let others = [
             self.keys.report_of(self.dispatcher.as_str()),
             format!("{}{:016x}", self.keys.put_back_prefix, self.nonce),
-            self.string.clone(),
-            self.unused.clone(),
         ];
         self.keys.types().map(|(key, _)| key.to_owned()).chain(others).collect()
+    }
+
+    /// Every key that a trial may have written.
+    fn written(&self) -> Vec<String> {
+        [self.written_by_steps(), vec![self.string.clone(), self.unused.clone()]].concat()
     }
 
     /// Removes all of its keys, by whichever command the user may use. Returns those that are left.
@@ -82,17 +88,21 @@ impl Trial {
                 break;
             }
         }
-        // What expires is gone once it is looked for after that time.
-        let deadline = Instant::now() + EXPIRY_TIME;
-        loop {
-            let keys = self.written();
-            let exist = keys.iter().map(|key| Command::of(&["EXISTS", key])).collect();
-            let exist = connection.pipeline_each(DOING, exist)?;
-            let left = keys.into_iter().zip(exist).filter(|(_, reply)| matches!(reply, Ok(Value::Int(1))));
-            let left: Vec<String> = left.map(|(key, _)| key).collect();
-            if left.is_empty() || Instant::now() > deadline {
-                return Ok(left);
-            }
+        left_of(&self.written(), connection)
+    }
+}
+
+/// Which of these keys are there, once those that expire are gone.
+pub(super) fn left_of(keys: &[String], connection: &mut Connection) -> Result<Vec<String>> {
+    const DOING: &str = "looking for the keys of a trial";
+    let deadline = Instant::now() + EXPIRY_TIME;
+    loop {
+        let exist = keys.iter().map(|key| Command::of(&["EXISTS", key])).collect();
+        let exist = connection.pipeline_each(DOING, exist)?;
+        let left = keys.iter().zip(exist).filter(|(_, reply)| matches!(reply, Ok(Value::Int(1))));
+        let left: Vec<String> = left.map(|(key, _)| key.clone()).collect();
+        if left.is_empty() || Instant::now() > deadline {
+            return Ok(left);
         }
     }
 }
@@ -104,7 +114,7 @@ mod tests {
     #[test]
     fn a_trial_uses_nothing_of_a_group_and_is_taken_for_no_dispatcher() {
         let group = Keys::in_database("orders", 3);
-        let trial = Trial::new(&group);
+        let trial = Trial::new(&group, Duration::from_secs(10));
         assert!(trial.keys.types().all(|(key, _)| group.is_own(key.as_bytes())));
         assert!(trial.written().iter().all(|key| key.starts_with("orders:put-back:doctor-")));
         assert!(group.types().all(|(key, _)| !trial.written().iter().any(|own| own == key)));
