@@ -123,8 +123,11 @@ pub(super) fn greet(
     let nonce = credentials.as_ref().map(|own| own.nonce);
     let (mut socket, answer) = shake_hands(stream, address, config, nonce).map_err(|error| match error {
         HandshakeError::WebSocket(error) if is_late(&error) => GreetingError::Handshake(too_late()),
-        HandshakeError::WebSocket(error @ WsError::Protocol(ProtocolError::HttparseError(_))) => {
-            let hint = "this is not HTTP; if the consumer has TLS, its address must begin with wss://";
+        // Some servers with TLS answer HTTP by an alert of TLS, others by closing the connection.
+        HandshakeError::WebSocket(
+            error @ WsError::Protocol(ProtocolError::HttparseError(_) | ProtocolError::HandshakeIncomplete),
+        ) => {
+            let hint = "this is no answer of HTTP; if the consumer has TLS, its address must begin with wss://";
             GreetingError::Handshake(format!("{error} ({hint})"))
         }
         HandshakeError::WebSocket(error) => GreetingError::Handshake(error.to_string()),

@@ -54,7 +54,7 @@ pub(super) enum HandshakeError {
     #[error("the WebSocket handshake was refused with status {0}")]
     Status(u16),
     /// What came is not an answer of HTTP.
-    #[error("not a WebSocket server: it answered {0}")]
+    #[error("not a WebSocket server: it answered {0}; if it has TLS, its address begins with wss://")]
     NotHttp(String),
     /// The answer violates RFC 6455.
     #[error("the answer to the WebSocket handshake is wrong: {0}")]
