@@ -32,6 +32,8 @@ pub enum TlsProblem {
     },
     /// The peer's certificate can't be used for another reason.
     BadCertificate(String),
+    /// The peer has shown no certificate, and one is required here.
+    NoCertificate,
     /// The peer wants a certificate and was shown none.
     CertificateRequired,
     /// The peer refuses the certificate that it was shown, with this alert.
@@ -67,6 +69,7 @@ impl fmt::Display for TlsProblem {
                 write!(f, "its certificate is not for {wanted}, but for {}", found.join(", "))
             }
             TlsProblem::BadCertificate(why) => write!(f, "its certificate can't be used: {why}"),
+            TlsProblem::NoCertificate => f.write_str("it showed no certificate, and one is required here"),
             TlsProblem::CertificateRequired => f.write_str("it requires a certificate from us"),
             TlsProblem::CertificateRefused(alert) => write!(f, "it refuses our certificate: {alert}"),
             TlsProblem::NothingInCommon(what) => write!(f, "no TLS version or cipher in common: {what}"),

@@ -97,6 +97,8 @@ struct Parts {
     committer: Committer,
     server: ConsumerServer,
     lane: Arc<ConsumerLane>,
+    /// What new connections need: read again when it changes, so that the log soon says whether it can be used.
+    files: (Option<ServerTls>, Option<LinkSecret>),
 }
 
 impl Consumer {
@@ -218,8 +220,8 @@ impl Parts {
         let (commits, for_committer) = bounded(prefetch as usize);
         let committer = lane.start_committer(result_maxlen, for_committer)?;
         let pool = Pool::start(concurrency, handler.clone(), name, &lane.desk, &commits)?;
-        let server = ConsumerServer::start(listener, tls, secret, lane.clone())?;
-        Ok(Parts { handler, pool, committer, server, lane })
+        let server = ConsumerServer::start(listener, tls.clone(), secret.clone(), lane.clone())?;
+        Ok(Parts { handler, pool, committer, server, lane, files: (tls, secret) })
     }
 
     /// The main loop: works until the request to stop, or until a part of the consumer fails.
@@ -237,9 +239,18 @@ impl Parts {
                     observer.observe(stats);
                     stats.main.beat(OBSERVE_WITHIN);
                 }
-                recv(ticks) -> _ => rate.log(stats),
+                recv(ticks) -> _ => {
+                    rate.log(stats);
+                    self.look_at_files();
+                }
             }
         }
+    }
+
+    fn look_at_files(&self) {
+        let (tls, secret) = &self.files;
+        drop(secret.as_ref().map(LinkSecret::current));
+        let _ = tls.as_ref().and_then(ServerTls::certificate_end);
     }
 
     /// Stops all parts in order.
@@ -248,7 +259,7 @@ impl Parts {
     /// given up. A new leader that found no consumer here would deliver messages to other consumers while this one
     /// still works on them.
     fn stop(self, ended: &Ended, requests: &ShutdownRequests, drain_timeout: Duration) {
-        let Parts { handler, pool, committer, server, lane } = self;
+        let Parts { handler, pool, committer, server, lane, files: _ } = self;
         let drained = match ended {
             Ended::Asked => drain(&lane.desk, &*handler, requests, drain_timeout),
             Ended::Broken(_) => {

@@ -18,6 +18,7 @@ use tungstenite::WebSocket;
 
 use super::greeting::{self, Greeted, GreetingError, Introduction};
 use super::link::NewLink;
+use super::link_hint::with_hint;
 use super::settings::Settings;
 use super::shared::Shared;
 use super::sockets::Waker;
@@ -321,7 +322,8 @@ impl Dialer {
             let tls = self.shared.settings.link_tls.as_ref();
             let tls = tls.ok_or_else(|| io::Error::other("there are no settings for TLS"))?;
             let host = host_port.rsplit_once(':').map_or(host_port, |(host, _)| host);
-            stream.secure(tls, host.trim_matches(['[', ']']), Instant::now() + CONNECT_TIMEOUT)?;
+            let secured = stream.secure(tls, host.trim_matches(['[', ']']), Instant::now() + CONNECT_TIMEOUT);
+            secured.map_err(with_hint)?;
         }
         Ok((stream, used))
     }

@@ -14,6 +14,7 @@ use tungstenite::{Error as WsError, Message, WebSocket};
 
 use super::credentials::Credentials;
 use super::handshake::{HandshakeError, Subprotocol, shake_hands};
+use super::link_hint::with_hint;
 use super::places::LINK_BYTES;
 use crate::base::id::{Epoch, MessageId};
 use crate::base::text::Quoted;
@@ -130,6 +131,8 @@ pub(super) fn greet(
             let hint = "this is no answer of HTTP; if the consumer has TLS, its address must begin with wss://";
             GreetingError::Handshake(format!("{error} ({hint})"))
         }
+        // With TLS 1.3 a server refuses a client's certificate only after the handshake.
+        HandshakeError::WebSocket(WsError::Io(error)) => GreetingError::Handshake(with_hint(error).to_string()),
         HandshakeError::WebSocket(error) => GreetingError::Handshake(error.to_string()),
         HandshakeError::Selection(problem) => GreetingError::Handshake(problem),
     })?;

@@ -43,6 +43,7 @@ mod kill_switch;
 mod lease;
 mod lifecycle;
 mod link;
+mod link_hint;
 mod listener;
 mod listener_stats;
 mod places;

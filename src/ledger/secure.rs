@@ -71,7 +71,10 @@ impl Secure {
             TlsProblem::CertificateRequired | TlsProblem::CertificateRefused(_) => {
                 TlsHint::ClientCertificate(self.settings)
             }
-            TlsProblem::BadCertificate(_) | TlsProblem::NothingInCommon(_) | TlsProblem::Other(_) => return None,
+            TlsProblem::NoCertificate
+            | TlsProblem::BadCertificate(_)
+            | TlsProblem::NothingInCommon(_)
+            | TlsProblem::Other(_) => return None,
         }))
     }
 }

@@ -200,8 +200,10 @@ mod tests {
         }
         fs::remove_file(&file.0).expect("our own");
         assert_eq!(lines(&secret), [OLD, NEW]);
-        file.write(NEW, 0o600);
-        assert_eq!(lines(&secret), [NEW]);
+        file.write(NEW, 0o604);
+        assert_eq!(lines(&secret), [OLD, NEW]);
+        fs::set_permissions(&file.0, fs::Permissions::from_mode(0o600)).expect("our own");
+        assert_eq!(lines(&secret), [NEW], "the right is corrected as the message says");
     }
 
     #[test]

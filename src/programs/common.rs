@@ -102,6 +102,12 @@ const URL_NAME: &str = "--redis-url / ONCECAST_REDIS_URL";
 const TLS_NAMES: TlsSettings = TlsSettings { authorities: "--redis-ca", certificate: "--redis-cert" };
 
 impl CommonConfig {
+    /// Whether it names files that are renewed while a program runs: then SIGHUP, which may tell of that, does not end
+    /// the program.
+    pub fn has_renewed_files(&self) -> bool {
+        self.redis.is_secure() || self.metrics.as_ref().is_some_and(|place| place.token_file.is_some())
+    }
+
     /// Reads the common settings that this program has: not every program serves metrics.
     pub fn read(values: &Values<'_>) -> Result<CommonConfig, ConfigError> {
         let url = values.required("redis-url", URL_FORM)?;

@@ -87,7 +87,7 @@ impl fmt::Display for RunSummary {
 pub fn run(config: PublisherConfig) -> Result<u8> {
     let _log = process_log::init(config.common.log_level, "publisher", "publisher")?;
     let (handle, requests) = shutdown_channel();
-    handle.on_signals()?;
+    handle.on_signals_with_certificates(config.common.has_renewed_files())?;
     let summary = publish(config, &requests)?;
     let printed = output::print(format_args!("{summary}\n"));
     if let Some(failure) = &summary.failure {

@@ -48,6 +48,9 @@ const ALIVE_LIMIT: Duration = Duration::from_millis(500);
 /// What is logged of a client without TLS, if it is needed.
 const NOT_TLS: &str = "it speaks no TLS, which this consumer requires; a dispatcher's address for it must begin with \
                        wss://";
+/// What is logged of a client that must show a certificate and doesn't.
+const NO_CERTIFICATE: &str = "it showed no certificate, which this consumer requires (--tls-client-ca); a dispatcher \
+                              needs --tls-cert and --tls-key";
 /// The largest WebSocket message whose payloads are not copied: about what dispatchers send in one.
 const SHARED_BYTES: usize = 256 << 10;
 
@@ -140,6 +143,7 @@ impl DispatcherLink {
                 debug!("event=stranger-left peer={} reason={}", self.peer, Quoted(error));
             }
             Some(TlsProblem::NotTls) => self.useless(EventKind::Tls, format_args!(""), NOT_TLS),
+            Some(TlsProblem::NoCertificate) => self.useless(EventKind::Tls, format_args!(""), NO_CERTIFICATE),
             _ => self.useless(EventKind::Tls, format_args!(""), &error.to_string()),
         }
         self.socket.finish_writing();

@@ -24,7 +24,7 @@ fn sorted(error: Error, first: &[u8], trusted: &str) -> TlsProblem {
         }
         Error::InvalidMessage(InvalidMessage::MessageTooLarge) if !begins_as_tls(first) => TlsProblem::NotTls,
         Error::InvalidCertificate(why) => bad_certificate(why, trusted),
-        Error::NoCertificatesPresented => TlsProblem::CertificateRequired,
+        Error::NoCertificatesPresented => TlsProblem::NoCertificate,
         Error::AlertReceived(alert) => refused(alert),
         Error::PeerIncompatible(what) => TlsProblem::NothingInCommon(format!("{what:?}")),
         other => TlsProblem::Other(other.to_string()),

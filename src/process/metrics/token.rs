@@ -49,8 +49,10 @@ impl TokenFile {
 
     /// Whether this is a token now.
     pub(super) fn is(&self, given: &[u8]) -> bool {
+        // Outside of the lock: a file system that hangs must hold up no other request.
+        let found = read(&self.path);
         let mut state = self.state.lock();
-        match read(&self.path) {
+        match found {
             Ok(tokens) => *state = State { tokens, problem: None },
             Err(problem) if state.problem.as_ref() != Some(&problem) => {
                 let (path, text) = (self.path.display(), Quoted(&problem));

@@ -56,6 +56,9 @@ impl AuditReport {
             }
             (true, Some(_)) => "clean: nothing lost, nothing recorded twice".to_owned(),
             (false, None) => format!("FAILED: {twice} recorded twice"),
+            (false, Some(lost)) if twice == 0 && lost <= self.without_id => {
+                format!("unknown: {lost} lost, unless they are among the {} results without an id", self.without_id)
+            }
             (false, Some(lost)) => format!("FAILED: {lost} lost, {twice} recorded twice"),
         }
     }
@@ -73,7 +76,9 @@ impl fmt::Display for AuditReport {
         line("results", Some(self.entries), "", &[])?;
         line("distinct ids", Some(self.distinct), "", &[])?;
         line("recorded twice", Some(self.twice), &extra, &self.twice_examples)?;
-        line("without an id", Some(self.without_id), "", &[])?;
+        let may_be_lost = self.without_id > 0 && self.lost.is_some_and(|lost| lost > 0);
+        let note = if may_be_lost { "results whose message may be counted as lost; see --id-field" } else { "" };
+        line("without an id", Some(self.without_id), note, &[])?;
         let note = if self.pending > 0 { "when the audit began" } else { "" };
         line("pending", Some(self.pending), note, &[])?;
         line("dead letters", Some(self.dead), "", &[])?;

@@ -67,11 +67,12 @@ fn serve_then(
     at_end: impl FnOnce(),
 ) -> Result<()> {
     let (log_level, metrics) = (config.common.log_level, config.common.metrics.clone());
-    let (redis, files) = (config.common.redis.clone(), config.tls.is_some() || config.link_secret_file.is_some());
+    let renewed = config.tls.is_some() || config.link_secret_file.is_some() || config.common.has_renewed_files();
+    let redis = config.common.redis.clone();
     let consumer =
         ConsumerBuilder::from(config).setting_name(flag_and_variable).handler(handler).bind().map_err(as_flags)?;
     let _log = log::init(log_level, consumer.consumer_id(), "consumer")?;
-    consumer.shutdown_handle().on_signals_with_certificates(files || redis.is_secure())?;
+    consumer.shutdown_handle().on_signals_with_certificates(renewed)?;
     let _metrics = metrics
         .map(|place| exposition::serve(&place, &consumer.stats(), certificates(&consumer, &redis)))
         .transpose()?;

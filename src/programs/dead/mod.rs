@@ -95,7 +95,7 @@ impl Clerk<'_> {
     ) -> Result<u8> {
         let patience = self.config.patience;
         let mut found = Found::default();
-        let mut tally = Tally::new(verb);
+        let mut tally = Tally::new(verb, consent == Consent::Dry);
         let newest = patiently(&mut self.ledger, patience, |ledger| ledger.newest_entry(EntryStream::Dead))?;
         if let (Some(newest), true) = (&newest, consent != Consent::Given) {
             self.each_page(Some(newest), |_, letters| {

@@ -89,8 +89,7 @@ const CHANGE: &[Setting] = &[
 ];
 
 const IDS: &str = "ids";
-const ID_FORM: &str = "ids of messages: 16 hexadecimal digits, as dead list shows them";
-const SOME: &str = "ids, --reason, --consumer, --since, or --all";
+const SOME: &str = "the ids of messages, --reason, --consumer or --since, or --all for all letters";
 
 /// The definition of the subcommand.
 pub fn command() -> Command {
@@ -113,27 +112,32 @@ Examples:
 Exit codes: 0 done, 1 Redis can't be read, 2 invalid settings.",
             LIST,
         ))
-        .subcommand(with_ids(config::command(
-            "show",
-            "Shows dead letters with their payloads.",
-            "\
+        .subcommand(with_ids(
+            1,
+            config::command(
+                "show",
+                "Shows dead letters with their payloads.",
+                "\
 Examples:
   oncecast dead show 0006423f1c8a5e10
   oncecast dead show 0006423f1c8a5e10 --json | jq -r .payload
 
 Exit codes: 0 done, 1 Redis can't be read, 2 invalid settings, 3 there is no letter with one of the ids.",
-            SHOW,
-        )))
-        .subcommand(with_ids(config::command(
-            "replay",
-            "\
+                SHOW,
+            ),
+        ))
+        .subcommand(with_ids(
+            0,
+            config::command(
+                "replay",
+                "\
 Processes the messages of dead letters again, in this group alone.
 
 Each becomes pending under its own id, in its place in the order, and its deliveries are counted anew. Its letter goes
 in the same step, so a message is replayed once, however many operators do it and whatever is killed meanwhile. Should
 it fail again, the new letter has the first reason as well. Letters that are written while this runs are left alone. So
 is a letter of which only the beginning of the message was kept: that one was too large.",
-            "\
+                "\
 Examples:
   oncecast dead replay 0006423f1c8a5e10
   oncecast dead replay --reason '*connection refused*' --since 2h --dry-run
@@ -141,15 +145,18 @@ Examples:
 
 Exit codes: 0 done, 1 Redis can't be read or written, or you said no, 2 invalid settings, 3 some letters could not be
 replayed, or there is no letter with one of the ids.",
-            CHANGE,
-        )))
-        .subcommand(with_ids(config::command(
-            "drop",
-            "\
+                CHANGE,
+            ),
+        ))
+        .subcommand(with_ids(
+            0,
+            config::command(
+                "drop",
+                "\
 Removes dead letters for good.
 
 Letters that are written while this runs are left alone.",
-            "\
+                "\
 Examples:
   oncecast dead drop 0006423f1c8a5e10
   oncecast dead drop --reason 'malformed*' --dry-run
@@ -157,15 +164,22 @@ Examples:
 
 Exit codes: 0 done, 1 Redis can't be read or written, or you said no, 2 invalid settings, 3 there is no letter with one
 of the ids.",
-            CHANGE,
-        )))
+                CHANGE,
+            ),
+        ))
 }
 
-fn with_ids(command: Command) -> Command {
-    let help = "The messages' ids, as dead list and the logs show them";
-    command.arg(
-        Arg::new(IDS).value_name("ID").num_args(0..).value_parser(clap::value_parser!(std::ffi::OsString)).help(help),
-    )
+/// The command with ids behind its settings, at least so many.
+fn with_ids(least: usize, command: Command) -> Command {
+    let help = "The messages' ids: 16 hexadecimal digits, as dead list and the logs show them";
+    let ids = Arg::new(IDS).value_name("ID").num_args(least..).required(least > 0).value_parser(id_in).help(help);
+    command.arg(ids)
+}
+
+fn id_in(text: &str) -> Result<String, String> {
+    let plain = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let id = plain.then(|| text.to_ascii_lowercase());
+    id.ok_or_else(|| "an id has 16 hexadecimal digits, as dead list and the logs show it".to_owned())
 }
 
 /// Reads and checks the settings.
@@ -177,8 +191,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<DeadCo
         _ => CHANGE,
     };
     let values = &Values::new(matches, settings, environment);
-    let mut selection =
-        Selection { ids: if name == "list" { BTreeSet::new() } else { ids(values)? }, ..Selection::default() };
+    let mut selection = Selection { ids: ids(matches), ..Selection::default() };
     if name != "show" {
         selection.reason = values.text("reason")?.map(|text| glob(&text)).transpose()?;
         selection.consumer = values.text("consumer")?;
@@ -186,12 +199,11 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<DeadCo
     }
     let action = match name {
         "list" => Action::List(Some(values.number("limit", 0, u64::MAX)?).filter(|limit| *limit > 0)),
-        "show" if selection.ids.is_empty() => return Err(ConfigError::new(IDS, "none", ID_FORM)),
         "show" => Action::Show,
         change => {
             let all = values.is_on("all")?;
             if all == selection.is_some() {
-                let found = if all { "--all beside other conditions" } else { "none" };
+                let found = if all { "it beside other conditions" } else { "no condition" };
                 return Err(ConfigError::new("all", found, SOME));
             }
             let consent = match (values.is_on("dry-run")?, values.is_on("yes")?) {
@@ -218,13 +230,9 @@ impl Selection {
     }
 }
 
-fn ids(values: &Values<'_>) -> Result<BTreeSet<String>, ConfigError> {
-    let id = |word: std::ffi::OsString| {
-        let text = word.to_string_lossy().to_ascii_lowercase();
-        let plain = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
-        if plain { Ok(text) } else { Err(ConfigError::new(IDS, quoted(&word.to_string_lossy()), ID_FORM)) }
-    };
-    values.words(IDS).into_iter().map(id).collect()
+fn ids(matches: &ArgMatches) -> BTreeSet<String> {
+    let ids = matches.try_get_many::<String>(IDS).ok().flatten();
+    ids.map(|ids| ids.cloned().collect()).unwrap_or_default()
 }
 
 fn glob(text: &str) -> Result<Glob, ConfigError> {

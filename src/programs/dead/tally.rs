@@ -10,6 +10,8 @@ use crate::ledger::Replayed;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     verb: &'static str,
+    /// Whether nothing is to be changed.
+    is_dry: bool,
     /// The letters that were selected.
     pub(super) matching: u64,
     /// Those that were replayed or removed.
@@ -22,9 +24,9 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// `verb`: `replay` or `drop`.
-    pub(super) fn new(verb: &'static str) -> Tally {
-        Tally { verb, ..Tally::default() }
+    /// `verb`: `replay` or `drop`. `is_dry`: nothing is to be changed.
+    pub(super) fn new(verb: &'static str, is_dry: bool) -> Tally {
+        Tally { verb, is_dry, ..Tally::default() }
     }
 
     pub(super) fn note_replayed(&mut self, outcomes: &[Replayed]) {
@@ -51,7 +53,7 @@ impl Tally {
 
     /// As text or as JSON, with the end of the line.
     pub(super) fn shown(&self, json: bool) -> String {
-        let Tally { verb, matching, done, gone, pending, truncated, foreign } = self;
+        let Tally { verb, is_dry: _, matching, done, gone, pending, truncated, foreign } = self;
         let past = if *verb == "drop" { "dropped" } else { "replayed" };
         if json {
             let counts = json!({
@@ -59,6 +61,9 @@ impl Tally {
                 "foreign": foreign,
             });
             return format!("{counts}\n");
+        }
+        if self.is_dry {
+            return format!("{matching} dead letters match; they would be {past}\n");
         }
         let mut text = format!("{done} of {matching} matching dead letters {past}\n");
         for (count, why) in [

@@ -21,6 +21,7 @@ use crate::base::log_context;
 use crate::lane::{LinkFigures, Settings, Shared};
 use crate::ledger::server_check::ServerWatch;
 use crate::ledger::{Connection, Destination, Ledger};
+use crate::net::{ClientTls, LinkSecret};
 use crate::programs::status::report::{ConsumerReport, Report};
 use crate::programs::status::{MAX_AGE, Status, StatusReader};
 
@@ -101,7 +102,16 @@ impl ReportLoop {
         &self.host.lanes[self.lane]
     }
 
+    /// What new links need is read again when it changes, so that the log soon says whether it can be used. Also by a
+    /// standby, which makes no links.
+    fn look_at_files(&self) {
+        let settings = &self.host.lanes[self.lane].lane.settings;
+        drop(settings.link_secret.as_ref().map(LinkSecret::current));
+        let _ = settings.link_tls.as_ref().and_then(ClientTls::certificate_end);
+    }
+
     fn iterate(&mut self) {
+        self.look_at_files();
         let report = self.report().to_json().to_string();
         let reported = self.ledger.report(&self.key, &report, REPORT_TTL);
         // A server that refuses writes may still be read. A server that can't be reached is not asked again in this

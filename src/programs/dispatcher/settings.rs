@@ -60,7 +60,7 @@ pub struct DispatcherConfig {
 impl DispatcherConfig {
     /// Whether it uses files that are renewed while it runs: then SIGHUP, which may tell of that, does not end it.
     pub fn has_renewed_files(&self) -> bool {
-        self.link_tls.is_some() || self.link_secret_file.is_some() || self.common.redis.is_secure()
+        self.link_tls.is_some() || self.link_secret_file.is_some() || self.common.has_renewed_files()
     }
 }
 

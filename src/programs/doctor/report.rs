@@ -55,7 +55,8 @@ impl Report {
                 _ => {}
             }
         }
-        if !grants.is_empty() {
+        // What this user may do, everybody may who needs no password.
+        if !grants.is_empty() && self.user != NO_USER {
             lines.insert(0, format!("ACL SETUSER {} {}", self.user, grants.join(" ")));
         }
         lines
@@ -112,8 +113,18 @@ impl Report {
         for line in self.lines(examined) {
             writeln!(f, "  type: {}", Escaped(line))?;
         }
+        if self.user == NO_USER && examined.findings.iter().any(is_grant) {
+            writeln!(f, "  this is the user {NO_USER}: does the URL name none? Name one that has these rights")?;
+        }
         Ok(())
     }
+}
+
+/// The user of connections that don't log in.
+const NO_USER: &str = "default";
+
+fn is_grant(finding: &Finding) -> bool {
+    matches!(finding.remedy, Some(Remedy::Grant(_)))
 }
 
 /// Each problem with its finding. Commands that the user may not call are listed in one, if the effect is the same.
@@ -171,10 +182,14 @@ impl fmt::Display for Report {
                 writeln!(f, "  type: {}", Escaped(line))?;
             }
         }
-        let granted =
-            diagnosis.programs.iter().any(|examined| self.lines(examined).iter().any(|line| line.starts_with("ACL")));
-        if granted {
+        let lines = diagnosis.programs.iter().flat_map(|examined| self.lines(examined));
+        let lines: Vec<String> = lines.chain(diagnosis.warnings.iter().filter_map(|(_, line)| line.clone())).collect();
+        let any = |begin: &str| lines.iter().any(|line| line.starts_with(begin));
+        if any("ACL SETUSER") {
             writeln!(f, "\nAfter ACL SETUSER type ACL SAVE, or CONFIG REWRITE without an ACL file, so that it lasts.")?;
+        }
+        if any("CONFIG SET") {
+            writeln!(f, "\nAfter CONFIG SET type CONFIG REWRITE, so that it lasts.")?;
         }
         Ok(())
     }

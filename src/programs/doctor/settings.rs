@@ -72,7 +72,7 @@ shown, such as ACL SETUSER … or CONFIG SET …, for an administrator of the se
         "\
 Examples:
   oncecast doctor --redis-url redis://10.0.0.1:6379
-  oncecast doctor --redis-url redis://oncecast-consumer:secret@10.0.0.1:6379 --program consumer
+  ONCECAST_REDIS_URL_FILE=/etc/oncecast/consumer-redis-url oncecast doctor --program consumer
   oncecast doctor --deliver stream --pattern 'orders.*' --program dispatcher --json
 
 Exit codes: 0 every program works, if need be slower, 1 Redis can't be reached or refuses the login, 2 invalid settings,

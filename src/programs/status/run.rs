@@ -31,7 +31,7 @@ pub fn run(config: &StatusConfig) -> Result<u8> {
         return output::print(shown(config.json, &status)).map(|_| status.exit_code());
     }
     let (handle, requests) = shutdown_channel();
-    handle.on_signals()?;
+    handle.on_signals_with_certificates(config.common.has_renewed_files())?;
     let screen = !config.json && io::stdout().is_terminal();
     // A terminal is cleared before each check; elsewhere an empty line separates two checks.
     let show = |text: String| match (screen, config.json) {

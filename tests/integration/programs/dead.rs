@@ -108,7 +108,7 @@ fn letters_are_replayed_by_condition_and_those_that_can_not_be_are_left() {
     run_on::<String>(&redis, &[&["XADD", "messages:dead", "*"], &truncated[..]].concat());
     let before = stream(connection, "messages:dead");
     let (code, text) = dead(&redis, &["replay", "--reason", "timeout*", "--dry-run"]);
-    assert_eq!((code, text.as_str()), (0, "0 of 3 matching dead letters replayed\n"));
+    assert_eq!((code, text.as_str()), (0, "3 dead letters match; they would be replayed\n"));
     assert_eq!(stream(connection, "messages:dead"), before, "nothing was changed");
     let refused = output(&redis, &["replay", "--reason", "timeout*"]);
     let problem = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -137,9 +137,9 @@ fn letters_are_dropped() {
 fn mistakes_are_named() {
     let redis = redis_server();
     for (arguments, part) in [
-        (&["replay"][..], "ids, --reason, --consumer, --since, or --all"),
-        (&["drop", "--all", "--reason", "x"], "--all beside other conditions"),
-        (&["show"], "16 hexadecimal digits"),
+        (&["replay"][..], "--reason, --consumer or --since, or --all"),
+        (&["drop", "--all", "--reason", "x"], "beside other conditions"),
+        (&["show"], "<ID>"),
         (&["show", "12"], "16 hexadecimal digits"),
         (&["list", "--since", "soon"], "--since"),
     ] {

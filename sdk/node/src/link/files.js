@@ -1,7 +1,7 @@
 /**
  * What was made of files, made anew when they have changed.
  *
- * Files that can't be used any more are reported once, and what was made of the last ones that could be is kept: a
+ * Files that can't be used any more are reported, and what was made of the last ones that could be is kept: a
  * renewal replaces a certificate and its key one after the other.
  */
 import { readFileSync, realpathSync, statSync } from 'node:fs';
@@ -11,6 +11,9 @@ import { dirname } from 'node:path';
 const MOUNTED_SECRETS = '/run/secrets/';
 const OTHERS_READ = 0o004;
 const OTHERS_ENTER = 0o001;
+
+/** How soon files that could not be used are read again: what was wrong may not be in them. */
+const RETRY_AFTER_MS = 1_000;
 
 /** Why a file can't be used; it names the setting and the file. */
 export class FileProblem extends Error {
@@ -78,6 +81,9 @@ export function read(setting, path, mostBytes) {
 export class Watched {
   #stamps;
   #value;
+  /** Why they could not be used, and when that was found. */
+  #problem = '';
+  #foundAt = 0;
 
   /**
    * @param {string} what names the value in events
@@ -98,20 +104,26 @@ export class Watched {
   /** The value of the files as they are now, or of the last ones that could be used. */
   current() {
     const stamps = this.#now();
-    if (stamps !== this.#stamps) {
+    const isDue = this.#problem !== '' && performance.now() - this.#foundAt >= RETRY_AFTER_MS;
+    if (stamps !== this.#stamps || isDue) {
       this.#stamps = stamps;
       try {
         this.#value = this.make();
+        this.#problem = '';
         this.event('info', `${this.what}-read`, { files: this.paths.join(',') });
       } catch (error) {
-        const consequence = 'new connections use what was read before';
-        this.event('warn', `${this.what}-unusable`, { problem: /** @type {Error} */ (error).message, consequence });
+        const problem = /** @type {Error} */ (error).message;
+        if (problem !== this.#problem) {
+          const consequence = 'new connections use what was read before';
+          this.event('warn', `${this.what}-unusable`, { problem, consequence });
+        }
+        [this.#problem, this.#foundAt] = [problem, performance.now()];
       }
     }
     return this.#value;
   }
 
-  /** Modified when, size and number of each file. */
+  /** Modified when, rights changed when, size and number of each file. */
   #now() {
     return this.paths.map(stamp).join(' ');
   }
@@ -120,8 +132,8 @@ export class Watched {
 /** @param {string} path */
 function stamp(path) {
   try {
-    const { mtimeNs, size, ino } = statSync(path, { bigint: true });
-    return `${mtimeNs}:${size}:${ino}`;
+    const { mtimeNs, ctimeNs, size, ino } = statSync(path, { bigint: true });
+    return `${mtimeNs}:${ctimeNs}:${size}:${ino}`;
   } catch {
     return '-';
   }

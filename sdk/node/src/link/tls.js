@@ -65,6 +65,8 @@ function load({ tlsCert, tlsKey, tlsClientCa }, event) {
     key,
     ...(tlsClientCa === '' ? {} : { ca: certificates('tlsClientCa', tlsClientCa, authorities).content }),
     minVersion: 'TLSv1.2',
+    // Any certificate in the file is an authority, also one that another authority signed (Node 20.18, 22.9 and newer).
+    allowPartialTrustChain: true,
     // A session that is resumed would not show its certificate again.
     secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
   };

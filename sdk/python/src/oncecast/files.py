@@ -1,6 +1,6 @@
 """What was made of files, made anew when they have changed. Any thread; the lock is held while files are read.
 
-Files that can't be used any more are reported once, and what was made of the last ones that could be is kept: a renewal
+Files that can't be used any more are reported, and what was made of the last ones that could be is kept: a renewal
 replaces a certificate and its key one after the other.
 """
 
@@ -9,13 +9,17 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import time
 from threading import Lock
 from typing import Callable, Generic, List, Optional, Sequence, Tuple, TypeVar
 
 log = logging.getLogger("oncecast")
 
-# Modified when, size, number.
-_Stamp = Optional[Tuple[int, int, int]]
+# Modified when, rights changed when, size, number.
+_Stamp = Optional[Tuple[int, int, int, int]]
+
+# How soon files that could not be used are read again: what was wrong may not be in them.
+_RETRY_AFTER_S = 1.0
 
 T = TypeVar("T")
 
@@ -62,18 +66,24 @@ class Watched(Generic[T]):
         # Before they are read: a change in between is then seen as one.
         self._stamps = self._now()
         self._value = make()
+        # Why they could not be used, and when that was found.
+        self._problem: Optional[Tuple[str, float]] = None
 
     def current(self) -> T:
         """The value of the files as they are now, or of the last ones that could be used."""
         with self._lock:
             stamps = self._now()
-            if stamps != self._stamps:
+            known, at = self._problem or ("", 0.0)
+            if stamps != self._stamps or (known and time.monotonic() - at >= _RETRY_AFTER_S):
                 self._stamps = stamps
                 try:
                     self._value = self._make()
+                    self._problem = None
                     log.info("%s read again from %s", self._what, ", ".join(self._paths))
                 except FileProblem as problem:
-                    log.warning("%s; new connections use the %s read before", problem, self._what)
+                    if str(problem) != known:
+                        log.warning("%s; new connections use the %s read before", problem, self._what)
+                    self._problem = (str(problem), time.monotonic())
             return self._value
 
     def _now(self) -> List[_Stamp]:
@@ -85,4 +95,4 @@ def _stamp(path: str) -> _Stamp:
         found = os.stat(path)
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino

@@ -151,8 +151,11 @@ class Session:
     def seal(self, data: memoryview) -> bytes:
         """What is to be sent for this, behind all that is to be sent already. For the writer."""
         with self._lock:
-            while data:
-                data = data[self._object.write(data) :]
+            try:
+                while data:
+                    data = data[self._object.write(data) :]
+            except ssl.SSLError:  # The session has failed, as the reader has found and says. Only an alert is left.
+                pass
             return self._outgoing.read()
 
     def has_output(self) -> bool:

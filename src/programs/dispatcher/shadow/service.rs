@@ -21,7 +21,7 @@ pub fn run(config: DispatcherConfig) -> Result<u8> {
     let id = DispatcherId::generate(&config.name);
     let _log = crate::process::log::init(config.common.log_level, id.as_str(), "shadow")?;
     let (handle, requests) = shutdown_channel();
-    handle.on_signals_with_certificates(config.common.redis.is_secure())?;
+    handle.on_signals_with_certificates(config.common.has_renewed_files())?;
     let settings =
         ShadowSettings { redis: config.common.redis, keys: config.common.keys, interests: Arc::new(config.interests) };
     log_start(&settings);

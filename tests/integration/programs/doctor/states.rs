@@ -129,5 +129,11 @@ fn the_text_is_a_table_and_what_to_type() {
     has("  type: ACL SETUSER u +zadd +multi");
     has("  type: CONFIG SET maxmemory-policy noeviction");
     assert!(lines[0].ends_with("database 0, user u, group messages") && lines[1].is_empty(), "{text}");
-    assert!(lines.last().is_some_and(|line| line.starts_with("After ACL SETUSER type ACL SAVE")), "{text}");
+    has("After ACL SETUSER type ACL SAVE, or CONFIG REWRITE without an ACL file, so that it lasts.");
+    has("After CONFIG SET type CONFIG REWRITE, so that it lasts.");
+    // What is everybody's is given to nobody.
+    let () = run_on(&server, &["ACL", "SETUSER", "default", "-zadd"]);
+    let text = String::from_utf8_lossy(&output_of(&server.url(), &[]).stdout).into_owned();
+    let advice = "  this is the user default: does the URL name none? Name one that has these rights";
+    assert!(text.lines().any(|line| line == advice) && !text.contains("ACL SETUSER default"), "{text}");
 }
