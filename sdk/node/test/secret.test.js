@@ -196,6 +196,23 @@ test('the secret is changed while connected', async (t) => {
   assert.ok(!lines.some((line) => line.includes(NEWER)));
 });
 
+test('a right that is corrected is noticed', (t) => {
+  const above = folder(t);
+  chmodSync(above, 0o711);
+  const path = join(above, 'secret');
+  const write = (content, mode) => {
+    writeFileSync(path, content);
+    chmodSync(path, mode);
+  };
+  write(SECRET, 0o640);
+  const secret = new LinkSecret(path, () => {});
+  const now = () => secret.challenge(NONCE.toString('hex')).secrets.map(String);
+  write(NEWER, 0o644);
+  assert.deepEqual(now(), [SECRET], 'every user can read the new one');
+  chmodSync(path, 0o640);
+  assert.deepEqual(now(), [NEWER]);
+});
+
 test('which files can be used', async (t) => {
   const above = folder(t);
   chmodSync(above, 0o711);

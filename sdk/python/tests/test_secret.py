@@ -212,6 +212,18 @@ def test_a_key_that_every_user_can_read_is_said(open_folder, caplog):
         assert caplog.text.count("tls_key: ") == count
 
 
+def test_a_right_that_is_corrected_is_noticed(open_folder):
+    path = open_folder / "secret"
+    path.write_bytes(SECRET)
+    path.chmod(0o640)
+    secret = LinkSecret(path)
+    replace(path, NEWER)
+    path.chmod(0o644)
+    assert secret.challenge([NONCE.hex()]).lines == [SECRET], "every user can read the new one"
+    path.chmod(0o640)
+    assert secret.challenge([NONCE.hex()]).lines == [NEWER]
+
+
 def test_which_files_can_be_used(tmp_path, open_folder):
     path = open_folder / "secret"
 

@@ -296,6 +296,24 @@ def test_a_session_in_two_threads_keeps_all_bytes_in_order(files):
     theirs.close()
 
 
+def test_a_session_that_has_failed_sends_no_more(files):
+    session = tls.Certificates(*files.consumer, None).session()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    peer = client(files).wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    while not session.is_complete:
+        try:
+            peer.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        session.receive(outgoing.read())
+        incoming.write(session.output())
+    with pytest.raises(tls.TlsError):
+        session.receive(b"\x17\x03\x03\x00\x20" + bytes(32))
+    incoming.write(session.seal(memoryview(b"a result")) + session.last_output())
+    with pytest.raises(ssl.SSLError):  # An alert, and no result.
+        peer.read(100)
+
+
 def test_certificates_are_read_again(files, tmp_path, caplog):
     """Renewed while connected: new connections see the new ones; what can't be used is ignored and said once."""
     caplog.set_level(logging.INFO)
