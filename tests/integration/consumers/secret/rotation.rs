@@ -3,10 +3,12 @@
 use oncecast::lab::ChildProcess;
 
 use super::super::tls::{CONSUMER, DISPATCHER, Site, secure};
-use super::{metric, with};
+use super::{consumer, dispatcher, metric, with};
 use crate::support::load::Load;
 use crate::support::secret::SecretFile;
-use crate::support::{DEADLINE, assert_each_once, client_of, occurrences, stream, wait_until_done, wait_until_in_sync};
+use crate::support::{
+    DEADLINE, assert_each_once, client_of, occurrences, redis_server, stream, wait_until_done, wait_until_in_sync,
+};
 use oncecast::lab::ports;
 
 const OLD: &str = "the old secret of a rotation";
@@ -92,5 +94,25 @@ fn secret_and_certificates_are_replaced_under_load_and_no_message_is_delivered_t
         let count = |part: &str| log.iter().filter(|line| line.contains(part)).count();
         assert_eq!(count("event=link-secret-read"), 2, "each change is noticed");
         assert_eq!((count("event=connection-refused"), count("event=tls-failed")), (0, 0), "{log:?}");
+    }
+}
+
+#[test]
+fn a_changed_secret_is_read_within_seconds_by_all_without_a_new_connection() {
+    let redis = redis_server();
+    let file = SecretFile::new("watched", &[OLD]);
+    let (consumer, address) = consumer(&redis, &with(&file));
+    let start = |name: &str| dispatcher(&redis, name, &[address.to_string()], &with(&file));
+    let first = start("d0");
+    first.wait_for_line("event=consumer-linked", DEADLINE).expect("they know each other");
+    let standby = start("d1");
+    standby.wait_for_line("event=subscribed", DEADLINE).expect("it stands by");
+    file.write(&[NEW]);
+    for process in [&consumer, &first, &standby] {
+        process.wait_for_line("event=link-secret-read", DEADLINE).expect("it looks by itself");
+    }
+    file.write(&["short"]);
+    for process in [&consumer, &first, &standby] {
+        process.wait_for_line("event=link-secret-unusable", DEADLINE).expect("a mistake shows before it matters");
     }
 }
