@@ -144,9 +144,11 @@ pub fn link_tls(values: &Values<'_>, is_secure: bool) -> Result<Option<ClientTls
     let files = ClientFiles { roots: values.path(TLS_CA.name)?, identity };
     if !is_secure {
         return match [TLS_CA.name, TLS_CERT.name].into_iter().find(|name| values.is_flag_given(name)) {
-            Some(flag) => {
-                Err(ConfigError::new(flag, "a file, and no consumer is wss://", "a file with an address wss://…"))
-            }
+            Some(flag) => Err(ConfigError::new(
+                flag,
+                "a file, and no address has TLS",
+                "a file if an address in --consumers begins with wss://",
+            )),
             None => Ok(None),
         };
     }

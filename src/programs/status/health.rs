@@ -101,8 +101,8 @@ impl Status {
         let waits = self.known(Part::Pending, self.snapshot.pending).is_some_and(|pending| pending > 0);
         if waits && !report.consumers.is_empty() && report.consumers.iter().all(|consumer| consumer.draining) {
             problems.push(
-                "no consumer accepts messages: each is stopping, or its handler can't work (its log says why: \
-                 event=unable)"
+                "no consumer accepts messages: each is stopping, its handler can't work, or Redis takes no results \
+                 from it (its log says which: event=unable)"
                     .to_owned(),
             );
         }

@@ -232,8 +232,8 @@ fn problems_are_named_and_change_the_exit_code() {
             leaders_report(status).missing.push("a:1".to_owned());
         }),
         (
-            "no consumer accepts messages: each is stopping, or its handler can't work (its log says why: \
-             event=unable)",
+            "no consumer accepts messages: each is stopping, its handler can't work, or Redis takes no results from \
+             it (its log says which: event=unable)",
             |status| leaders_report(status).consumers.iter_mut().for_each(|consumer| consumer.draining = true),
         ),
         ("the oldest message has been pending for 1.5 s, more than 1.0 s", |status| {

@@ -182,7 +182,7 @@ fn files_that_would_have_no_effect_are_refused() {
         ("oncecast-consumer", "--tls-client-ca /x", "--tls-client-ca (ONCECAST_TLS_CLIENT_CA)"),
         ("oncecast-consumer", "--tls-cert /x", "--tls-key (ONCECAST_TLS_KEY): is required"),
         ("oncecast-consumer", "--tls-cert /nowhere --tls-key /x", "/nowhere: No such file"),
-        ("oncecast-dispatcher", "--consumers h:1 --tls-ca /x", "no consumer is wss://"),
+        ("oncecast-dispatcher", "--consumers h:1 --tls-ca /x", "no address has TLS"),
         ("oncecast-dispatcher", "--consumers wss://h:1 --tls-ca /nowhere", "--tls-ca (ONCECAST_TLS_CA): got /nowhere"),
         ("oncecast-dispatcher", "--consumers wss://h:1,h:1 --tls-ca /x", "twice"),
     ] {
