@@ -25,6 +25,7 @@ pub enum Action {
     Reject { consumer: u8, id: Id },
     Drain(u8),
     Stop(u8),
+    Replay(Id),
     // Faults.
     Crash(u8),
     Cut(u8),
@@ -71,6 +72,7 @@ pub enum Action {
     GiveBack { consumer: u8, id: Id },
     Leave(u8),
     Overdue { dispatcher: u8, consumer: u8, id: Id },
+    Hear { dispatcher: u8, id: Id },
 }
 
 /// The protocol under some rules, within some bounds.
@@ -132,6 +134,7 @@ impl Protocol {
             actions.extend(standbys.map(|(d, _)| Action::Poll(d)));
         }
         self.stops(world, actions);
+        self.replays(world, actions);
         if world.budget.rejections > 0 {
             for (c, consumer) in (0..).zip(&world.consumers) {
                 let running = consumer.held.iter().filter(|held| !held.committing);
@@ -181,6 +184,7 @@ impl Protocol {
         }
         self.drained(world, actions);
         self.overdue(world, actions);
+        self.heard(world, actions);
         let stands = |lease: &_| world.holder_is_subscribed(*lease) || world.servers != Servers::One;
         let abandoned = world.redis.lease.filter(stands);
         let abandoned = abandoned.is_some_and(|lease| world.lease_of(lease.dispatcher) != Some(lease));
@@ -252,6 +256,7 @@ impl Protocol {
             }
             Action::Drain(c) => world.consumers[c as usize].draining = true,
             Action::Stop(d) => world.stop(d),
+            Action::Replay(id) => world.replay(id, rules),
             Action::Crash(d) => world.crash(d),
             Action::Cut(d) => world.cut(d),
             Action::Pause => world.redis.lease = None,
@@ -317,6 +322,7 @@ impl Protocol {
             Action::GiveBack { consumer, id } => world.give_back(consumer, id, rules),
             Action::Leave(c) => world.leave(c, rules),
             Action::Overdue { dispatcher, consumer, id } => world.overdue(dispatcher, consumer, id),
+            Action::Hear { dispatcher, id } => world.hear(dispatcher, id),
             other => unreachable!("{other:?} is an input or a fault"),
         }
         true

@@ -41,6 +41,7 @@ impl World {
         let dispatcher = self.dispatcher(d);
         dispatcher.subscribed = false;
         dispatcher.inbox.clear();
+        dispatcher.returned.clear();
         dispatcher.ring.end_segment();
         self.hearers.iter_mut().for_each(|hearers| *hearers &= !(1 << d));
     }
@@ -133,6 +134,9 @@ impl World {
         if !self.is_free(d, rules) {
             return;
         }
+        if rules.has(Rule::ReplaysForgottenBefore) {
+            self.dispatcher(d).returned.clear();
+        }
         self.seen.usurped |= self.lease_is_sound();
         let by_time = !self.is_counted(d) && rules.has(Rule::UncountedByTime);
         self.last_epoch += 1;
@@ -223,6 +227,9 @@ impl World {
         }
         if standing == Standing::Beyond {
             self.record_gap(d, place);
+        }
+        if !rules.has(Rule::ReplaysForgottenBefore) {
+            self.dispatcher(d).returned.clear();
         }
         self.term(d, |term| term.phase = Phase::Running { place, live_segment });
         true

@@ -61,6 +61,7 @@ pub fn pay(world: &mut World, action: Action) {
         Action::Drain(_) => return budget.drains -= 1,
         Action::Stop(_) => return budget.stops -= 1,
         Action::Reject { .. } => return budget.rejections -= 1,
+        Action::Replay(_) => return budget.replays -= 1,
         Action::Tick => return budget.ticks -= 1,
         _ => return,
     };

@@ -6,7 +6,7 @@
 //! Dispatchers and consumers die, leaders hang and do not know that they were replaced, scripts and transactions arrive
 //! late, answers get lost, subscriptions break, and Redis comes back without its last seconds. Smaller state spaces add
 //! commands that are refused ([`refusals`]), two servers ([`servers`]), rings that are full ([`overruns`]), stops
-//! ([`draining`]), lies ([`liars`]) and interests that change ([`interests`]). The module [`promises`] lists what must
+//! ([`draining`]), dead letters that are replayed ([`replays`]), lies ([`liars`]) and interests that change ([`interests`]). The module [`promises`] lists what must
 //! hold in every state.
 //!
 //! Each rule can be removed ([`rules::Rule`]), and a test for each shows that a promise then breaks. A model in which
@@ -63,6 +63,7 @@ mod overruns;
 mod promises;
 mod redis;
 mod refusals;
+mod replays;
 mod requests;
 mod rest;
 mod ring;
@@ -116,6 +117,7 @@ const NO_FAULTS: Budget = Budget {
     rejections: 0,
     drains: 0,
     stops: 0,
+    replays: 0,
     ticks: 0,
 };
 

@@ -13,11 +13,11 @@ impl World {
     /// Numbers all names again.
     pub fn rename(&mut self, rules: Rules) {
         let (mut markers, mut epochs, mut ids, mut recalls) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for Redis { epoch, lease, cursor, recall, pending, .. } in [&mut self.redis, &mut self.disk] {
+        for Redis { epoch, lease, cursor, recall, pending, letters, .. } in [&mut self.redis, &mut self.disk] {
             epochs.push(epoch);
             epochs.extend(lease.as_mut().map(|lease| &mut lease.epoch));
             cursor_names(cursor, &mut markers, &mut ids);
-            ids.extend(pending.iter_mut().map(|(id, _)| id));
+            ids.extend(pending.iter_mut().chain(letters.iter_mut().flatten()).map(|(id, _)| id));
             epochs.push(&mut recall.epoch);
             recalls.push(&mut recall.up_to);
         }
@@ -31,6 +31,7 @@ impl World {
                 }
             }
             dispatcher.ring.marker_names(&mut markers);
+            ids.extend(&mut dispatcher.returned);
             let Some(term) = &mut dispatcher.term else { continue };
             epochs.push(&mut term.epoch);
             cursor_names(&mut term.cursor, &mut markers, &mut ids);

@@ -38,6 +38,7 @@ pub const REFUSED: &str = "a command was refused";
 pub const PASSED_OVERRUN: &str = "a leader continued past messages that its ring had dropped";
 pub const GAP: &str = "a gap was recorded";
 pub const DEAD_LETTERED: &str = "a message was dead-lettered";
+pub const REPLAYED: &str = "a dead letter was replayed and its message recorded";
 pub const DRAINED_AWAY: &str = "a consumer has drained and is gone while another dispatcher leads";
 
 /// The promises, which hold in every state, and the events, each of which some state shows.
@@ -74,6 +75,9 @@ pub fn all() -> Vec<Property<Protocol>> {
         Property::sometimes(DRAINED_AWAY, |_, world: &World| {
             let gone = world.consumers.iter().any(|consumer| consumer.draining && !consumer.alive);
             gone && world.redis.lease.is_some_and(|lease| lease.dispatcher == 1)
+        }),
+        Property::sometimes(REPLAYED, |protocol, world: &World| {
+            world.budget.replays < protocol.bounds.budget.replays && world.redis.results.contains(&1)
         }),
         Property::sometimes(DEAD_LETTERED, |_, world: &World| world.redis.dead.contains(&1)),
     ]

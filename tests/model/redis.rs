@@ -18,6 +18,8 @@ pub struct Redis {
     pub results: Vec<u8>,
     /// For each message, its dead letters.
     pub dead: Vec<u8>,
+    /// The dead letters, in order of ids. `None`: nobody replays any.
+    pub letters: Option<Vec<(Id, Message)>>,
     /// The nonces with which messages were put back.
     pub put_back: Vec<u8>,
     /// Not a key: the messages that have been stored, as far as Redis can know.
@@ -142,7 +144,7 @@ impl Script {
 }
 
 impl Redis {
-    pub fn new(messages: u8) -> Redis {
+    pub fn new(messages: u8, replays: bool) -> Redis {
         let none = vec![0; messages as usize];
         Redis {
             epoch: 0,
@@ -152,6 +154,7 @@ impl Redis {
             pending: Vec::new(),
             results: none.clone(),
             dead: none,
+            letters: replays.then(Vec::new),
             put_back: Vec::new(),
             taken: 0,
         }
@@ -206,7 +209,7 @@ impl Redis {
                 if *recall {
                     self.raise_recall(*id);
                 }
-                self.replace(*id, &refuses, rules, |redis| redis.dead[*message as usize] += 1)
+                self.replace(*id, &refuses, rules, |redis| redis.bury(*id, *message))
             }
             Script::Record { id, message, .. } => {
                 self.replace(*id, &refuses, rules, |redis| redis.results[*message as usize] += 1)
@@ -314,6 +317,24 @@ impl Redis {
             store(self);
         }
         Answer::Done
+    }
+
+    fn bury(&mut self, id: Id, message: Message) {
+        self.dead[message as usize] += 1;
+        if let Some(letters) = &mut self.letters {
+            letters.push((id, message));
+            letters.sort_unstable();
+        }
+    }
+
+    /// A dead letter's message is pending again.
+    pub fn replay(&mut self, id: Id) {
+        let letters = self.letters.as_mut().expect("there are letters");
+        let at = letters.iter().position(|(letter, _)| *letter == id).expect("there is this one");
+        let letter = letters.remove(at);
+        self.dead[letter.1 as usize] -= 1;
+        self.add(&[letter]);
+        self.raise_recall(id);
     }
 
     /// If this changes nothing it is not written, so that watching connections stay armed.

@@ -116,6 +116,10 @@ pub enum Rule {
     UnprovenChecks,
     /// And that script raises `recall`: the true leader may deliver the message to another consumer, or has done so.
     UnprovenRaisesRecall,
+    /// Dispatchers are told of replayed dead letters.
+    ReplaysAreAnnounced,
+    /// A new leader forgets what it was told before it acquires the lease, and nothing after that.
+    ReplaysForgottenBefore,
 }
 
 /// The rules in force.
@@ -180,6 +184,8 @@ pub struct Budget {
     pub drains: u8,
     /// A dispatcher is asked to stop; it starts again. Not a fault.
     pub stops: u8,
+    /// An operator replays a dead letter. Not a fault.
+    pub replays: u8,
     /// Time passes: everything written so far is on disk, and the programs know it. Not a fault.
     pub ticks: u8,
 }

@@ -108,6 +108,8 @@ pub struct Dispatcher {
     /// What Redis has sent and the listener has not read yet.
     pub inbox: Vec<Seen>,
     pub ring: Ring,
+    /// The replayed messages that it was told of.
+    pub returned: Vec<Id>,
     /// It saw that it may acquire the lease, and is about to ask for it.
     pub checked: Option<Check>,
     /// While it believes that it leads.
@@ -230,7 +232,7 @@ pub struct Held {
 impl World {
     /// A group at rest: all dispatchers in sync, the first one leads, the consumers are linked to it.
     pub fn new(bounds: &Bounds) -> World {
-        let redis = Redis::new(bounds.messages);
+        let redis = Redis::new(bounds.messages, bounds.budget.replays > 0);
         World {
             disk: redis.clone(),
             redis,

@@ -11,8 +11,9 @@ use crate::support::{DEADLINE, redis_server, run_on, wait_until};
 
 /// The example with the conformance handler, for this group, with a link secret if one is given.
 fn example(redis: &RedisServer, group: &str, secret: Option<&SecretFile>) -> (ChildProcess, std::net::SocketAddr) {
-    let port = ports::free_port().expect("a free port");
+    // Before the port is chosen: building may take so long that another test takes the port.
     let mut command = Command::new(built_example("conform"));
+    let port = ports::free_port().expect("a free port");
     command.env("ONCECAST_REDIS_URL", redis.url()).env("ONCECAST_LISTEN", format!("127.0.0.1:{port}"));
     command.env("ONCECAST_GROUP", group);
     if let Some(secret) = secret {

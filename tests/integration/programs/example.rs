@@ -32,8 +32,9 @@ pub fn built_example(name: &str) -> PathBuf {
 fn the_smallest_consumer_records_the_outcome_of_its_closure() {
     let mut cluster = bare_cluster();
     let connection = &mut client_of(&mut cluster);
-    let listen = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
+    // Before the port is chosen: building may take so long that another test takes the port.
     let mut command = Command::new(built_example("smallest"));
+    let listen = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
     command.env("ONCECAST_REDIS_URL", cluster.redis().url()).env("ONCECAST_LISTEN", &listen);
     // The library does not notify systemd.
     let folder = PrivateFolder::create("example").expect("a folder");
@@ -44,6 +45,7 @@ fn the_smallest_consumer_records_the_outcome_of_its_closure() {
     let mut smallest = ChildProcess::spawn("smallest", command).expect("it starts");
     let _dispatcher = dispatcher(&cluster, "d0", &[listen], "");
     wait_until_in_sync(connection, 1);
+    smallest.wait_for_line("event=listening", DEADLINE).expect("it listens");
     publish_payloads(connection, ["hello", "world"]);
     wait_until_done(connection, 2);
     let mut shouted: Vec<String> =
@@ -64,8 +66,9 @@ fn the_example_for_expired_keys_records_each_session_that_ended() {
     let mut cluster = bare_cluster();
     let connection = &mut client_of(&mut cluster);
     let () = run(connection, &["CONFIG", "SET", "notify-keyspace-events", "Ex"]);
-    let listen = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
+    // Before the port is chosen: building may take so long that another test takes the port.
     let mut command = Command::new(built_example("expired"));
+    let listen = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
     command.env("ONCECAST_REDIS_URL", cluster.redis().url()).env("ONCECAST_LISTEN", &listen);
     let mut expired = ChildProcess::spawn("expired", command).expect("it starts");
     let dispatcher = dispatcher(&cluster, "d0", &[listen], "--keyevent expired");
