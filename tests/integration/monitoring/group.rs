@@ -1,10 +1,13 @@
 //! A group whose processes have the names of prometheus.yml, and the events that the test causes.
 
 use std::collections::BTreeMap;
+use std::fs;
 
-use oncecast::lab::{ChildProcess, Cluster, Signal, ports};
+use oncecast::lab::folder::PrivateFolder;
+use oncecast::lab::{ChildProcess, Cluster, PemPair, Signal, ports};
 
 use crate::monitoring::prometheus::get;
+use crate::support::certificates::Authority;
 use crate::support::{DEADLINE, bare_cluster, client, publish_payloads, run, wait_until};
 
 /// The processes that prometheus.yml names, each with metrics on a port of its own.
@@ -16,6 +19,8 @@ pub struct Group {
     /// What dispatchers do with messages: the arguments for consumers or a stream.
     delivery: String,
     cluster: Cluster,
+    /// The certificate of the first consumer, and its authority.
+    certificates: PrivateFolder,
 }
 
 const DISPATCHERS: [&str; 2] = ["dispatcher-0", "dispatcher-1"];
@@ -28,8 +33,12 @@ impl Group {
         let ports = names.map(|name| (name, port(&name))).collect();
         let listens: Vec<u16> = CONSUMERS.iter().map(port).collect();
         let addresses: Vec<String> = listens.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-        let delivery = format!("--consumers {}", addresses.join(","));
-        let mut group = Group { processes: BTreeMap::new(), ports, listens, delivery, cluster: bare_cluster() };
+        let certificates = certificates();
+        let authority = certificates.path().join("ca.pem");
+        // One has TLS.
+        let delivery = format!("--consumers wss://{} --tls-ca {}", addresses.join(","), authority.display());
+        let cluster = bare_cluster();
+        let mut group = Group { processes: BTreeMap::new(), ports, listens, delivery, cluster, certificates };
         CONSUMERS.into_iter().chain(DISPATCHERS).for_each(|name| group.launch(name));
         wait_until("a dispatcher to lead and all to be linked", || {
             let links = DISPATCHERS.iter().filter_map(|name| group.figure(name, "oncecast_consumers"));
@@ -45,13 +54,21 @@ impl Group {
             Some(("dispatcher", _)) => ("oncecast-dispatcher", format!("--dispatcher-id {name} {}", self.delivery)),
             Some((_, number)) => {
                 let number: usize = number.parse().expect("a consumer has a number");
-                ("oncecast-consumer", format!("--consumer-id {name} --listen 127.0.0.1:{}", self.listens[number]))
+                let tls = if number == 0 { self.tls() } else { String::new() };
+                let listen = format!("--consumer-id {name} --listen 127.0.0.1:{}{tls}", self.listens[number]);
+                ("oncecast-consumer", listen)
             }
             None => ("oncecast-publisher", "--rate 2000".to_owned()),
         };
         let mut command = self.cluster.command(program).expect("the programs are built");
         command.args(arguments.split(' ')).args(["--metrics-addr", &metrics]);
         self.processes.insert(name, ChildProcess::spawn(name, command).expect("it starts"));
+    }
+
+    /// The arguments for the certificate.
+    fn tls(&self) -> String {
+        let file = |name: &str| self.certificates.path().join(name).display().to_string();
+        format!(" --tls-cert {} --tls-key {}", file("consumer.pem"), file("consumer.key"))
     }
 
     /// A metric from the process itself; `name` includes the labels.
@@ -117,4 +134,15 @@ impl Group {
             });
         }
     }
+}
+
+/// A certificate for loopback, its key, and its authority.
+fn certificates() -> PrivateFolder {
+    let folder = PrivateFolder::create("certificates").expect("a folder");
+    let authority = Authority::new("authority");
+    let PemPair { certificate, key } = authority.sign(&["127.0.0.1"]);
+    for (name, text) in [("ca.pem", authority.pem()), ("consumer.pem", certificate), ("consumer.key", key)] {
+        fs::write(folder.path().join(name), text).expect("the folder can be written to");
+    }
+    folder
 }
