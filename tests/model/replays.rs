@@ -2,7 +2,8 @@
 //! over the subscription (`src/ledger/lua/replay.lua`, `src/lane/replays.rs`).
 //!
 //! Limitations: a dispatcher hears of a replay independently of what else it is sent. Redis's answer comes in the step
-//! that it answers, so the model can't show why a leader looks at what it hears only behind its redistributor's answers.
+//! that it answers, so the model can't show why a leader looks at what it hears only behind its redistributor's
+//! answers.
 
 use crate::actions::{Action, Protocol};
 use crate::promises::{DEAD_LETTERED, DRAINED, REPLAYED};
