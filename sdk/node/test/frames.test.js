@@ -52,6 +52,7 @@ function written(frame) {
     fields: (value) => `fields=${fields(value)}`,
     results: (value) => value.map((result) => `[id=${result.id} fields=${fields(result.fields)}]`).join(' '),
     hello: (value) => JSON.stringify(value),
+    proof: (value) => value.toString('hex'),
     code: (value) => `code=${value}`,
     text: (value) => `text=${quoted(value)}`,
   };
@@ -72,7 +73,7 @@ test('the examples of PROTOCOL.md are decoded to what they say and encoded to th
       assert.equal(written(frame), lines[i].replace(/^\S+ /, ''));
     }
   }
-  const last = protocol.includes('oncecast.2') ? CREDIT : DELIVER;
+  const last = protocol.includes('oncecast.2') ? PROOF : DELIVER;
   for (let command = PROCESS; command <= last; command++) {
     assert.ok(seen.has(command), `no example of ${COMMANDS[command].name}`);
   }
