@@ -32,7 +32,7 @@ const REPLY_TIME: Duration = Duration::from_secs(10);
 pub fn run(config: &DeadConfig) -> Result<u8> {
     let _log = process_log::init(config.common.log_level, "oncecast", "dead")?;
     let ledger = Ledger::new(config.common.redis.clone(), config.common.keys.clone().into(), REPLY_TIME);
-    let mut clerk = Clerk { config, ledger };
+    let mut clerk = Clerk { config, ledger, missing: config.selection.ids.clone() };
     match config.action {
         Action::List(limit) => clerk.list(limit),
         Action::Show => clerk.show(),
@@ -50,6 +50,8 @@ pub fn run(config: &DeadConfig) -> Result<u8> {
 struct Clerk<'a> {
     config: &'a DeadConfig,
     ledger: Ledger,
+    /// The ids that were asked for and not found yet.
+    missing: BTreeSet<String>,
 }
 
 impl Clerk<'_> {
@@ -77,13 +79,11 @@ impl Clerk<'_> {
 
     fn show(&mut self) -> Result<u8> {
         let json = self.config.json;
-        let mut found = Found::default();
         self.each_page(None, |_, letters| {
-            found.note(letters);
             let text = letters.iter().map(Letter).map(|letter| if json { letter.whole_json() } else { letter.whole() });
             Ok(output::print(text.map(|text| text + "\n").collect::<String>())? == StdoutReader::Present)
         })?;
-        self.exit_code(&Tally::default(), &found)
+        Ok(self.exit_code(&Tally::default()))
     }
 
     /// Changes the selected letters that exist now, if the operator agrees.
@@ -94,12 +94,10 @@ impl Clerk<'_> {
         step: impl Fn(&mut Ledger, &[&str], &mut Tally) -> Result<()>,
     ) -> Result<u8> {
         let patience = self.config.patience;
-        let mut found = Found::default();
         let mut tally = Tally::new(verb, consent == Consent::Dry);
         let newest = patiently(&mut self.ledger, patience, |ledger| ledger.newest_entry(EntryStream::Dead))?;
         if let (Some(newest), true) = (&newest, consent != Consent::Given) {
             self.each_page(Some(newest), |_, letters| {
-                found.note(letters);
                 tally.matching += letters.len() as u64;
                 Ok(true)
             })?;
@@ -110,7 +108,6 @@ impl Clerk<'_> {
         if let (Some(newest), true) = (&newest, consent != Consent::Dry) {
             tally.matching = 0;
             self.each_page(Some(newest), |clerk, letters| {
-                found.note(letters);
                 tally.matching += letters.len() as u64;
                 for part in letters.chunks(MOST_RETURNED).flat_map(|letters| parts(letters, size)) {
                     let entries: Vec<&str> = part.iter().map(|letter| letter.id.as_str()).collect();
@@ -120,7 +117,7 @@ impl Clerk<'_> {
             })?;
         }
         output::print(tally.shown(self.config.json))?;
-        self.exit_code(&tally, &found)
+        Ok(self.exit_code(&tally))
     }
 
     /// Passes the selected letters to `take`, oldest first, page by page, until that returns `false` or behind the
@@ -140,6 +137,9 @@ impl Clerk<'_> {
             let behind = page.iter().position(|letter| up_to.is_some_and(|up_to| letter.is_after(up_to)));
             page.truncate(behind.unwrap_or(page.len()));
             page.retain(|letter| Letter(letter).is_in(&self.config.selection));
+            if !self.missing.is_empty() {
+                self.missing.retain(|id| !page.iter().any(|letter| Letter(letter).id() == *id));
+            }
             if !page.is_empty() && !take(self, &page)? {
                 return Ok(false);
             }
@@ -151,27 +151,12 @@ impl Clerk<'_> {
     }
 
     /// Names the ids that were asked for and have no letter. Returns the exit code.
-    fn exit_code(&self, tally: &Tally, found: &Found) -> Result<u8> {
-        let ids = self.config.selection.ids.iter().filter(|id| !found.0.contains(*id));
-        let missing: Vec<&str> = ids.map(String::as_str).collect();
+    fn exit_code(&self, tally: &Tally) -> u8 {
+        let missing: Vec<&str> = self.missing.iter().map(String::as_str).collect();
         if !missing.is_empty() {
             log::warn!("event=no-such-letter ids={} stream={}", missing.join(","), self.ledger.keys().dead);
         }
-        Ok(if missing.is_empty() && tally.left() == 0 { 0 } else { 3 })
-    }
-}
-
-/// The ids of letters that were found, as far as ids were asked for.
-#[derive(Default)]
-struct Found(BTreeSet<String>);
-
-impl Found {
-    /// More than these can't be asked for on one command line.
-    const MOST: usize = 100_000;
-
-    fn note(&mut self, letters: &[Entry]) {
-        let room = Self::MOST.saturating_sub(self.0.len());
-        self.0.extend(letters.iter().take(room).map(|letter| Letter(letter).id()));
+        if missing.is_empty() && tally.left() == 0 { 0 } else { 3 }
     }
 }
 
