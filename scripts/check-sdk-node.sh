@@ -75,9 +75,14 @@ wait_for() {
 $(tail -n 20 "$work"/*.log)"
 }
 
+# Below the ports of outgoing connections, one of which might take it before its program.
 free_port() {
-    node -e 'const s = require("net").createServer().listen(0, "127.0.0.1", () => {
-        console.log(s.address().port); s.close(); })'
+    node -e 'const listen = () => {
+        const port = 15000 + Math.floor(Math.random() * 17000);
+        const server = require("net").createServer().on("error", listen);
+        server.listen(port, "127.0.0.1", () => { console.log(port); server.close(); });
+    };
+    listen();'
 }
 
 version=$(node -p 'require("./sdk/node/package.json").version')

@@ -32,14 +32,16 @@ function isProgram(folder, name) {
   }
 }
 
-/** A port that nothing listened on a moment ago. @returns {Promise<number>} */
+/**
+ * A port on which nobody listens, below those of outgoing connections, which might take it before its program.
+ *
+ * @returns {Promise<number>}
+ */
 export function freePort() {
-  return new Promise((resolve, reject) => {
-    const server = createServer().on('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = /** @type {import('node:net').AddressInfo} */ (server.address());
-      server.close(() => resolve(port));
-    });
+  const port = 15_000 + Math.floor(Math.random() * 17_000);
+  return new Promise((resolve) => {
+    const server = createServer().on('error', () => resolve(freePort()));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(port)));
   });
 }
 
