@@ -1,8 +1,9 @@
 //! Free ports on 127.0.0.1, for child processes that need to know their port before they start.
 //!
-//! A port belongs to the process that asked for it until that process ends: no other caller is given it, in this process
-//! or in another, also while the child that listens there is down. The system offers no such reservation, so each caller
-//! locks the byte of its port in a file that all of one user's processes share; the locks end with the process.
+//! A port belongs to the process that asked for it until that process ends: no other caller is given it, in this
+//! process or in another, also while the child that listens there is down. The system offers no such reservation, so
+//! each caller locks the byte of its port in a file that all processes of one user share; the locks end with the
+//! process.
 //!
 //! Limitations: a program that does not ask here may take the port before the child binds it. Callers must then try
 //! another.
