@@ -17,8 +17,9 @@ use crate::programs::audit::settings::AuditConfig;
 use crate::programs::conform::settings::ConformConfig;
 use crate::programs::dead::settings::DeadConfig;
 use crate::programs::doctor::settings::DoctorConfig;
+use crate::programs::operate::settings::OperateConfig;
 use crate::programs::status::settings::StatusConfig;
-use crate::programs::{audit, conform, dead, doctor, status};
+use crate::programs::{audit, conform, dead, doctor, operate, status};
 
 /// The tool's command line.
 pub const TOOL: CommandLine<ToolConfig> = CommandLine { command, read };
@@ -32,6 +33,8 @@ pub enum ToolConfig {
     Status(Box<StatusConfig>),
     /// List, show, replay or drop dead letters.
     Dead(Box<DeadConfig>),
+    /// Pause or resume a group, change its limits, or show them.
+    Operate(Box<OperateConfig>),
     /// Say whether each program works with a server.
     Doctor(Box<DoctorConfig>),
     /// Test a consumer.
@@ -57,6 +60,7 @@ pub(super) fn command() -> Command {
         .subcommand(audit::settings::command())
         .subcommand(status::settings::command())
         .subcommand(dead::settings::command())
+        .subcommands(operate::settings::commands())
         .subcommand(doctor::settings::command())
         .subcommand(conform::settings::command())
         .subcommand(demo::settings::command())
@@ -73,6 +77,9 @@ fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ToolConfig
         "audit" => ToolConfig::Audit(Box::new(audit::settings::read(matches, environment)?)),
         "status" => ToolConfig::Status(Box::new(status::settings::read(matches, environment)?)),
         "dead" => ToolConfig::Dead(Box::new(dead::settings::read(matches, environment)?)),
+        name if operate::settings::NAMES.contains(&name) => {
+            ToolConfig::Operate(Box::new(operate::settings::read(name, matches, environment)?))
+        }
         "doctor" => ToolConfig::Doctor(Box::new(doctor::settings::read(matches, environment)?)),
         "conform" => ToolConfig::Conform(Box::new(conform::settings::read(matches, environment)?)),
         "demo" => ToolConfig::Demo(demo::settings::read(matches, environment)?),
@@ -92,6 +99,7 @@ pub fn run_tool(config: ToolConfig) -> Result<u8> {
         ToolConfig::Audit(config) => audit::run(&config),
         ToolConfig::Status(config) => status::run(&config),
         ToolConfig::Dead(config) => dead::run(&config),
+        ToolConfig::Operate(config) => operate::run(&config),
         ToolConfig::Doctor(config) => doctor::run(&config),
         ToolConfig::Conform(config) => conform::run(&config),
         ToolConfig::Demo(config) => demo::run(&config),

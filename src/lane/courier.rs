@@ -7,7 +7,8 @@
 //! the sorted set only, so ingest waits for the courier only while the channel between them is full.
 //!
 //! Its parts: `LinkSet` has the links and `Dialing` requests them. `Table` and `Backlog` have the messages, and
-//! `TaskQueue` has the tasks for the redistributor. `ConsumerReports` waits at the start of a term until the consumers
+//! `TaskQueue` has the tasks for the redistributor. `Gate` says how many
+//! messages may go out, and `limits` asks it. `ConsumerReports` waits at the start of a term until the consumers
 //! have reported. `CourierFigures` has figures and log lines. `links` takes links over and drops them, `traffic` reads
 //! and writes them, `outcomes` handles what becomes of messages.
 
@@ -20,6 +21,8 @@ mod choice;
 mod consumer_reports;
 mod dialing;
 mod figures;
+mod gate;
+mod limits;
 mod link_set;
 mod links;
 mod outcomes;
@@ -32,6 +35,7 @@ use self::choice::run_length;
 use self::consumer_reports::ConsumerReports;
 use self::dialing::Dialing;
 use self::figures::CourierFigures;
+use self::gate::Gate;
 use self::link_set::LinkSet;
 use self::task_queue::TaskQueue;
 use super::backlog::Backlog;
@@ -89,6 +93,8 @@ pub(super) struct Courier {
     /// When the courier last checked that a waiting message is still in Redis.
     checked: Instant,
     tasks: TaskQueue,
+    /// The pause and the limits of the group.
+    gate: Gate,
     figures: CourierFigures,
 }
 
@@ -125,6 +131,7 @@ impl Courier {
             undelivered,
             checked: now,
             tasks,
+            gate: Gate::new(),
             figures: CourierFigures::new(&shared.stats),
         }
     }
@@ -135,11 +142,12 @@ impl Courier {
         self.list_members();
         while !self.kill.is_set() {
             self.shared.pulses.courier.beat(ITERATION_WITHIN);
-            let patience = if self.links.has_unread() { Duration::ZERO } else { self.patience };
+            let patience = self.longest_wait();
             let ready = self.sockets.wait(patience)?;
             self.hear_dialers()?;
             self.read_links(&ready);
             self.hear_replays();
+            self.hear_settings();
             self.hear_redistributor();
             self.hear_ingest();
             self.consumer_reports.check(self.links.iter().count());
@@ -155,6 +163,7 @@ impl Courier {
         *self.shared.undelivered.lock() = self.waiting().map(|undelivered| (self.epoch, undelivered));
         self.links.iter().for_each(|link| self.sockets.remove(link.stream()));
         CourierFigures::end(&self.shared.stats);
+        self.end_limits();
         Ok(())
     }
 
@@ -224,9 +233,16 @@ impl Courier {
     }
 
     fn deliver(&mut self) {
+        let mut room = self.room_at_gate(Instant::now());
+        if room == 0 {
+            // Places that are freed now would be of no use.
+            return;
+        }
         self.free_stuck_places();
         // Suspects go first, because they are older. They never hold up the others.
-        Line::BOTH.into_iter().for_each(|line| self.deliver_line(line));
+        for line in Line::BOTH {
+            room -= self.deliver_line(line, room);
+        }
     }
 
     /// If no consumer has a free place and none reports progress, overdue messages would keep their places for ever. So
@@ -239,14 +255,17 @@ impl Courier {
         }
     }
 
-    fn deliver_line(&mut self, line: Line) {
+    /// Delivers at most `room` messages. Returns how many it delivered.
+    fn deliver_line(&mut self, line: Line, room: usize) -> usize {
         let now = Instant::now();
         let share = self.table.line_len(line).div_ceil(self.links.iter().count().max(1));
         let (mut sent, mut sent_again) = (0, 0);
-        while let Some(first) = self.table.first_ready(line) {
+        while sent < room
+            && let Some(first) = self.table.first_ready(line)
+        {
             let Some(index) = self.links.choose(line, first) else { break };
             let run = self.links.get(index).map_or(0, |link| run_length(line, link.places.room(), share));
-            for place in 0..run {
+            for place in 0..run.min(room - sent) {
                 let Some(link) = self.links.get_mut(index) else { break };
                 // The link was chosen for the first message.
                 let fits = |message: &Pending| place == 0 || link.is_natural_for(message);
@@ -272,5 +291,7 @@ impl Courier {
         }
         add(&self.shared.stats.dispatched, sent);
         add(&self.shared.stats.redelivered, sent_again);
+        self.gate.note_sent(sent);
+        sent
     }
 }

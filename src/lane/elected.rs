@@ -1,5 +1,6 @@
 //! What the election passes to the term that it begins.
 
+use super::group_settings::KnownSettings;
 use super::precedence::Right;
 use crate::base::id::{Epoch, MessageId};
 use crate::ledger::Cursor;
@@ -18,6 +19,8 @@ pub(super) struct Elected {
     pub(super) cursor: Option<Cursor>,
     /// The highest id of earlier leaders and of pending messages.
     pub(super) last_id: MessageId,
+    /// The group's settings.
+    pub(super) settings: KnownSettings,
     /// Which messages the term may store.
     pub(super) right: Right,
     /// The segment of the ring that was live when this dispatcher was found eligible.

@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, after, select_biased};
 
 use super::dialer::DialRequests;
 use super::elected::{Elected, PENDING_LOST};
+use super::group_settings::KnownSettings;
 use super::precedence::{self, Right};
 use super::pulses::ELECTION_ITERATION_WITHIN;
 use super::reach::Reach;
@@ -261,13 +262,18 @@ impl Election {
 
     /// Takes the lease, unless another dispatcher was faster.
     fn take_lease(&mut self, floor: Epoch, right: Right, segment: u64) -> Result<LeaseTry> {
-        // What is replayed from here on is not in the backlog of the term, or it is in both.
+        // What is replayed from here on is not in the backlog of the term, or it is in both. Settings that change from
+        // here on are read again.
         self.shared.replays.start_over();
+        self.shared.settings_news.start_over();
         let attempt = self.lease.acquire(floor, true)?;
         self.reach.note_foreign(&attempt);
         let is_cursor = |(key, _): &(String, String)| *key == self.shared.settings.keys.cursor;
         let cursor_lost = attempt.foreign.iter().any(is_cursor);
-        let Acquire::Acquired { lease, cursor, newest, before } = attempt.answer else { return Ok(LeaseTry::Held) };
+        let Acquire::Acquired { lease, cursor, newest, before, settings } = attempt.answer else {
+            return Ok(LeaseTry::Held);
+        };
+        let settings = KnownSettings::now(settings);
         self.vacant = None;
         let last_id = self.shared.last_id_before(cursor.as_ref().map(|cursor| cursor.last_id).or(newest));
         // A cursor without an epoch means that Redis lost keys.
@@ -278,7 +284,8 @@ impl Election {
         };
         let undelivered = self.shared.undelivered.lock().take();
         let undelivered = undelivered.filter(|(led, _)| before == Some(*led)).map(|(_, id)| id);
-        Ok(LeaseTry::Elected(Elected { epoch: lease.epoch, cursor, lost, undelivered, last_id, right, segment }))
+        let epoch = lease.epoch;
+        Ok(LeaseTry::Elected(Elected { epoch, lost, undelivered, cursor, last_id, settings, right, segment }))
     }
 
     /// Whether all other dispatchers are younger. Not checked in sync, where it makes no difference.

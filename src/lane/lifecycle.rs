@@ -55,7 +55,11 @@ impl Lane {
             sink: shared.ring.clone(),
             stats: shared.listener.clone(),
             troubles: shared.troubles.clone(),
-            notices: Some(Notices { released, replays: shared.replays.clone() }),
+            notices: Some(Notices {
+                released,
+                replays: shared.replays.clone(),
+                settings: shared.settings_news.clone(),
+            }),
         };
         let listener = ListenerHandle::start(listening, &shared.thread_name("listener"), &shared.log)?;
         let dialers = Dialers::start(shared)?;

@@ -20,6 +20,7 @@ use crate::base::log_context::LogContext;
 use crate::base::pulse::OPEN_WITHIN;
 use crate::base::text::Quoted;
 use crate::base::trouble::Troubles;
+use crate::lane::group_settings::SettingsNews;
 use crate::lane::listener_stats::ListenerStats;
 use crate::lane::replays::Replays;
 use crate::lane::sink::Sink;
@@ -65,6 +66,8 @@ pub(super) struct Notices {
     pub(super) released: Sender<Released>,
     /// Messages that were replayed.
     pub(super) replays: Arc<Replays>,
+    /// That the group's settings have changed.
+    pub(super) settings: Arc<SettingsNews>,
 }
 
 /// The handle: stops and joins the thread when dropped.
@@ -179,13 +182,16 @@ impl ListenLoop {
                         let ignored = sink.append(batch.seen);
                         self.note_ignored(ignored);
                     }
-                    if let Some(Notices { released, replays }) = notices {
+                    if let Some(Notices { released, replays, settings }) = notices {
                         if let Some(epoch) = batch.released {
                             // A full channel already holds a notice.
                             let _ = released.try_send(Released(epoch));
                         }
                         if !batch.returned.is_empty() {
                             replays.note(batch.returned);
+                        }
+                        if batch.settings {
+                            settings.note();
                         }
                     }
                 }

@@ -19,7 +19,8 @@
 //! `lifecycle` starts and stops the threads. `listener` fills `ring`, its `sink`; `hearing` and `reach` check that
 //! subscription and commands reach one server. `election` competes for the `lease`; `precedence` decides who goes
 //! first. It begins a `term`, to which it passes what `elected` holds and a `kill_switch`. `ingest` and `intake` store
-//! messages. `courier` delivers them, with `table`, `places`, `backlog` and `strays`; `dialer`, `handshake`,
+//! messages. `courier` delivers them, with `table`, `places`, `backlog` and `strays`, as `group_settings` and its gate allow;
+//! `delivery_state` is what is shown of that; `dialer`, `handshake`,
 //! `credentials` and `greeting` make each `link`, and `sockets` waits for them. `tasks` lead to `redistributor`, with
 //! `retry_policy`, `refused`, `dead_letters` and `deaths`. `retry` repeats failed Redis commands; `tests` makes lanes
 //! for unit tests.
@@ -30,10 +31,12 @@ mod courier;
 mod credentials;
 mod dead_letters;
 mod deaths;
+mod delivery_state;
 mod dialer;
 mod elected;
 mod election;
 mod greeting;
+mod group_settings;
 mod handshake;
 pub mod health;
 mod hearing;
@@ -71,6 +74,7 @@ pub(crate) mod tests;
 mod threads;
 
 pub use self::deaths::DEATHS_WINDOW;
+pub use self::delivery_state::{DeliveryState, Limit};
 pub use self::dialer::SECURE_SCHEME;
 pub use self::lifecycle::Lane;
 pub use self::settings::Settings;

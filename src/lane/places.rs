@@ -90,6 +90,11 @@ impl Places {
         self.taken
     }
 
+    /// How many messages the consumer holds, as far as is known: those that it no longer reports don't count.
+    pub(super) fn in_hand(&self) -> usize {
+        self.taken.saturating_sub(self.overdue)
+    }
+
     /// How many places are free.
     pub(super) fn room(&self) -> usize {
         (self.prefetch as usize).saturating_sub(self.taken)

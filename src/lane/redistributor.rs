@@ -18,6 +18,7 @@ use self::waiting::Waiting;
 use super::backlog::PageRequest;
 use super::dead_letters::DeadLetterLog;
 use super::elected::PENDING_LOST;
+use super::group_settings::KnownSettings;
 use super::pulses::{ITERATION_WITHIN, TermWorker};
 use super::refused::Refused;
 use super::retry::{Carried, Killed, Retry};
@@ -124,6 +125,10 @@ impl Redistributor {
             Task::Page(request) => self.read_page(request),
             Task::Returned(returned) => self.settle_all(&returned),
             Task::Replayed(replayed) => self.tell(RedistributorReply::Replayed(replayed)),
+            Task::Settings => {
+                let reading = self.retry.until_done(|| ledger.settings())?;
+                self.tell(RedistributorReply::Settings(KnownSettings::now(reading)))
+            }
             Task::Again(ids) => {
                 let now = Instant::now();
                 self.common.delayed.extend(ids.into_iter().map(|id| ((now, id), None)));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::retry_policy::RetryPolicy;
+use crate::base::delivery_rate::DeliveryRate;
 use crate::ledger::{Destination, Interests, Keys, Server};
 use crate::net::{ClientTls, LinkSecret};
 
@@ -34,6 +35,10 @@ pub struct Settings {
     pub max_deliveries: u32,
     /// How long a failed message waits for its next delivery.
     pub retry: RetryPolicy,
+    /// The most messages that consumers hold together, unless the group has a setting of its own.
+    pub max_in_flight: Option<u64>,
+    /// The most deliveries in a time, unless the group has a setting of its own.
+    pub max_rate: Option<DeliveryRate>,
     /// The ring's limit.
     pub ring_bytes: usize,
     /// The limit of the messages waiting for a consumer.

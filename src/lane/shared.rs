@@ -9,6 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
+use super::group_settings::SettingsNews;
 use super::listener_stats::ListenerStats;
 use super::pulses::Pulses;
 use super::replays::Replays;
@@ -51,6 +52,8 @@ pub struct Shared {
     pub troubles: Arc<Troubles>,
     /// Messages that were replayed from the dead letters.
     pub(super) replays: Arc<Replays>,
+    /// Whether the group's settings have changed.
+    pub(super) settings_news: Arc<SettingsNews>,
     /// The highest message id that this lane knows of.
     highest_id: AtomicU64,
     /// The epoch of the last term, and a message that it stored and that no consumer received. Redis must have it.
@@ -73,6 +76,7 @@ impl Shared {
             log: process.log,
             troubles: Arc::default(),
             replays: Arc::default(),
+            settings_news: Arc::default(),
             highest_id: AtomicU64::new(0),
             undelivered: Mutex::default(),
             changed: bounded(1),

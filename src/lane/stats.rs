@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::deaths::Deaths;
+use super::delivery_state::DeliveryState;
 use crate::base::histogram::LatencyHistogram;
 
 macro_rules! stats {
@@ -25,6 +26,8 @@ macro_rules! stats {
             pub linked: Mutex<Vec<Arc<LinkFigures>>>,
             /// Messages that became dead letters lately.
             pub deaths: Mutex<Deaths>,
+            /// What holds deliveries back, while leader of a group with consumers.
+            pub delivery: Mutex<Option<DeliveryState>>,
         }
     };
 }
@@ -72,6 +75,10 @@ stats! {
     links_lost,
     /// Attempts to link a consumer that ended because one of the two did not prove the link secret.
     unauthenticated,
+    /// Microseconds in which messages waited because of a pause or a limit.
+    held_back_us,
+    /// 1 while the group is paused.
+    paused,
     /// Messages in memory waiting for a consumer now.
     ready,
     /// 1 while some pending messages are in Redis alone.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::backlog::PageRequest;
+use super::group_settings::KnownSettings;
 use super::replays::Replayed;
 use super::table::Again;
 use crate::base::id::MessageId;
@@ -16,6 +17,8 @@ pub(super) enum Task {
     Returned(Vec<(Returned, Option<Duration>)>),
     /// Pass this back, after all replies to earlier tasks.
     Replayed(Replayed),
+    /// Read the group's settings again.
+    Settings,
     /// Deliver these, which were replayed.
     Again(Vec<MessageId>),
     /// These were redelivered after a lost link, with these delivery numbers.
@@ -59,6 +62,8 @@ pub(super) enum RedistributorReply {
     Done(Vec<MessageId>),
     /// These were replayed. Replies from now on count them as pending.
     Replayed(Replayed),
+    /// The group's settings.
+    Settings(KnownSettings),
     /// This one is not pending.
     Missing(MessageId),
     /// These of the messages that a consumer listed are not pending.

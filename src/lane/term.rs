@@ -89,9 +89,10 @@ impl Term {
         let (tasks, to_do) = bounded(TASKS);
         let (replies, answered) = bounded(REPLIES);
         // Everything that earlier leaders stored is backlog. Messages stored from now on are not.
-        let Elected { epoch, last_id: backlog_end, undelivered, .. } = *elected;
+        let &Elected { epoch, last_id: backlog_end, undelivered, ref settings, .. } = elected;
         let channels = CourierChannels { arrivals: arriving, replies: answered, tasks, dial: dial.clone() };
-        let courier = Courier::new(shared, epoch, (backlog_end, undelivered), kill.clone(), sockets, channels);
+        let mut courier = Courier::new(shared, epoch, (backlog_end, undelivered), kill.clone(), sockets, channels);
+        courier.keep_to(settings);
         let redistributor =
             Redistributor::new(shared, epoch, kill.clone(), ledger_of(shared), to_do, replies, waker.clone());
         self.spawn(TermWorker::Courier, kill, ended, move || courier.run())?;

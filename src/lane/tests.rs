@@ -40,6 +40,8 @@ pub(crate) fn settings_of(name: Option<&str>, redis: Server, group: &str, consum
         link_timeout: Duration::from_secs(3),
         max_deliveries: 8,
         retry: "exponential:200ms..5m*4".parse().expect("a policy"),
+        max_in_flight: None,
+        max_rate: None,
         ring_bytes: 64 << 20,
         ready_bytes: 64 << 20,
     }

@@ -38,6 +38,8 @@ pub struct Keys {
     pub attempts: String,
     /// String: how many dead letters were ever replayed.
     pub replayed: String,
+    /// Hash: settings that operators change while the group runs.
+    pub settings: String,
     /// Stream, capped: stretches of the channel that may have been missed.
     pub gaps: String,
     /// Stream: the messages, if the group delivers to a stream instead of consumers. Need not begin with the group.
@@ -82,6 +84,7 @@ impl Keys {
             put_back_prefix: key("put-back:"),
             attempts: key("attempts"),
             replayed: key("replayed"),
+            settings: key("settings"),
             gaps: key("gaps"),
             stream: None,
         }
@@ -137,6 +140,7 @@ impl Keys {
             (&self.recall, "string"),
             (&self.attempts, "hash"),
             (&self.replayed, "string"),
+            (&self.settings, "hash"),
             (&self.gaps, "stream"),
         ];
         own.into_iter()

@@ -8,6 +8,8 @@ use redis::Value;
 use super::command::Command;
 use super::core::Ledger;
 use super::cursor::Marker;
+use super::destination::Destination;
+use super::group_settings::SettingsReading;
 use super::lease::Lease;
 use super::notice::Notice;
 use super::scripts::{AcquireCall, MarkerCall, ReleaseCall, RenewCall};
@@ -23,7 +25,8 @@ impl Ledger {
     pub fn acquire(&mut self, id: &DispatcherId, ttl: Duration, floor: Epoch, may_take: bool) -> Result<Attempt> {
         const DOING: &str = "trying for the lease";
         let alive_prefix = &self.keys.alive_prefix;
-        let call = AcquireCall { dispatcher: id, ttl_ms: ttl, alive_prefix, floor, may_take }.on(&self.keys);
+        let delivers = self.destination == Destination::Pending;
+        let call = AcquireCall { dispatcher: id, ttl_ms: ttl, alive_prefix, floor, may_take, delivers }.on(&self.keys);
         let reply = self.call(DOING, call)?;
         match self.attempt_of(&reply)? {
             Some(attempt) => Ok(attempt),
@@ -39,11 +42,15 @@ impl Ledger {
             return Ok(None);
         };
         let cursor = self.cursor_of(cursor)?;
+        let redis_ms = (*now_ms).try_into().unwrap_or(0);
         let lease = text(lease).and_then(Lease::parse);
         let answer = match (text(verdict), lease, rest) {
-            (Some("acquired"), Some(lease), [newest, before]) => {
+            (Some("acquired"), Some(lease), [newest, before, Value::Array(settings)]) => {
                 let before = text(before).and_then(|epoch| epoch.parse().ok()).map(Epoch);
-                Acquire::Acquired { lease, cursor, newest: text(newest).and_then(score), before }
+                let newest = text(newest).and_then(score);
+                // Without fields they don't concern this dispatcher.
+                let settings = SettingsReading::of(redis_ms, settings).unwrap_or_default();
+                Acquire::Acquired { lease, cursor, newest, before, settings }
             }
             (Some("vacant"), ..) => Acquire::Vacant { cursor },
             (Some("held"), Some(lease), _) => Acquire::Held { lease, cursor },
@@ -54,7 +61,7 @@ impl Ledger {
             other => format!("{other:?}"),
         };
         let foreign = foreign.chunks_exact(2).map(|pair| (shown(&pair[0]), shown(&pair[1]))).collect();
-        Ok(Some(Attempt { answer, counted: *counted == 1, redis_ms: (*now_ms).try_into().unwrap_or(0), foreign }))
+        Ok(Some(Attempt { answer, counted: *counted == 1, redis_ms, foreign }))
     }
 
     /// Renews the lease; `false` if it is no longer this dispatcher's.

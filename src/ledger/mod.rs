@@ -20,6 +20,7 @@ mod cursor;
 mod destination;
 pub mod doctor;
 mod epoch;
+mod group_settings;
 mod intake;
 pub mod interests;
 mod keys;
@@ -57,6 +58,9 @@ pub use self::core::Ledger;
 pub use self::cursor::{Cursor, Marker, Position};
 pub use self::destination::Destination;
 pub use self::epoch::MOST_EPOCH_BYTES;
+pub use self::group_settings::{
+    GroupSettings, MAX_BY_BYTES, MOST_IN_FLIGHT, Pause, PauseChange, PauseEnd, SettingsChange, SettingsReading,
+};
 pub use self::interests::{Glob, Interests};
 pub use self::keys::{GROUP_FORM, Keys, is_group};
 pub use self::lease::Lease;

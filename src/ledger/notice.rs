@@ -17,6 +17,8 @@ pub enum Notice {
     Released(Epoch),
     /// `returned <id> <id> …`: these dead letters are pending again. At most [`MOST_RETURNED`].
     Returned(Vec<MessageId>),
+    /// `settings`: the group's settings have changed.
+    Settings,
 }
 
 /// The most ids in a notice.
@@ -31,6 +33,7 @@ impl fmt::Display for Notice {
                 f.write_str("returned")?;
                 ids.iter().try_for_each(|id| write!(f, " {id}"))
             }
+            Notice::Settings => f.write_str("settings"),
         }
     }
 }
@@ -49,6 +52,7 @@ impl FromStr for Notice {
                 let ids: Option<Vec<MessageId>> = ids.split(' ').map(id_in).take(MOST_RETURNED + 1).collect();
                 ids.filter(|ids| ids.len() <= MOST_RETURNED).map(Notice::Returned).ok_or(())
             }
+            None if text == "settings" => Ok(Notice::Settings),
             _ => Err(()),
         }
     }

@@ -107,7 +107,8 @@ proptest! {
         epoch: u64,
         ids in prop::collection::vec(any::<u64>().prop_map(MessageId), 1..=MOST_RETURNED),
     ) {
-        for notice in [Notice::Marker(marker, channel), Notice::Released(Epoch(epoch)), Notice::Returned(ids)] {
+        for notice in [Notice::Marker(marker, channel), Notice::Released(Epoch(epoch)), Notice::Returned(ids), Notice::Settings]
+        {
             prop_assert_eq!(notice.to_string().parse(), Ok(notice));
         }
     }

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use super::command::Command;
 use super::core::Ledger;
+use super::lease::Lease;
 use super::limits::MAX_GAPS;
 use super::scripts::{ConsumersCall, GapCall};
 use super::types::Gap;
+use super::value::text;
 use crate::base::error::Result;
 use crate::base::id::Epoch;
 
@@ -15,6 +17,17 @@ impl Ledger {
     pub fn report(&mut self, key: &str, report: &str, ttl: Duration) -> Result<()> {
         let set = Command::of(&["SET", key, report, "PX", &ttl.as_millis().to_string()]);
         self.connection.query("reporting", set).map(drop)
+    }
+
+    /// The leader's id and its last report, if there is a leader.
+    pub fn leaders_report(&mut self) -> Result<Option<(String, Option<String>)>> {
+        const DOING: &str = "reading the leader's report";
+        let command = Command::of(&["GET", &self.keys.leader]);
+        let lease = self.connection.query(DOING, command).map_err(|error| self.name_the_key(error))?;
+        let Some(lease) = text(&lease).and_then(Lease::parse) else { return Ok(None) };
+        let command = Command::of(&["GET", &self.keys.report_of(&lease.holder)]);
+        let report = self.connection.query(DOING, command)?;
+        Ok(Some((lease.holder, text(&report).map(str::to_owned))))
     }
 
     /// Deletes the report of a process that ends.

@@ -65,13 +65,14 @@ macro_rules! scripts {
 
 scripts! {
     ACQUIRE = with_steps!("lua/acquire.lua");
-    keys (leader, epoch, cursor, pending, recall);
+    keys (leader, epoch, cursor, pending, recall, settings);
     AcquireCall<'a> {
         dispatcher: &'a DispatcherId,
         ttl_ms: Duration,
         alive_prefix: &'a str,
         floor: Epoch,
         may_take: bool,
+        delivers: bool,
     }
 
     RENEW = include_str!("lua/renew.lua");
@@ -135,6 +136,17 @@ scripts! {
     REPLAY = with_steps!("lua/replay.lua");
     keys (pending, dead, attempts, recall, replayed);
     ReplayCall<'a> { control_channel: &'a str }
+
+    SETTINGS = include_str!("lua/settings.lua");
+    keys (settings);
+    SettingsCall<'a> {
+        control_channel: &'a str,
+        notice: Notice,
+        pause: &'a str,
+        by: &'a str,
+        max_in_flight: &'a str,
+        rate: &'a str,
+    }
 
     COUNT = with_steps!("lua/count.lua");
     keys (epoch, pending, attempts);

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use super::command::Words;
 use super::cursor::Cursor;
+use super::group_settings::SettingsReading;
 use super::lease::Lease;
 use super::member::Body;
 use crate::base::error::Error;
 use crate::base::id::{DispatcherId, Epoch, MessageId};
 
 /// The outcome of an attempt to acquire the lease, and what it showed besides.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Attempt {
     /// The answer.
     pub answer: Acquire,
@@ -23,7 +24,7 @@ pub struct Attempt {
 }
 
 /// The answer to an attempt to acquire the lease.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Acquire {
     /// The caller holds the lease now.
     Acquired {
@@ -35,6 +36,8 @@ pub enum Acquire {
         newest: Option<MessageId>,
         /// The previous epoch, if its key held one.
         before: Option<Epoch>,
+        /// The group's settings.
+        settings: SettingsReading,
     },
     /// The lease is free, but the caller only checked.
     Vacant {

@@ -10,6 +10,7 @@ pub mod dead;
 pub mod dispatcher;
 pub mod doctor;
 pub mod interests;
+pub mod operate;
 pub mod patience;
 pub mod publisher;
 pub mod status;

@@ -262,6 +262,7 @@ impl Courier {
                 }
                 RedistributorReply::Done(ids) => ids.into_iter().for_each(|id| self.done(id)),
                 RedistributorReply::Replayed(replayed) => self.replayed(replayed),
+                RedistributorReply::Settings(known) => self.keep_to(&known),
                 RedistributorReply::Missing(id) => self.missing(id),
                 RedistributorReply::NotPending(claims) => self.drop_not_pending(claims),
                 RedistributorReply::Committed { link: index, serial, ids, bytes } => {

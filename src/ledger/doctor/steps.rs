@@ -128,6 +128,7 @@ impl Steps<'_> {
         self.ledger.page(epoch, MessageId::ZERO, id(4), 10, 1 << 20)?;
         self.ledger.fetch(epoch, &[id(1)], 1 << 20)?;
         self.ledger.not_pending(&[id(1)])?;
+        self.ledger.settings()?;
         let returned = |id, verdict| Returned {
             id,
             verdict,

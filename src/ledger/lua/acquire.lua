@@ -1,10 +1,11 @@
 -- Takes the lease if it is free: there is no lease, or its holder's listener has left its alive channel.
--- KEYS  leader, epoch, cursor, pending, recall
+-- KEYS  leader, epoch, cursor, pending, recall, settings
 -- ARGV  dispatcher: the caller's id
 --       ttl_ms: how long the lease lasts
 --       alive_prefix: of the alive channels
 --       floor: the highest epoch that the caller has ever seen
 --       may_take: '1' if the caller may take a free lease now, '0' if it only looks
+--       delivers: '1' if the caller delivers to consumers, so that the group's settings concern it, else '0'
 -- Gives a list:
 --       verdict: 'acquired', 'vacant' or 'held'
 --       counted: 1 if the caller's own alive channel has a subscriber on this server, else 0
@@ -14,8 +15,10 @@
 --       foreign values: a list of key, value, …
 --       for 'acquired' also: the highest pending id, false for none
 --       for 'acquired' also: the epoch before, false for none, '0' if no dispatcher wrote it
-local leader_key, epoch_key, cursor_key, pending_key, recall_key = unpack(KEYS)
-local dispatcher, ttl_ms, alive_prefix, floor, may_take = unpack(ARGV)
+--       for 'acquired' also: the fields of the settings in the order of settings.lua, false for none; empty if they
+--       don't concern the caller
+local leader_key, epoch_key, cursor_key, pending_key, recall_key, settings_key = unpack(KEYS)
+local dispatcher, ttl_ms, alive_prefix, floor, may_take, delivers = unpack(ARGV)
 local DAY_MS = 86400000
 local foreign = {}
 local function note(key, value)
@@ -108,6 +111,14 @@ for place = 0, 255 do
   end
 end
 
+local settings = {}
+if delivers == '1' then
+  local held = redis.call('HMGET', settings_key, 'paused_until', 'paused_since', 'paused_by', 'max_in_flight', 'rate')
+  for i = 1, #held do
+    settings[i] = held[i] and string.sub(held[i], 1, 256)
+  end
+end
+
 -- This lets a group get a leader even when the memory is full.
 try_removal(pending_key)
 for _, key in ipairs({leader_key, epoch_key, recall_key}) do
@@ -125,4 +136,5 @@ answer[1] = 'acquired'
 answer[5] = dispatcher .. ' ' .. epoch .. (own and '' or ' ttl')
 answer[7] = newest
 answer[8] = before
+answer[9] = settings
 return answer

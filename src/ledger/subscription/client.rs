@@ -163,6 +163,7 @@ impl Subscription {
                     match notice {
                         Some(Notice::Released(epoch)) => batch.released = Some(epoch),
                         Some(Notice::Returned(ids)) => batch.returned.extend(ids),
+                        Some(Notice::Settings) => batch.settings = true,
                         Some(Notice::Marker(marker, of)) if of == self.interests.identity() => {
                             self.gathering.push(Seen::Marker(marker));
                         }

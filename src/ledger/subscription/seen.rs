@@ -48,6 +48,8 @@ pub struct Batch {
     pub released: Option<Epoch>,
     /// Messages that were replayed from the dead letters.
     pub returned: Vec<MessageId>,
+    /// Whether the group's settings have changed.
+    pub settings: bool,
     /// The number of the last ping that was answered, if any.
     pub answered: Option<u64>,
     /// Copies of messages that did not count because another interest owns the message.

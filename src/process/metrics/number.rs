@@ -28,7 +28,7 @@ pub enum MetricKind {
 pub enum Number {
     /// Of a counter or a gauge.
     Whole(u64),
-    /// Of a gauge.
+    /// Of a counter or a gauge.
     Real(f64),
     /// Of a histogram, in seconds.
     Times(Distribution),
@@ -57,6 +57,7 @@ impl Number {
     pub(super) fn encode(self, kind: MetricKind, mut encoder: MetricEncoder<'_>) -> fmt::Result {
         match (kind, self) {
             (MetricKind::Counter, Number::Whole(number)) => ConstCounter::new(number).encode(encoder),
+            (MetricKind::Counter, Number::Real(number)) => ConstCounter::new(number).encode(encoder),
             (_, Number::Whole(number)) => ConstGauge::new(i64::try_from(number).unwrap_or(i64::MAX)).encode(encoder),
             (_, Number::Real(number)) => ConstGauge::new(number).encode(encoder),
             (_, Number::Times(Distribution { sum, count, buckets })) => {

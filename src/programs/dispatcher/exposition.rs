@@ -10,7 +10,7 @@ use super::health;
 use super::hosted::{Host, HostedLane};
 use crate::base::error::Result;
 use crate::lane::ring::RingStats;
-use crate::lane::{LaneStats, LinkFigures, Shared};
+use crate::lane::{DeliveryState, LaneStats, LinkFigures, Shared};
 use crate::ledger::Destination;
 use crate::ledger::overview::Part;
 use crate::net::ClientTls;
@@ -38,6 +38,7 @@ pub(super) fn metrics(host: &Arc<Host>) -> Metrics {
     let mut lanes = LaneMetrics { metrics: &mut metrics, host };
     leadership(&mut lanes);
     messages(&mut lanes);
+    limits(&mut lanes);
     links(&mut lanes);
     subscription(&mut lanes);
     group_figures(&mut lanes);
@@ -126,6 +127,28 @@ fn messages(lanes: &mut LaneMetrics<'_>) {
         "delivery_latency_seconds",
         "Time from a message's intake to its acknowledgement",
         |hosted| Some(Number::Times(hosted.lane.stats.delivery_latency.read())),
+    );
+}
+
+/// What holds deliveries back. A standby leaves out what only the leader knows.
+fn limits(lanes: &mut LaneMetrics<'_>) {
+    let mut add = |name, help, pick: fn(&DeliveryState) -> Option<f64>| {
+        lanes.number(MetricKind::Gauge, name, help, move |hosted| {
+            hosted.lane.stats.delivery.lock().as_ref().and_then(pick).map(Number::Real)
+        });
+    };
+    add("paused", "1 while the group is paused, while leader", |state| Some(f64::from(state.pause.is_some())));
+    add("max_in_flight", "The most messages that consumers may hold together, if limited, while leader", |state| {
+        state.max_in_flight.map(|limit| limit.value as f64)
+    });
+    add("rate_limit", "The most deliveries per second, if limited, while leader", |state| {
+        state.rate.map(|limit| limit.value.per_s())
+    });
+    lanes.number(
+        MetricKind::Counter,
+        "held_back_seconds",
+        "Time in which messages waited because of a pause or a limit",
+        |hosted| Some(Number::Real(get(&hosted.lane.stats.held_back_us) as f64 / 1e6)),
     );
 }
 

@@ -22,6 +22,7 @@ use crate::lane::{LinkFigures, Settings, Shared};
 use crate::ledger::server_check::ServerWatch;
 use crate::ledger::{Connection, Destination, Ledger};
 use crate::net::{ClientTls, LinkSecret};
+use crate::programs::status::delivery::DeliveryReport;
 use crate::programs::status::report::{ConsumerReport, Report};
 use crate::programs::status::{MAX_AGE, Status, StatusReader};
 
@@ -187,6 +188,7 @@ impl ReportLoop {
             delayed: get(&stats.delayed),
             full: get(&stats.full) == 1,
             recent_deaths: stats.deaths.lock().recent(Instant::now()),
+            delivery: stats.delivery.lock().clone().map(DeliveryReport),
             rates: self.rates.rates(),
             consumers: linked.iter().map(consumer).collect(),
             open_consumers: linked.iter().filter(|link| link.is_open).map(|link| link.consumer.to_string()).collect(),

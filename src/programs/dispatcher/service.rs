@@ -95,6 +95,8 @@ fn lane_settings(config: DispatcherConfig, link_secret: Option<LinkSecret>) -> l
         link_timeout: config.link_timeout,
         max_deliveries: config.max_deliveries,
         retry: config.retry,
+        max_in_flight: config.max_in_flight,
+        max_rate: config.max_rate,
         ring_bytes: config.ring_bytes,
         ready_bytes: config.ready_bytes,
     }

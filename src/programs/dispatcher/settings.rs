@@ -6,11 +6,12 @@ use std::time::Duration;
 use clap::{ArgMatches, Command};
 
 use super::shadow::unused::refuse_unused;
+use crate::base::delivery_rate::DeliveryRate;
 use crate::base::id::DispatcherId;
 use crate::base::setting::ConfigError;
 use crate::lane::SECURE_SCHEME;
 use crate::lane::retry_policy::RetryPolicy;
-use crate::ledger::{Destination, Interests, Keys};
+use crate::ledger::{Destination, Interests, Keys, MOST_IN_FLIGHT};
 use crate::net::{ClientTls, HAS_TLS};
 use crate::process::config::Default::{Found, Required, Text};
 use crate::process::config::{Environment, Setting, Values, check_host_port, is_plain_name, quoted};
@@ -51,6 +52,10 @@ pub struct DispatcherConfig {
     pub max_deliveries: u32,
     /// How long a failed message waits for its next delivery.
     pub retry: RetryPolicy,
+    /// The most messages that consumers hold together, unless the group has a setting of its own.
+    pub max_in_flight: Option<u64>,
+    /// The most deliveries in a time, unless the group has a setting of its own.
+    pub max_rate: Option<DeliveryRate>,
     /// The ring's limit.
     pub ring_bytes: usize,
     /// The limit of the messages waiting for a consumer.
@@ -142,6 +147,19 @@ pub const SETTINGS: &[Setting] = &[
          exponential:FIRST..MOST*FACTOR, fixed:WAIT, or none. With the default, 8 deliveries span about ten minutes",
     ),
     Setting::new(
+        "max-in-flight",
+        "N",
+        Found("no limit"),
+        "The most messages that all consumers hold together; oncecast set --max-in-flight comes first",
+    ),
+    Setting::new(
+        "max-rate",
+        "N/s",
+        Found("no limit"),
+        "The most deliveries per second (N/s), minute (N/m) or hour (N/h), redeliveries included; oncecast set \
+         --max-rate comes first",
+    ),
+    Setting::new(
         "ring-bytes",
         "BYTES",
         Text("67108864"),
@@ -214,6 +232,10 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Dispat
     let link_tls = link_tls(values, is_secure)?;
     let link_secret_file = values.path(LINK_SECRET_FILE.name)?.filter(|_| !consumers.is_empty());
     let interests = interests(values, &common.keys, common.redis.database())?;
+    let delivers = destination == Destination::Pending;
+    if !delivers {
+        refuse_limits(values)?;
+    }
     Ok(DispatcherConfig {
         interests: match &destination {
             Destination::Pending => interests,
@@ -233,6 +255,8 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Dispat
         link_timeout: values.millis("link-timeout-ms", 100, 600_000)?,
         max_deliveries: values.number("max-deliveries", 1, 10_000)? as u32,
         retry: retry_policy(values)?,
+        max_in_flight: values.optional_number("max-in-flight", 1, MOST_IN_FLIGHT)?.filter(|_| delivers),
+        max_rate: max_rate(values)?.filter(|_| delivers),
         // Each must hold a few of the largest messages.
         ring_bytes: values.number("ring-bytes", 4 * wire::MAX_BODY_BYTES as u64, 1 << 40)? as usize,
         ready_bytes: values.number("ready-bytes", 2 * wire::MAX_BODY_BYTES as u64, 1 << 40)? as usize,
@@ -243,6 +267,21 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Dispat
 fn retry_policy(values: &Values<'_>) -> Result<RetryPolicy, ConfigError> {
     let text = values.required("retry", "none, to deliver again at once")?;
     text.parse().map_err(|takes| ConfigError::new("retry", quoted(&text), takes))
+}
+
+fn max_rate(values: &Values<'_>) -> Result<Option<DeliveryRate>, ConfigError> {
+    let text = values.text("max-rate")?;
+    text.map(|text| text.parse().map_err(|takes| ConfigError::new("max-rate", quoted(&text), takes))).transpose()
+}
+
+/// Workers read a stream as fast as they like. As variables limits are no mistake: a file of variables may serve
+/// dispatchers of several groups.
+fn refuse_limits(values: &Values<'_>) -> Result<(), ConfigError> {
+    const TAKES: &str = "no value with --deliver stream: workers read the stream themselves, at their own rate";
+    match ["max-in-flight", "max-rate"].into_iter().find(|name| values.is_flag_given(name)) {
+        Some(name) => Err(ConfigError::new(name, "a limit with --deliver stream", TAKES)),
+        None => Ok(()),
+    }
 }
 
 /// Where messages go. The settings of a stream may be given with an explicit `--deliver consumers`, as in a file with

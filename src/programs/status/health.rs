@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::delivery::{LONG_PAUSE, paused_in_words};
 use super::report::Report;
 use super::shadow::ShadowMember;
 use super::state::{MANY_DEATHS, Member, Status};
@@ -65,7 +66,15 @@ impl Status {
                 problems.extend(self.consumers_problems(report));
             }
         }
-        if let Some(age) = self.oldest_age().filter(|age| *age > self.max_age) {
+        let paused_for = self.delivery().and_then(|delivery| delivery.paused_for(self.now_us));
+        if let Some(paused_for) = paused_for.filter(|time| *time > LONG_PAUSE) {
+            let hours = paused_for.as_secs_f64() / 3_600.0;
+            problems
+                .push(format!("the group has been paused for {hours:.1} h: nothing is delivered (oncecast resume)"));
+        }
+        // While the group is paused, that its messages wait is intended.
+        let waits_too_long = |age: &Duration| *age > self.max_age && self.pause().is_none();
+        if let Some(age) = self.oldest_age().filter(waits_too_long) {
             let (age, most) = (age.as_secs_f64(), self.max_age.as_secs_f64());
             let delayed = self.delayed().filter(|delayed| *delayed > 0);
             let delayed = delayed.map(|delayed| format!(" ({delayed} failed and wait for another delivery)"));
@@ -132,6 +141,9 @@ impl Status {
             if !report.consumers.is_empty() && !report.missing.is_empty() {
                 notes.push(format!("consumers that are not connected{}", tried(&report.missing)));
             }
+            notes.extend(
+                self.pause().map(|pause| format!("{}: messages are stored and not delivered", paused_in_words(pause))),
+            );
             notes.extend(notes_on_secrets(report));
             if self.left_for_consumers() > 0 {
                 notes.push(format!(

@@ -1,5 +1,6 @@
 //! The status of a group: `oncecast status`, and the page that each dispatcher serves. It only reads.
 
+pub mod delivery;
 mod health;
 mod page;
 mod reader;

@@ -5,6 +5,8 @@
 
 use serde_json::{Value, json};
 
+use super::delivery::DeliveryReport;
+
 /// See the module's text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
@@ -36,6 +38,8 @@ pub struct Report {
     pub full: bool,
     /// Messages that it moved to the dead letters within the window.
     pub recent_deaths: u64,
+    /// While it leads a group with consumers: what holds deliveries back.
+    pub delivery: Option<DeliveryReport>,
     /// Its rates over the last second.
     pub rates: Rates,
     /// The consumers it is linked to.
@@ -108,6 +112,7 @@ impl Report {
             "delayed": self.delayed,
             "full": self.full,
             "recent_deaths": self.recent_deaths,
+            "delivery": self.delivery.as_ref().map(DeliveryReport::to_json),
             "rates": self.rates.to_json(),
             "missing": self.missing,
             "open_consumers": self.open_consumers,
@@ -139,6 +144,7 @@ impl Report {
             delayed: count_of(&report["delayed"]),
             full: report["full"].as_bool().unwrap_or_default(),
             recent_deaths: count_of(&report["recent_deaths"]),
+            delivery: DeliveryReport::read(&report["delivery"]),
             rates: Rates::read(&report["rates"]),
             consumers: list("consumers").iter().map(ConsumerReport::read).collect(),
             missing: list("missing").iter().map(text_of).collect(),
@@ -243,6 +249,7 @@ mod tests {
             delayed: 8,
             full: true,
             recent_deaths: 9,
+            delivery: Some(DeliveryReport::default()),
             rates: Rates { published: 1.5, taken_in: 2.0, dispatched: 3.0, acked: 4.0, redelivered: 5.0 },
             consumers: vec![ConsumerReport {
                 id: "c0".into(),

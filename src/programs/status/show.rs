@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
+use super::delivery::DeliveryReport;
 use super::report::{ConsumerReport, Rates, tenths};
 use super::shadow::{NOT_REPORTING, ShadowMember};
 use super::state::{Member, SHOWN_GAPS, Status};
@@ -45,6 +46,7 @@ impl Status {
             "dispatchers": self.members.iter().map(Member::to_json).collect::<Value>(),
             "shadows": self.shadows.iter().map(ShadowMember::to_json).collect::<Value>(),
             "consumers": self.consumers_to_json(),
+            "delivery": self.delivery().map(DeliveryReport::to_json),
             "stream": self.leaders_report().map(|report| &report.stream).filter(|stream| !stream.is_empty()),
             "stream_entries": self.stream_entries,
             "pending": self.known(Part::Pending, snapshot.pending),
@@ -172,6 +174,7 @@ impl fmt::Display for Status {
         self.show_shadows(&mut line)?;
         self.show_consumers(&mut line)?;
         let or_unknown = |part, count: u64| self.known(part, count.to_string()).unwrap_or_else(|| REFUSED.to_owned());
+        self.delivery().and_then(DeliveryReport::in_words).map_or(Ok(()), |words| line("delivery", words))?;
         line("pending", self.pending_in_words())?;
         line("per second", self.rates().map_or_else(|| UNKNOWN.to_owned(), Rates::in_words))?;
         line("results", or_unknown(Part::Results, self.snapshot.processed))?;

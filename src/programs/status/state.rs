@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::delivery::DeliveryReport;
 use super::report::{Rates, Report};
 use super::shadow::ShadowMember;
-use crate::ledger::Lease;
 use crate::ledger::overview::{self, Part, Snapshot};
 use crate::ledger::reading::RecordedGap;
 use crate::ledger::server_check::Warning;
+use crate::ledger::{Lease, Pause};
 
 /// The most gaps that are shown.
 pub const SHOWN_GAPS: usize = 10;
@@ -103,6 +104,16 @@ impl Status {
     /// How long the oldest pending message has been pending.
     pub fn oldest_age(&self) -> Option<Duration> {
         self.snapshot.oldest.map(|oldest| Duration::from_micros(self.now_us.saturating_sub(oldest.0)))
+    }
+
+    /// What holds deliveries back, as the leader reports it.
+    pub fn delivery(&self) -> Option<&DeliveryReport> {
+        self.leaders_report()?.delivery.as_ref()
+    }
+
+    /// The pause, while it lasts.
+    pub fn pause(&self) -> Option<&Pause> {
+        self.delivery()?.0.pause.as_ref()
     }
 
     /// Messages per second, as the leader sees them; `None` if none reports.

@@ -132,6 +132,13 @@ fn consumer_steps() -> Vec<Step> {
         script("replay of what is gone", &REPLAY, |c| came(c.ledger.replay(&["9-9"]))).reads(),
         command("drop dead letters", &["XDEL"], |c| came(c.ledger.drop_letters(&["2-1", "9-9"])))
             .begins_with(LETTERS).takes_from("messages:dead"),
+        script("pause", &SETTINGS, |c| c.set(SettingsChange { pause: pause(None), ..SettingsChange::default() })),
+        script("pause for a time, with limits", &SETTINGS, |c| c.set(SettingsChange {
+            pause: pause(Some(TTL)), max_in_flight: Some(Some(9)), rate: Some(None),
+        })),
+        script("resume", &SETTINGS,
+            |c| c.set(SettingsChange { pause: Some(PauseChange::Resume), ..SettingsChange::default() })),
+        script("read the settings", &SETTINGS, |c| c.set(SettingsChange::default())).reads(),
         settle("settle everything", |c| c.settle(ALL_VERDICTS)),
         settle("settle what consumers have released", |c| c.settle(&RELEASED)),
         settle("settle without a recall", |c| c.settle(ALL_VERDICTS)).begins_with(NO_RECALL),
@@ -332,8 +339,17 @@ impl Caller {
         let attempt = self.ledger.acquire(&self.id, TTL, Epoch(0), may_take);
         came(attempt.map(|attempt| match attempt.answer {
             // Its epoch follows the clock.
-            Acquire::Acquired { cursor, newest, .. } => format!("acquired {cursor:?} {newest:?}"),
+            Acquire::Acquired { cursor, newest, settings, .. } => {
+                format!("acquired {cursor:?} {newest:?} {:?}", settings.settings)
+            }
             other => format!("{other:?}"),
+        }))
+    }
+
+    fn set(&mut self, change: SettingsChange) -> Came {
+        came(self.ledger.change_settings(&change).map(|SettingsReading { settings, foreign, .. }| {
+            let pause = settings.pause.map(|pause| (pause.until == PauseEnd::Never, pause.by));
+            (pause, settings.max_in_flight, settings.rate, foreign)
         }))
     }
 
@@ -456,6 +472,10 @@ impl Caller {
         let gap = Gap { reason: "test", dispatcher: self.id.clone(), begin, end, count: Some(7) };
         came(self.ledger.record_gap(MINE, &gap))
     }
+}
+
+fn pause(time: Option<Duration>) -> Option<PauseChange> {
+    Some(PauseChange::Pause(time, "me".to_owned()))
 }
 
 fn told(recorded: usize, gone: &[MessageId]) -> String {

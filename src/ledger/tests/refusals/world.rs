@@ -24,6 +24,7 @@ const USED: &[&[&str]] = &[
     &["XADD", STREAM, "0-5", "payload", "x"],
     &["RPUSH", "messages:consumers", "c8", "c9"],
     &["HSET", "messages:attempts", "1", "2", "2", "3", "4", "2"],
+    &["HSET", "messages:settings", "paused_until", "9999999999999", "paused_since", "900", "rate", "5/s"],
 ];
 
 /// The state in which a step begins.
@@ -178,7 +179,7 @@ impl World {
             ("list", list) => vec![texts(list)],
             ("stream", Value::Array(entries)) => entries.iter().map(|entry| texts(&parts(entry)[1])).collect(),
             (_, words) => {
-                let mut pairs = pairs(texts(words));
+                let mut pairs = pairs(texts(words).iter().map(|word| self.timeless(word)).collect());
                 pairs.sort();
                 pairs
             }

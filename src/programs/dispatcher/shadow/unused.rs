@@ -3,7 +3,7 @@
 use crate::base::setting::ConfigError;
 use crate::process::config::Values;
 
-const UNUSED: [&str; 12] = [
+const UNUSED: [&str; 14] = [
     "consumers",
     "tls-ca",
     "tls-cert",
@@ -14,6 +14,8 @@ const UNUSED: [&str; 12] = [
     "link-timeout-ms",
     "max-deliveries",
     "retry",
+    "max-in-flight",
+    "max-rate",
     "ring-bytes",
     "ready-bytes",
 ];
