@@ -7,13 +7,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use oncecast::lab::{ChildProcess, Cluster};
+use oncecast::wire::Frame;
 use oncecast::{Consumer, Delivery, Outcome};
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use crate::support::peer::{Heard, Peer};
+use crate::support::scripted_group::{Scripted, wait_until_listed};
 use crate::support::{
-    RunningConsumer, assert_each_once, bare_cluster, client_of, dispatcher, programs, publish_payloads, run, state,
-    status, wait_for_intake, wait_until, wait_until_done, wait_until_in_sync,
+    DEADLINE, RunningConsumer, assert_each_once, bare_cluster, client_of, dispatcher, programs, publish_payloads, run,
+    state, status, subscribers, wait_for_intake, wait_until, wait_until_done, wait_until_in_sync,
 };
 
 /// What the handlers of a group have seen.
@@ -137,7 +140,7 @@ fn while_a_group_is_paused_its_messages_are_stored_and_not_delivered() {
     group.seen.is_closed.store(false, Ordering::SeqCst);
     wait_until("what was in flight to be recorded", || (state(connection) == (200, 5, 0)).then_some(()));
     let (shown, code) = status(&group.cluster.redis_url());
-    assert!(shown.contains("PAUSED since ") && shown.contains("until oncecast resume, by the test"), "{shown}");
+    assert!(shown.contains("PAUSED since ") && shown.contains("until oncecast resume, by \"the test\""), "{shown}");
     assert_eq!(code, 0, "a pause is intended: {shown}");
     assert_eq!(group.seen.count(), 5, "nothing else was handed out");
     let told = group.tool(&["resume"]);
@@ -160,7 +163,7 @@ fn a_pause_outlasts_its_leader_and_a_restart_of_all() {
     publish_payloads(connection, names("b", 50));
     wait_for_intake(connection);
     group.dispatchers.clear();
-    wait_until("no dispatcher to be left", || (crate::support::subscribers(connection) == 0).then_some(()));
+    wait_until("no dispatcher to be left", || (subscribers(connection) == 0).then_some(()));
     ["d2", "d3"].iter().for_each(|name| group.start_dispatcher(name));
     wait_until_in_sync(connection, 2);
     group.wait_for_links(connection);
@@ -262,12 +265,22 @@ fn no_more_are_in_flight_than_allowed() {
 
 #[test]
 fn a_message_that_its_consumer_has_lost_does_not_stop_a_limited_group() {
-    let mut cluster = bare_cluster();
-    let mut peer = crate::support::Peer::start("p0");
-    let _dispatcher = dispatcher(&cluster, "d0", &[peer.address()], "--link-timeout-ms 400 --max-in-flight 1");
-    let connection = &mut client_of(&mut cluster);
-    wait_until_in_sync(connection, 1);
-    let _ = (&mut peer, connection);
+    let (swallower, good) = (Peer::bind("swallower"), Peer::bind("good"));
+    let mut group = Scripted::start(&[&swallower, &good], "--link-timeout-ms 400 --max-in-flight 1");
+    let (mut swallowing, mut working) = (swallower.accept(2), good.accept(2));
+    let connection = &mut group.client();
+    wait_until_listed(connection, &["good", "swallower"]);
+    publish_payloads(connection, names("m", 4));
+    wait_until("all to be done", || {
+        // It answers the dispatcher's pings.
+        swallowing.next_within(Duration::from_millis(1));
+        while let Some(Heard::Process { id, .. }) = working.next_within(Duration::from_millis(5)) {
+            working.send(&[Frame::Ack(vec![id])]);
+        }
+        (state(connection).0 == 0).then_some(())
+    });
+    let line = group.dispatcher.wait_for_line("event=overdue consumer=swallower", DEADLINE);
+    line.expect("it was given one");
 }
 
 #[test]
