@@ -4,6 +4,8 @@
 //! arrivals stay in Redis only. While there is a backlog, new messages queue behind it, which keeps the order of
 //! intake. Once it has been read to its end, new messages bypass it again. Pure; owned by the courier.
 
+use std::time::Duration;
+
 use crate::base::id::{IdSet, MessageId};
 use crate::ledger::{MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Page, Pending};
 
@@ -102,8 +104,9 @@ impl Backlog {
         }
     }
 
-    /// A page has been read. Returns its messages, without those acknowledged since the page was requested.
-    pub(super) fn arrived(&mut self, page: Page) -> impl Iterator<Item = Pending> {
+    /// A page has been read. Returns its messages, and those that must wait, without those acknowledged since the page
+    /// was requested.
+    pub(super) fn arrived(&mut self, mut page: Page) -> (Vec<Pending>, Vec<(MessageId, Duration)>) {
         let requested = self.requested.take().unwrap_or(self.after);
         self.after = page.read_up_to.unwrap_or(requested).max(self.after);
         if let Some(again) = self.again.take() {
@@ -111,7 +114,9 @@ impl Backlog {
         }
         self.undelivered.take_if(|undelivered| *undelivered <= self.after);
         let acked = std::mem::take(&mut self.acked_meanwhile);
-        page.messages.into_iter().filter(move |message| !acked.contains(&message.id))
+        page.messages.retain(|message| !acked.contains(&message.id));
+        page.delayed.retain(|(id, _)| !acked.contains(id));
+        (page.messages, page.delayed)
     }
 }
 
@@ -122,11 +127,12 @@ mod tests {
 
     fn page(ids: &[u64]) -> Page {
         let messages = ids.iter().map(|id| Pending { id: MessageId(*id), delivery: 1, body: Body::copied(None, b"x") });
-        Page { read_up_to: ids.last().map(|id| MessageId(*id)), messages: messages.collect() }
+        let read_up_to = ids.last().map(|id| MessageId(*id));
+        Page { read_up_to, messages: messages.collect(), delayed: Vec::new() }
     }
 
-    fn ids(messages: impl Iterator<Item = Pending>) -> Vec<u64> {
-        messages.map(|message| message.id.0).collect()
+    fn ids((messages, _): (Vec<Pending>, Vec<(MessageId, Duration)>)) -> Vec<u64> {
+        messages.into_iter().map(|message| message.id.0).collect()
     }
 
     #[test]
@@ -181,6 +187,9 @@ mod tests {
         backlog.acked(MessageId(4));
         assert_eq!(ids(backlog.arrived(page(&[2, 3, 4]))), [2, 3]);
         backlog.request(100);
-        assert_eq!(ids(backlog.arrived(page(&[5]))), [5]);
+        backlog.acked(MessageId(6));
+        let delayed = [6, 7].map(|id| (MessageId(id), Duration::from_secs(1)));
+        let (messages, waiting) = backlog.arrived(Page { delayed: delayed.to_vec(), ..page(&[5]) });
+        assert_eq!((messages.len(), waiting), (1, delayed[1..].to_vec()), "also if they must wait");
     }
 }

@@ -129,9 +129,9 @@ impl Redistributor {
                 let reading = self.retry.until_done(|| ledger.settings())?;
                 self.tell(RedistributorReply::Settings(KnownSettings::now(reading)))
             }
-            Task::Again(ids) => {
+            Task::Again(waits) => {
                 let now = Instant::now();
-                self.common.delayed.extend(ids.into_iter().map(|id| ((now, id), None)));
+                self.common.delayed.extend(waits.into_iter().map(|(id, wait)| ((now + wait, id), None)));
                 Ok(())
             }
             Task::Count(sent) => sent

@@ -168,6 +168,13 @@ impl Table {
         true
     }
 
+    /// Adds a message that is with the redistributor, unless it is tracked already. Returns whether it was added.
+    pub(super) fn admit_away(&mut self, id: MessageId) -> bool {
+        let Entry::Vacant(unknown) = self.known.entry(id) else { return false };
+        unknown.insert(Whereabouts::Away);
+        true
+    }
+
     /// The first message that waits for its first delivery, if there is one.
     pub(super) fn first_new(&self) -> Option<MessageId> {
         self.ready.iter().map(|message| message.id).find(|id| self.is_new(*id))

@@ -19,8 +19,8 @@ pub(super) enum Task {
     Replayed(Replayed),
     /// Read the group's settings again.
     Settings,
-    /// Deliver these, which were replayed.
-    Again(Vec<MessageId>),
+    /// Deliver these when they have waited for so long: they were replayed, or failed under an earlier leader.
+    Again(Vec<(MessageId, Duration)>),
     /// These were redelivered after a lost link, with these delivery numbers.
     Count(Vec<(MessageId, u16)>),
     /// Record these for a consumer without Redis.

@@ -1,5 +1,7 @@
 //! Reading the backlog: what a leader reads of the pending messages.
 
+use std::time::Duration;
+
 use redis::Value;
 
 use super::command::Command;
@@ -48,14 +50,21 @@ impl Ledger {
             return self.unexpected_reply(DOING, &Value::Array(parts));
         };
         let read_up_to = match last {
-            Value::Nil => return Ok(Page { read_up_to: None, messages: Vec::new() }),
+            Value::Nil => return Ok(Page::default()),
             last => text(last).and_then(score),
         };
         let Some(read_up_to) = read_up_to else { return self.unexpected_reply(DOING, last) };
         let counts = if let Value::Array(counts) = counts { counts.as_slice() } else { &[] };
         let counts = counts.iter().chain(std::iter::repeat(&Value::Nil));
-        let messages = members.iter().zip(counts).filter_map(|(member, count)| pending_of(member, count)).collect();
-        Ok(Page { read_up_to: Some(read_up_to), messages })
+        let mut page = Page { read_up_to: Some(read_up_to), ..Page::default() };
+        for (member, count) in members.iter().zip(counts) {
+            match (pending_of(member, count), wait_of(count)) {
+                (Some(message), None) => page.messages.push(message),
+                (Some(message), Some(wait)) => page.delayed.push((message.id, wait)),
+                (None, _) => {}
+            }
+        }
+        Ok(page)
     }
 
     /// Whether a message is pending.
@@ -124,8 +133,14 @@ fn pending_of(member: &Value, count: &Value) -> Option<Pending> {
     Some(Pending { id, delivery: delivery_of(count), body })
 }
 
-/// A message's count of deliveries; without a count it is the first delivery. What follows the number is for the next
-/// dead letter.
+/// How long a message of a page must still wait.
+fn wait_of(count: &Value) -> Option<Duration> {
+    let (_, wait_ms) = text(count)?.split_once(' ')?;
+    wait_ms.parse().ok().map(Duration::from_millis)
+}
+
+/// A message's count of deliveries; without a count it is the first delivery. What follows the number is not part of
+/// it.
 fn delivery_of(count: &Value) -> u16 {
     let number = |count: &str| count.split(' ').next()?.parse().ok();
     text(count).and_then(number).unwrap_or(1)

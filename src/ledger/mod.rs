@@ -75,7 +75,7 @@ pub use self::server::{Mistake, Server};
 pub use self::split::{Split, Splitter};
 pub use self::types::{
     Acquire, Arrival, Attempt, Commit, Committed, DeliveryNumber, Gap, Hold, IntakeAnswer, Page, Pending, Raise,
-    Recall, Recorded, Returned, Settled, Settlement, Verdict,
+    Recall, Recorded, Returned, Settled, Settlement, Settling, Verdict,
 };
 
 #[cfg(test)]

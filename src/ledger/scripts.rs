@@ -121,7 +121,7 @@ scripts! {
     keys (pending, recall) then (done);
     PutBackCall { remember_ms: Duration, highest: MessageId }
 
-    PAGE = include_str!("lua/page.lua");
+    PAGE = with_steps!("lua/page.lua");
     keys (epoch, pending, attempts);
     PageCall { my_epoch: Epoch, after: MessageId, up_to: MessageId, most_messages: u64, most_bytes: u64 }
 

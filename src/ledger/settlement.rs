@@ -4,21 +4,22 @@ use redis::Value;
 
 use super::core::{Ledger, name_the_command};
 use super::scripts::{CountCall, SettleCall};
-use super::types::{Returned, Settled, Settlement};
+use super::types::{Returned, Settled, Settlement, Settling};
 use crate::base::error::Result;
 use crate::base::failure::Failure;
 use crate::base::id::{Epoch, MessageId};
 
 impl Ledger {
-    /// Settles messages that came back, each with the number of its delivery: counts failed deliveries, and
-    /// dead-letters messages whose last allowed delivery failed. The call may be repeated, because deliveries are
-    /// counted by their numbers.
-    pub fn settle(&mut self, epoch: Epoch, max_deliveries: u32, batch: &[(&Returned, u16)]) -> Result<Settlement> {
+    /// Settles messages that came back: counts failed deliveries, and dead-letters messages whose last allowed
+    /// delivery failed. The call may be repeated, because deliveries are counted by their numbers.
+    pub fn settle(&mut self, epoch: Epoch, max_deliveries: u32, batch: &[Settling<'_>]) -> Result<Settlement> {
         const DOING: &str = "settling returned messages";
         let mut call = SettleCall { my_epoch: epoch, max_deliveries: max_deliveries.into() }.on(&self.keys);
-        for (Returned { id, verdict, hold, consumer, reason, .. }, delivery) in batch {
+        for Settling { returned, delivery, wait } in batch {
+            let Returned { id, verdict, hold, consumer, reason, .. } = returned;
             call.push((id, verdict, hold));
-            call.push((u64::from(*delivery), &**consumer, &**reason));
+            call.push((u64::from(*delivery), wait));
+            call.push((&**consumer, &**reason));
         }
         let reply = self.call(DOING, call)?;
         let parts = self.ok_parts(epoch, DOING, reply)?;

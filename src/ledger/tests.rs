@@ -16,6 +16,7 @@ use crate::base::hint::ChosenBy;
 use crate::base::id::{DispatcherId, Epoch, MessageId};
 use crate::lab::{RedisOptions, RedisServer, wait_until};
 
+mod delays;
 mod intakes;
 mod interests;
 mod keyspace;
@@ -131,6 +132,11 @@ fn returned(id: u64, verdict: Verdict) -> Returned {
     Returned { id: MessageId(id), verdict, delivery, hold: Hold::Held, consumer, reason }
 }
 
+/// Without a wait.
+fn settling(returned: &Returned, delivery: u16) -> Settling<'_> {
+    Settling { returned, delivery, wait: Duration::ZERO }
+}
+
 #[test]
 fn one_holder_and_rising_epochs() {
     let mut f = fixture();
@@ -243,7 +249,7 @@ fn every_write_of_a_stale_leader_is_refused() {
     let refusals = [
         ledger.intake(stale, cursor.as_ref(), &next, &[arrival(2, b"x")]).err(),
         ledger.commit(Some(stale), None, Raise::Nothing, &[commit(1)]).err(),
-        ledger.settle(stale, 1, &[(&returned(1, Verdict::Failed), 1)]).err(),
+        ledger.settle(stale, 1, &[settling(&returned(1, Verdict::Failed), 1)]).err(),
         ledger.count_deliveries(stale, &[(MessageId(1), 2)]).err(),
         ledger.set_consumers(stale, &["c".to_owned()]).err(),
         ledger.record_gap(stale, &gap).err(),
@@ -363,7 +369,8 @@ fn full_memory_stops_neither_elections_nor_settling() {
     f.pend(epoch, &[1, 2]);
     f.run(&["CONFIG", "SET", "maxmemory", "1"]);
     assert!(f.ledger.renew(&lease, TTL).unwrap());
-    let batch = [(&returned(1, Verdict::Failed), 1), (&returned(2, Verdict::Rejected), 1)];
+    let (failed, rejected) = (returned(1, Verdict::Failed), returned(2, Verdict::Rejected));
+    let batch = [settling(&failed, 1), settling(&rejected, 1)];
     assert_eq!(f.ledger.settle(epoch, 3, &batch).unwrap().settled, [Settled::Again(2), Settled::DeadLettered]);
     let dispatcher = a.clone();
     let gap = Gap { reason: "test", dispatcher, begin: String::new(), end: String::new(), count: Some(1) };
@@ -389,8 +396,9 @@ fn failed_deliveries_are_counted_and_the_last_one_makes_a_dead_letter() {
     let mut f = fixture();
     let epoch = f.epoch(5);
     f.pend(epoch, &[1, 2, 3]);
-    let mut settle =
-        |verdict, id, delivery| f.ledger.settle(epoch, 3, &[(&returned(id, verdict), delivery)]).unwrap().settled[0];
+    let mut settle = |verdict, id, delivery| {
+        f.ledger.settle(epoch, 3, &[settling(&returned(id, verdict), delivery)]).unwrap().settled[0]
+    };
     assert_eq!(settle(Verdict::Failed, 1, 1), Settled::Again(2));
     assert_eq!(settle(Verdict::Failed, 1, 1), Settled::Again(2), "a repeated call counts once");
     assert_eq!(settle(Verdict::Unused, 1, 2), Settled::Again(2));
@@ -405,7 +413,7 @@ fn failed_deliveries_are_counted_and_the_last_one_makes_a_dead_letter() {
     for part in ["0000000000000001", "because", "deliveries", "'3'", "c0"] {
         assert!(entry.contains(&part.replace('\'', "")), "{part}: {entry}");
     }
-    f.ledger.settle(epoch, 3, &[(&returned(3, Verdict::Failed), 1)]).unwrap();
+    f.ledger.settle(epoch, 3, &[settling(&returned(3, Verdict::Failed), 1)]).unwrap();
     let (looked_at, found) = f.ledger.fetch(epoch, &[MessageId(1), MessageId(3)], 1000).unwrap();
     assert_eq!((looked_at, found.len(), found[0].delivery), (2, 1, 2));
     assert_eq!(f.ledger.commit(None, None, Raise::Nothing, &[commit(3)]).unwrap().recorded, 1);
@@ -417,7 +425,10 @@ fn redeliveries_are_counted_for_pending_messages_only() {
     let mut f = fixture();
     let epoch = f.epoch(5);
     f.pend(epoch, &[1, 2]);
-    assert_eq!(f.ledger.settle(epoch, 1, &[(&returned(1, Verdict::Lost), 1)]).unwrap().settled, [Settled::Again(2)]);
+    assert_eq!(
+        f.ledger.settle(epoch, 1, &[settling(&returned(1, Verdict::Lost), 1)]).unwrap().settled,
+        [Settled::Again(2)]
+    );
     assert_eq!(f.number(&["HLEN", "messages:attempts"]), 0, "its consumer may come back with it");
     for _ in 0..2 {
         f.ledger.count_deliveries(epoch, &[(MessageId(1), 2), (MessageId(7), 2)]).unwrap();
@@ -435,7 +446,7 @@ fn the_backlog_is_read_in_pages_bounded_in_messages_and_bytes() {
     f.run(&["ZADD", "messages:pending", "50.5", "a stranger"]);
     let mut after = MessageId::ZERO;
     let mut read = Vec::new();
-    while let Page { read_up_to: Some(up_to), messages } =
+    while let Page { read_up_to: Some(up_to), messages, .. } =
         f.ledger.page(epoch, after, MessageId(90), 7, 1 << 20).unwrap()
     {
         assert!(messages.len() <= 7 && up_to > after);

@@ -1,6 +1,7 @@
 //! The arguments and results of the ledger's operations.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::command::Words;
 use super::cursor::Cursor;
@@ -100,12 +101,14 @@ pub struct Pending {
 }
 
 /// A page of the backlog.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     /// Where it ends; `None` if the requested range is empty.
     pub read_up_to: Option<MessageId>,
-    /// The messages, oldest first. Foreign members are skipped.
+    /// The messages that may be delivered now, oldest first. Foreign members are skipped.
     pub messages: Vec<Pending>,
+    /// Those that must wait for so long by Redis's clock.
+    pub delayed: Vec<(MessageId, Duration)>,
 }
 
 /// A result to record. Without fields the message is removed and nothing is stored.
@@ -207,7 +210,19 @@ pub struct Returned {
 
 impl Returned {
     /// How many words a message takes in the command that settles it.
-    pub const WORDS: usize = 6;
+    pub const WORDS: usize = 7;
+}
+
+/// A message to be settled.
+#[derive(Clone, Copy, Debug)]
+pub struct Settling<'a> {
+    /// How it came back.
+    pub returned: &'a Returned,
+    /// The number that its delivery had.
+    pub delivery: u16,
+    /// How long it must wait before the next delivery even if the leader changes. Redis keeps when that is over, by its
+    /// own clock.
+    pub wait: Duration,
 }
 
 /// The outcome of settling a batch.

@@ -16,7 +16,7 @@ use crate::lane::stats::{LaneStats, add};
 use crate::lane::strays;
 use crate::lane::table::{Loss, MAX_TRACKED, Whereabouts};
 use crate::lane::tasks::{CommitTask, RedistributorReply, Task};
-use crate::ledger::{Commit, DeliveryNumber, Hold, MAX_RESULT_FIELDS, Pending, Returned, Verdict};
+use crate::ledger::{Commit, DeliveryNumber, Hold, MAX_RESULT_FIELDS, Page, Pending, Returned, Verdict};
 use crate::wire::{ErrorCode, Field, MessageResult, NackDelay};
 
 /// About how many bytes a result that waits to be recorded takes beside its fields.
@@ -250,11 +250,7 @@ impl Courier {
     pub(super) fn hear_redistributor(&mut self) {
         while let Ok(reply) = self.replies.try_recv() {
             match reply {
-                RedistributorReply::Page(page) => {
-                    let messages: Vec<Pending> = self.backlog.arrived(page).collect();
-                    let admitted = messages.into_iter().filter(|message| self.table.admit(message.clone())).count();
-                    add(&self.shared.stats.read_back, admitted);
-                }
+                RedistributorReply::Page(page) => self.read_back(page),
                 RedistributorReply::Back(messages) => {
                     for again in messages {
                         self.table.readmit(again);
@@ -278,6 +274,17 @@ impl Courier {
         }
     }
 
+    /// Takes in a page of the backlog. What must still wait goes back to the redistributor, by id only.
+    fn read_back(&mut self, page: Page) {
+        let (messages, delayed) = self.backlog.arrived(page);
+        let admitted = messages.into_iter().filter(|message| self.table.admit(message.clone())).count();
+        add(&self.shared.stats.read_back, admitted);
+        let delayed: Vec<_> = delayed.into_iter().filter(|(id, _)| self.table.admit_away(*id)).collect();
+        if !delayed.is_empty() {
+            self.tasks.push(Task::Again(delayed));
+        }
+    }
+
     /// Handles messages that were replayed from the dead letters. A consumer may still hold such a message from before
     /// it died, so it counts as one that earlier leaders delivered.
     fn replayed(&mut self, replayed: Replayed) {
@@ -297,13 +304,13 @@ impl Courier {
             }
             if self.table.len() < MAX_TRACKED {
                 self.table.set_away(id);
-                again.push(id);
+                again.push((id, Duration::ZERO));
             } else {
                 self.backlog.read_again(id);
             }
         }
         if !again.is_empty() {
-            log::info!("event=replayed messages={} first_id={}", again.len(), again[0]);
+            log::info!("event=replayed messages={} first_id={}", again.len(), again[0].0);
             self.tasks.push(Task::Again(again));
         }
     }

@@ -15,13 +15,30 @@ use crate::lane::stats::add;
 use crate::lane::table::{Line, Loss};
 use crate::lane::tasks::{CommitTask, RedistributorReply};
 use crate::ledger::{
-    Commit, DeliveryNumber, Hold, Ledger, Raise, Returned, Settled, Settlement, Splitter, Verdict, batches, parts,
+    Commit, DeliveryNumber, Hold, Ledger, Raise, Returned, Settled, Settlement, Settling, Splitter, Verdict, batches,
+    parts,
 };
 
 /// After a lost link, the wait before the third delivery; each later one waits twice as long.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// After a lost link, the longest wait.
 const MOST_BACKOFF: Duration = Duration::from_secs(30);
+
+/// How long a message waits before its next delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wait {
+    total: Duration,
+    /// How much of that Redis keeps, so that the next leader waits for the rest of it.
+    kept: Duration,
+}
+
+impl Wait {
+    /// In whole milliseconds, which Redis keeps.
+    fn kept(wait: Duration) -> Wait {
+        let wait = Duration::from_millis(wait.as_micros().div_ceil(1_000) as u64);
+        Wait { total: wait, kept: wait }
+    }
+}
 
 impl Redistributor {
     /// Settles messages that came back without a result.
@@ -31,13 +48,25 @@ impl Redistributor {
 
     /// Counts failed deliveries or moves messages to the dead letters, and sets the time of each redelivery.
     fn settle(&mut self, returned: &[(Returned, Option<Duration>)]) -> Result<(), Killed> {
-        let batch = self.find_numbers(returned.iter().map(|(returned, _)| returned))?;
+        let numbers = self.find_numbers(returned.iter().map(|(returned, _)| returned))?;
+        // Chosen once, so that a repeated call has the same.
+        let waits: Vec<Wait> = returned
+            .iter()
+            .zip(&numbers)
+            .map(|((returned, asked), number)| self.wait_after(*number, *asked, returned.verdict))
+            .collect();
+        let batch: Vec<Settling<'_>> = returned
+            .iter()
+            .zip(numbers)
+            .zip(&waits)
+            .map(|(((returned, _), delivery), wait)| Settling { returned, delivery, wait: wait.kept })
+            .collect();
         let (ledger, epoch, most) = (&mut self.ledger, self.epoch, self.shared.settings.max_deliveries);
         let Settlement { settled, refused } = self.retry.until_done(|| ledger.settle(epoch, most, &batch))?;
         let now = Instant::now();
         let mut done = Vec::new();
         let mut dead = 0;
-        for ((returned, asked), settled) in returned.iter().zip(settled) {
+        for (((returned, _), wait), settled) in returned.iter().zip(waits).zip(settled) {
             match settled {
                 Settled::Gone => done.push(returned.id),
                 Settled::DeadLettered => {
@@ -47,11 +76,10 @@ impl Redistributor {
                 }
                 Settled::Refused => self.refused_letters.keep(returned.clone()),
                 Settled::Again(delivery) => {
-                    let wait = self.wait_before(delivery, *asked, returned.verdict);
                     let loss = (returned.verdict == Verdict::Lost)
                         .then(|| Loss { consumer: returned.consumer.clone(), reason: returned.reason.clone() });
                     let line = Line::of(loss.as_ref(), delivery);
-                    self.waiting(line).delayed.insert((now + wait, returned.id), loss.map(Box::new));
+                    self.waiting(line).delayed.insert((now + wait.total, returned.id), loss.map(Box::new));
                 }
             }
         }
@@ -62,31 +90,32 @@ impl Redistributor {
         self.tell(RedistributorReply::Done(done))
     }
 
-    /// How long a message waits before this delivery. `asked`: the delay that its consumer asked for, if any.
-    fn wait_before(&self, delivery: u16, asked: Option<Duration>, verdict: Verdict) -> Duration {
-        asked.unwrap_or_else(|| match verdict {
-            Verdict::Failed => self.shared.settings.retry.wait_with_jitter(delivery, fastrand::f64()),
-            Verdict::Lost => backoff(delivery),
-            Verdict::Unused | Verdict::Rejected => Duration::ZERO,
-        })
+    /// How long a message waits after the delivery with this number. `asked`: the delay that its consumer asked for, if
+    /// any.
+    fn wait_after(&self, delivery: u16, asked: Option<Duration>, verdict: Verdict) -> Wait {
+        let next = delivery.saturating_add(1);
+        match (asked, verdict) {
+            (Some(asked), _) => Wait::kept(asked),
+            (None, Verdict::Failed) => Wait::kept(self.shared.settings.retry.wait_with_jitter(next, fastrand::f64())),
+            // This says little about the message, and is short. A new leader need not know it.
+            (None, Verdict::Lost) => Wait { total: backoff(next), kept: Duration::ZERO },
+            (None, Verdict::Unused | Verdict::Rejected) => Wait::kept(Duration::ZERO),
+        }
     }
 
     /// Looks up the delivery numbers of adopted messages. This is a call of its own: a call that read a number and
     /// raised it would count twice when repeated.
-    fn find_numbers<'a>(
-        &mut self,
-        batch: impl Iterator<Item = &'a Returned> + Clone,
-    ) -> Result<Vec<(&'a Returned, u16)>, Killed> {
+    fn find_numbers<'a>(&mut self, batch: impl Iterator<Item = &'a Returned> + Clone) -> Result<Vec<u16>, Killed> {
         let adopted = |returned: &&Returned| returned.delivery == DeliveryNumber::Adopted;
         let ids: Vec<MessageId> = batch.clone().filter(adopted).map(|returned| returned.id).collect();
         let ledger = &mut self.ledger;
         let found = if ids.is_empty() { Vec::new() } else { self.retry.until_done(|| ledger.deliveries(&ids))? };
         let mut found = found.into_iter();
-        let with_number = |returned: &'a Returned| match returned.delivery {
-            DeliveryNumber::Known(number) => (returned, number),
-            DeliveryNumber::Adopted => (returned, found.next().expect("the ledger returns one for each id")),
+        let number_of = |returned: &'a Returned| match returned.delivery {
+            DeliveryNumber::Known(number) => number,
+            DeliveryNumber::Adopted => found.next().expect("the ledger returns one for each id"),
         };
-        Ok(batch.map(with_number).collect())
+        Ok(batch.map(number_of).collect())
     }
 
     fn dead_letter(&mut self, id: MessageId, reason: Arc<str>) -> Result<(), Killed> {

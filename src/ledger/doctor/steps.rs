@@ -23,7 +23,7 @@ use crate::ledger::member::Body;
 use crate::ledger::seal::Seal;
 use crate::ledger::subscription::{Channels, Seen, Subscriber, Subscription};
 use crate::ledger::types::{
-    Acquire, Arrival, Commit, DeliveryNumber, Gap, Hold, IntakeAnswer, Raise, Returned, Verdict,
+    Acquire, Arrival, Commit, DeliveryNumber, Gap, Hold, IntakeAnswer, Raise, Returned, Settling, Verdict,
 };
 
 /// Makes a consumer's first message pending, in a script that records results.
@@ -138,7 +138,8 @@ impl Steps<'_> {
             reason: "trial".into(),
         };
         let (failed, rejected) = (returned(id(1), Verdict::Failed), returned(id(2), Verdict::Rejected));
-        let settled = self.ledger.settle(epoch, 8, &[(&failed, 1), (&rejected, 1)])?;
+        let settling = |returned| Settling { returned, delivery: 1, wait: Duration::from_secs(1) };
+        let settled = self.ledger.settle(epoch, 8, &[settling(&failed), settling(&rejected)])?;
         if let Some(error) = settled.refused {
             return Err(error);
         }

@@ -13,8 +13,8 @@ local counts = {}
 for i = FIRST, #ARGV, 2 do
   local id, delivery = ARGV[i], ARGV[i + 1]
   -- Only pending messages are counted, because the count of a done message would stay for ever. A call that arrives
-  -- late must not lower a count.
-  local counted, history = attempts_in(redis.call('HGET', attempts_key, id))
+  -- late must not lower a count. The delivery is under way, so its time is dropped.
+  local counted, _, history = attempts_in(redis.call('HGET', attempts_key, id))
   if redis.call('ZCOUNT', pending_key, id, id) > 0 and counted < tonumber(delivery) then
     counts[#counts + 1] = id
     counts[#counts + 1] = delivery .. history

@@ -1,7 +1,7 @@
 -- Reads those of the given messages that are still pending.
 -- KEYS  epoch, pending, attempts
 -- ARGV  my_epoch, most_bytes, then the ids
--- Gives {'OK', number of ids looked at, member, number of its next delivery or false, …} | {'STALE', epoch}
+-- Gives {'OK', number of ids looked at, member, what `attempts` has for it or false, …} | {'STALE', epoch}
 local epoch_key, pending_key, attempts_key = unpack(KEYS)
 local my_epoch, most_bytes = unpack(ARGV, 1, 2)
 local epoch = redis.call('GET', epoch_key)

@@ -6,6 +6,8 @@
 --       where the first one is
 -- Gives {'OK', score read up to or false if the range is empty, numbers of the next deliveries or false, member, …}
 --     | {'STALE', epoch}
+--       Instead of a number: the number, a space and in how many milliseconds that delivery is due, if it isn't yet. Its
+--       member comes without the payload.
 local epoch_key, pending_key, attempts_key = unpack(KEYS)
 local my_epoch, after, up_to, most_messages, most_bytes = unpack(ARGV)
 local epoch = redis.call('GET', epoch_key)
@@ -46,6 +48,18 @@ if taken > 0 and redis.call('EXISTS', attempts_key) == 1 then
     -- A foreign member has no id, and no count.
     ids[i] = string.format('%.0f', tonumber(string.sub(out[i + 3], 1, 16), 16) or 0)
   end
-  out[3] = redis.call('HMGET', attempts_key, unpack(ids))
+  local counts, now = redis.call('HMGET', attempts_key, unpack(ids)), now_ms()
+  for i = 1, taken do
+    if counts[i] then
+      local _, time = attempts_in(counts[i])
+      local remaining = time == '' and 0 or remaining_ms(time, now)
+      counts[i] = string.match(counts[i], '^[^ ]*')
+      if remaining > 0 then
+        counts[i] = string.format('%s %.0f', counts[i], remaining)
+        out[i + 3] = string.sub(out[i + 3], 1, 16) .. ':'
+      end
+    end
+  end
+  out[3] = counts
 end
 return out

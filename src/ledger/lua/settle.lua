@@ -1,15 +1,16 @@
--- Settles messages that came back without a result: counts the failed delivery, or moves the message to the dead
--- letters.
+-- Settles messages that came back without a result: counts the failed delivery and says when the next one is due, or
+-- moves the message to the dead letters.
 -- KEYS  epoch, pending, attempts, dead, recall
 -- ARGV  my_epoch, max_deliveries
 --       then for each message: id, verdict ('failed' | 'lost' | 'unused' | 'rejected'), whether its consumer may still
---       hold it ('released' | 'held'), number of the delivery, consumer, reason
+--       hold it ('released' | 'held'), number of the delivery, milliseconds that the next leader waits before the next
+--       delivery as well, consumer, reason
 -- Gives {'OK', the next delivery of each message, the reason for a refusal if there was one} | {'STALE', epoch}
 --       Instead of the next delivery: 0 = no longer pending, -1 = dead-lettered now, -2 = still pending, because its
 --       dead letter was refused
 local epoch_key, pending_key, attempts_key, dead_key, recall_key = unpack(KEYS)
 local my_epoch, max_deliveries = unpack(ARGV, 1, 2)
-local FIRST, WORDS = 3, 6
+local FIRST, WORDS = 3, 7
 local epoch = redis.call('GET', epoch_key)
 if epoch ~= my_epoch then
   return {'STALE', epoch or ''}
@@ -31,16 +32,25 @@ for i = FIRST, #ARGV, WORDS do
     dying[#dying + 1] = i
     out[#out + 1] = -1
   elseif verdict == 'failed' then
-    local counted, history = attempts_in(redis.call('HGET', attempts_key, id))
+    -- A repeated call finds the delivery counted, and leaves its time as it is.
+    local counted, _, history = attempts_in(redis.call('HGET', attempts_key, id))
     if counted <= deliveries then
       counts[#counts + 1] = id
-      counts[#counts + 1] = deliveries + 1 .. history
+      counts[#counts + 1] = deliveries + 1 .. due_after(ARGV[i + 4]) .. history
     end
     out[#out + 1] = deliveries + 1
   elseif verdict == 'lost' then
     -- Its consumer may still return a result, so the delivery counts only when the message is delivered again.
     out[#out + 1] = deliveries + 1
   else
+    local time = due_after(ARGV[i + 4])
+    local counted, _, history = attempts_in(redis.call('HGET', attempts_key, id))
+    if time ~= '' and counted <= deliveries then
+      counts[#counts + 1] = id
+      counts[#counts + 1] = deliveries .. time .. history
+      -- A first delivery that has an entry in `attempts` must be recorded by the script that removes the entry.
+      recall = math.max(recall, tonumber(id))
+    end
     out[#out + 1] = deliveries
   end
 end
@@ -61,9 +71,9 @@ for _, i in ipairs(dying) do
   if member and not refused then
     -- If this is refused, the message stays pending and the others are settled. The removal follows it and was tried.
     local hex_id, channel, payload = parts_of(member)
-    local _, history = attempts_in(redis.call('HGET', attempts_key, id))
-    local fields = {'id', hex_id, 'payload', payload, 'reason', ARGV[i + 5], 'deliveries', ARGV[i + 3],
-      'consumer', ARGV[i + 4], channel_field(channel)}
+    local _, _, history = attempts_in(redis.call('HGET', attempts_key, id))
+    local fields = {'id', hex_id, 'payload', payload, 'reason', ARGV[i + 6], 'deliveries', ARGV[i + 3],
+      'consumer', ARGV[i + 5], channel_field(channel)}
     for _, word in ipairs({history_fields(history)}) do
       fields[#fields + 1] = word
     end

@@ -56,11 +56,41 @@ local function member_of(hex_id, channel, payload)
   return hex_id .. (channel and '@' .. #channel .. ':' .. channel or ':') .. payload
 end
 
--- Takes apart what `attempts` has for a message: the number of its next delivery, and what happened before it was
--- replayed from the dead letters, '' for nothing.
+-- The longest wait before a redelivery, in milliseconds: NACK has 32 bits for it.
+local MOST_WAIT_MS = 4294967295
+local DAY_MS = 86400000
+
+-- Returns Redis's time in milliseconds, with microseconds as a fraction.
+local function now_ms()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + tonumber(time[2]) / 1000
+end
+
+-- Takes apart what `attempts` has for a message: the number of its next delivery; when that is due, ` @<ms> +<wait>` or
+-- ''; and what happened before the message was replayed from the dead letters, '' for nothing.
 local function attempts_in(text)
-  local number, history = string.match(text or '', '^(%d+)(.*)$')
-  return tonumber(number) or 0, history or ''
+  local number, rest = string.match(text or '', '^(%d+)(.*)$')
+  local time, history = string.match(rest or '', '^( @%d+ %+%d+)(.*)$')
+  -- What looks like a time and is none is dropped.
+  history = history or string.match(rest or '', '^ @[^ ]*(.*)$') or rest or ''
+  return tonumber(number) or 0, time or '', history
+end
+
+-- Returns when a delivery is due that waits from now on, as `attempts` has it; '' without a wait.
+local function due_after(wait_ms)
+  local wait = math.min(tonumber(wait_ms), MOST_WAIT_MS)
+  return wait > 0 and string.format(' @%.0f +%.0f', math.ceil(now_ms() + wait), wait) or ''
+end
+
+-- Returns how many milliseconds remain until this time. If Redis's clock was set back, the same wait begins again.
+-- A time further ahead than that explains is not believed.
+local function remaining_ms(time, now)
+  local due, wait = string.match(time, '^ @(%d+) %+(%d+)$')
+  due, wait = tonumber(due) or 0, tonumber(wait) or 0
+  if wait > MOST_WAIT_MS or due - now > wait + DAY_MS then
+    return 0
+  end
+  return math.max(0, math.min(math.ceil(due - now), wait))
 end
 
 -- Returns the fields of a dead letter that say what happened before it was replayed, if it was.

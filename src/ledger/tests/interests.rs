@@ -165,7 +165,7 @@ fn a_dead_letter_tells_the_channel() {
         .collect();
     f.ledger.intake(epoch, before.as_ref(), &cursor("m", 3, 13), &batch).expect("it is taken in");
     let returned: Vec<Returned> = (11..=13).map(|id| returned(id, Verdict::Rejected)).collect();
-    let batch: Vec<(&Returned, u16)> = returned.iter().map(|returned| (returned, 1)).collect();
+    let batch: Vec<Settling<'_>> = returned.iter().map(|returned| settling(returned, 1)).collect();
     f.ledger.settle(epoch, 8, &batch).expect("they are settled");
     let reply = f.run(&["XRANGE", "messages:dead", "-", "+"]);
     let Value::Array(letters) = reply else { panic!("{reply:?}") };

@@ -27,7 +27,7 @@ fn a_replayed_message_is_pending_under_its_own_id_and_the_leader_is_told() {
     f.ledger.intake(epoch, None, &cursor("m", 3, 3), &batch).expect("they are stored");
     let before = f.ledger.read_pending(&mut reading::ReadPosition::default()).expect("they are read");
     for id in [2, 1] {
-        f.ledger.settle(epoch, 8, &[(&returned(id, Verdict::Rejected), 3)]).expect("it dies");
+        f.ledger.settle(epoch, 8, &[settling(&returned(id, Verdict::Rejected), 3)]).expect("it dies");
     }
     let dead = letters(&mut f);
     assert_eq!(
@@ -56,21 +56,21 @@ fn a_letter_keeps_its_history_through_replays() {
     let epoch = f.epoch(5);
     f.pend(epoch, &[1]);
     let because = |reason: &str| Returned { reason: reason.into(), ..returned(1, Verdict::Failed) };
-    f.ledger.settle(epoch, 3, &[(&because("the first, with spaces"), 3)]).expect("it dies");
+    f.ledger.settle(epoch, 3, &[settling(&because("the first, with spaces"), 3)]).expect("it dies");
     let first = letters(&mut f).remove(0);
     assert_eq!((first.text("replays"), first.text("first_reason")), (String::new(), String::new()));
     replay(&mut f, &[&first.id]);
     for delivery in 1..=2 {
         // Counted in both ways.
-        f.ledger.settle(epoch, 3, &[(&because("another"), delivery)]).expect("it fails");
+        f.ledger.settle(epoch, 3, &[settling(&because("another"), delivery)]).expect("it fails");
         f.ledger.count_deliveries(epoch, &[(MessageId(1), delivery + 1)]).expect("it is counted");
         assert_eq!(f.ledger.deliveries(&[MessageId(1)]).unwrap(), [delivery + 1]);
     }
-    f.ledger.settle(epoch, 3, &[(&because("the second"), 3)]).expect("it dies");
+    f.ledger.settle(epoch, 3, &[settling(&because("the second"), 3)]).expect("it dies");
     assert_eq!(f.number(&["HLEN", "messages:attempts"]), 0);
     let second = letters(&mut f).remove(0);
     replay(&mut f, &[&second.id]);
-    f.ledger.settle(epoch, 3, &[(&because("the last"), 3)]).expect("it dies");
+    f.ledger.settle(epoch, 3, &[settling(&because("the last"), 3)]).expect("it dies");
     let last = letters(&mut f).remove(0);
     let told = |letter: &reading::Entry| {
         ["reason", "deliveries", "replays", "earlier_deliveries", "first_reason"].map(|field| letter.text(field))
@@ -111,7 +111,7 @@ fn the_sum_of_a_sample_stays_the_same() {
     f.pend(epoch, &[1, 2]);
     let stored = |f: &mut Fixture| f.ledger.sample().expect("it is read").counts.stored();
     for _ in 0..2 {
-        f.ledger.settle(epoch, 8, &[(&returned(2, Verdict::Rejected), 1)]).expect("it dies");
+        f.ledger.settle(epoch, 8, &[settling(&returned(2, Verdict::Rejected), 1)]).expect("it dies");
         assert_eq!(stored(&mut f), 2);
         let entry = letters(&mut f).remove(0).id;
         replay(&mut f, &[&entry]);

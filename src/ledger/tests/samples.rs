@@ -26,7 +26,7 @@ fn a_message_counts_once_whatever_becomes_of_it() {
         consumer: "c0".into(),
         reason: "no".into(),
     };
-    f.ledger.settle(epoch, 8, &[(&rejected, 1)]).expect("it is a dead letter");
+    f.ledger.settle(epoch, 8, &[settling(&rejected, 1)]).expect("it is a dead letter");
     let counts = f.ledger.sample().expect("it is read").counts;
     assert_eq!((counts.pending, counts.results, counts.dead, counts.stored()), (1, 2, 1, 4));
     if counts.exact {

@@ -56,14 +56,14 @@ fn messages_settled_meanwhile_are_not_recorded() {
     consumer.watch_recall().expect("it is watched");
     // A message that its consumer has released is held by no other.
     let nacked = Returned { hold: Hold::Released, ..returned(3, Verdict::Failed) };
-    f.ledger.settle(epoch, 5, &[(&nacked, 1)]).expect("it leads");
+    f.ledger.settle(epoch, 5, &[settling(&nacked, 1)]).expect("it leads");
     assert!(record(&mut consumer, &[1]).is_some());
-    f.ledger.settle(epoch, 5, &[(&returned(2, Verdict::Lost), 1)]).expect("it leads");
+    f.ledger.settle(epoch, 5, &[settling(&returned(2, Verdict::Lost), 1)]).expect("it leads");
     assert_eq!(record(&mut consumer, &[2]), None);
     assert_eq!(counts(&mut f), (1, 2));
     assert_eq!(recall_of(&consumer), Some((epoch, 2)), "it was read anew");
     // It never falls.
-    f.ledger.settle(epoch, 5, &[(&returned(1, Verdict::Unused), 1)]).expect("it leads");
+    f.ledger.settle(epoch, 5, &[settling(&returned(1, Verdict::Unused), 1)]).expect("it leads");
     consumer.watch_recall().expect("it is watched");
     assert_eq!(recall_of(&consumer), Some((epoch, 2)));
 }
@@ -83,7 +83,7 @@ fn a_new_leader_recalls_all_that_is_pending() {
     let before = epoch;
     let Lease { epoch, .. } = f.acquire(&DispatcherId::generate("b"), Epoch(0));
     assert!(epoch > before && full.recall_now().epoch == epoch, "a full Redis gets its leader");
-    f.ledger.settle(epoch, 5, &[(&returned(3, Verdict::Lost), 1)]).expect("and has its messages settled");
+    f.ledger.settle(epoch, 5, &[settling(&returned(3, Verdict::Lost), 1)]).expect("and has its messages settled");
     assert_eq!(full.recall_now().up_to, MessageId(3));
 }
 

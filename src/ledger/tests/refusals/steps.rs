@@ -225,6 +225,8 @@ const ALL_VERDICTS: &[Settling] = &[
 const RELEASED: [Settling; 3] =
     [(1, Verdict::Failed, 2, FREE), (2, Verdict::Failed, 3, FREE), (3, Verdict::Rejected, 1, FREE)];
 const MAX_DELIVERIES: u32 = 3;
+/// So long that it never ends in a test.
+const WAIT: Duration = Duration::from_secs(3_600);
 
 fn command(name: &'static str, commands: &'static [&'static str], call: fn(&mut Caller) -> Came) -> Step {
     let (script, needs, warm_up) = (None, Needs::Writing, (|_| Ok(())) as fn(&mut Caller) -> Result<()>);
@@ -459,7 +461,10 @@ impl Caller {
             .iter()
             .map(|(id, verdict, delivery, hold)| (Returned { hold: *hold, ..returned(*id, *verdict) }, *delivery))
             .collect();
-        let batch: Vec<(&Returned, u16)> = batch.iter().map(|(returned, delivery)| (returned, *delivery)).collect();
+        let batch: Vec<_> = batch
+            .iter()
+            .map(|(returned, delivery)| crate::ledger::Settling { returned, delivery: *delivery, wait: WAIT })
+            .collect();
         match self.ledger.settle(MINE, MAX_DELIVERIES, &batch) {
             // The other messages of the batch are settled.
             Ok(Settlement { refused: Some(error), .. }) => Came::Refused(error),

@@ -179,7 +179,11 @@ impl World {
             ("list", list) => vec![texts(list)],
             ("stream", Value::Array(entries)) => entries.iter().map(|entry| texts(&parts(entry)[1])).collect(),
             (_, words) => {
-                let mut pairs = pairs(texts(words).iter().map(|word| self.timeless(word)).collect());
+                let mut pairs = pairs(texts(words));
+                if kind == "hash" {
+                    let timeless = |value: &str| value.split(' ').map(|word| self.timeless(word)).collect::<Vec<_>>();
+                    pairs.iter_mut().for_each(|pair| pair[1] = timeless(&pair[1]).join(" "));
+                }
                 pairs.sort();
                 pairs
             }
@@ -189,6 +193,10 @@ impl World {
     /// Replaces what differs from run to run: epochs follow the clock, and run ids are random.
     fn timeless(&self, word: &str) -> String {
         let is_time = word.len() == 13 && word.bytes().all(|byte| byte.is_ascii_digit());
+        // When a delivery is due.
+        if let Some(due) = word.strip_prefix('@') {
+            return format!("@{}", self.timeless(due));
+        }
         let is_run = word == "unknown" || word == self.run_id;
         if is_time {
             "<epoch>".to_owned()
