@@ -18,6 +18,7 @@ pub mod pulse;
 pub mod rate;
 pub mod rate_limit;
 pub mod refusal;
+pub mod retry_policy;
 pub mod secret_file;
 pub mod setting;
 pub mod shutdown;

@@ -12,6 +12,7 @@ use super::error::{Error, Result, SettingName};
 use super::handler::Handler;
 use super::service::{Consumer, Settings};
 use crate::base::mask::masked;
+use crate::base::retry_policy::RetryPolicy;
 use crate::base::shutdown::shutdown_channel;
 use crate::ledger::{GROUP_FORM, Keys, Mistake, Server, is_group};
 use crate::net::{ClientFiles, Identity, LinkSecret, Listener, PemFile, SECRET_TAKES, ServerFiles, ServerTls};
@@ -41,6 +42,7 @@ pub struct ConsumerBuilder {
     concurrency: Option<usize>,
     prefetch: Option<u32>,
     handler_timeout: Option<Duration>,
+    retry: Option<String>,
     result_maxlen: Option<NonZeroU64>,
     drain_timeout: Duration,
     setting_name: SettingName,
@@ -63,6 +65,7 @@ impl Consumer {
             concurrency: None,
             prefetch: None,
             handler_timeout: None,
+            retry: None,
             result_maxlen: None,
             drain_timeout: DRAIN_TIMEOUT,
             setting_name: str::to_owned,
@@ -172,6 +175,15 @@ impl ConsumerBuilder {
         self
     }
 
+    /// How long a message that failed waits for its next delivery, unless the handler chose a delay itself
+    /// ([`HandlerError::retry_after`](crate::HandlerError::retry_after)): `exponential:200ms..5m*4`, `fixed:5s` or
+    /// `none`, as the dispatchers' setting `--retry` takes. Default: what the dispatchers' setting says. It also decides
+    /// for handlers that panic, but not for messages that this consumer loses or gives up.
+    pub fn retry(mut self, policy: impl Into<String>) -> Self {
+        self.retry = Some(policy.into());
+        self
+    }
+
     /// Trims the result stream to about this many entries. The default, 0, keeps all of them.
     pub fn result_maxlen(mut self, entries: u64) -> Self {
         self.result_maxlen = NonZeroU64::new(entries);
@@ -219,6 +231,7 @@ impl ConsumerBuilder {
         check_number("concurrency", concurrency, MAX_CONCURRENCY)?;
         let prefetch = self.prefetch.unwrap_or(2 * concurrency as u32);
         check_number("prefetch", prefetch as usize, wire::MAX_IDS)?;
+        let retry = self.retry.map(|text| policy(&text)).transpose()?;
         if !is_group(&self.group) {
             return Err(Error::setting("group", format_args!("{:?}", self.group), GROUP_FORM));
         }
@@ -240,6 +253,7 @@ impl ConsumerBuilder {
             concurrency,
             prefetch,
             handler_timeout: self.handler_timeout,
+            retry,
             result_maxlen: self.result_maxlen,
             drain_timeout: self.drain_timeout,
             setting_name: self.setting_name,
@@ -263,6 +277,7 @@ impl fmt::Debug for ConsumerBuilder {
             .field("concurrency", &self.concurrency)
             .field("prefetch", &self.prefetch)
             .field("handler_timeout", &self.handler_timeout)
+            .field("retry", &self.retry)
             .field("result_maxlen", &self.result_maxlen)
             .field("drain_timeout", &self.drain_timeout)
             .finish_non_exhaustive()
@@ -281,6 +296,10 @@ fn server_tls(identity: Option<Identity>, client_roots: Option<PathBuf>) -> Resu
         let setting = if problem.file == PemFile::Roots { "tls_client_ca" } else { "tls_certificate" };
         Error::setting(setting, &problem, problem.file.takes())
     })
+}
+
+fn policy(text: &str) -> Result<RetryPolicy> {
+    text.parse().map_err(|takes| Error::setting("retry", format_args!("{text:?}"), takes))
 }
 
 fn check_number(setting: &'static str, got: usize, most: usize) -> Result<()> {
@@ -318,6 +337,7 @@ mod tests {
         assert_eq!(error(builder().concurrency(0)), "concurrency: got 0, takes a whole number from 1 to 4096");
         for (builder, begin) in [
             (builder().prefetch(0), "prefetch: got 0, takes "),
+            (builder().retry("5s"), "retry: got \"5s\", takes exponential:FIRST..MOST*FACTOR"),
             (builder().group("a b"), "group: got \"a b\", takes "),
             (builder().group("a@3"), "group: got \"a@3\", takes "),
             (builder().consumer_id("a b"), "consumer_id: got \"a b\", takes "),

@@ -186,8 +186,8 @@ pub(super) enum Next {
 }
 
 impl HandlerError {
-    /// Deliver the message again, after the wait that the dispatcher's `--retry` sets; after the last allowed delivery,
-    /// the message goes to the dead letters.
+    /// Deliver the message again, after the wait that [`ConsumerBuilder::retry`](crate::ConsumerBuilder::retry) sets, or
+    /// else the dispatcher's `--retry`; after the last allowed delivery, the message goes to the dead letters.
     pub fn retry(reason: impl Into<String>) -> HandlerError {
         HandlerError { next: Next::Fail(NackDelay::ByBackoff), reason: reason.into(), log_field: String::new() }
     }
@@ -225,6 +225,16 @@ impl HandlerError {
     /// Whether the message was not begun.
     pub fn is_not_ready(&self) -> bool {
         self.next == Next::PutBack
+    }
+
+    /// Whether it says nothing of when the message is to be delivered again.
+    pub(super) fn leaves_the_delay_open(&self) -> bool {
+        self.next == Next::Fail(NackDelay::ByBackoff)
+    }
+
+    /// The same with a delay. One of 0 becomes 1 ms, because 0 leaves it open.
+    pub(super) fn after(self, delay: Duration) -> HandlerError {
+        HandlerError { next: Next::Fail(NackDelay::after(delay)), ..self }
     }
 
     /// The reason that was given.

@@ -22,6 +22,7 @@ use super::error::{Error, Result};
 use super::handler::{Delivery, Handler, HandlerError, Outcome};
 use crate::base::budget::Budget;
 use crate::base::log_context;
+use crate::base::retry_policy::RetryPolicy;
 use crate::ledger::{Commit, MAX_RESULT_FIELDS};
 use crate::wire;
 
@@ -47,6 +48,7 @@ impl Pool {
         concurrency: usize,
         handler: Arc<dyn Handler>,
         consumer_id: Arc<str>,
+        retry: Option<RetryPolicy>,
         desk: &Arc<Desk>,
         commits: &Sender<Finished>,
     ) -> Result<Pool> {
@@ -60,6 +62,7 @@ impl Pool {
                     number,
                     handler: handler.clone(),
                     consumer_id: consumer_id.clone(),
+                    retry,
                     desk: desk.clone(),
                     commits: commits.clone(),
                     unrecorded: unrecorded.clone(),
@@ -117,6 +120,8 @@ struct HandlerThread {
     number: usize,
     handler: Arc<dyn Handler>,
     consumer_id: Arc<str>,
+    /// `None`: the dispatcher decides how long a message waits that failed.
+    retry: Option<RetryPolicy>,
     desk: Arc<Desk>,
     commits: Sender<Finished>,
     unrecorded: Budget,
@@ -147,12 +152,23 @@ impl HandlerThread {
                 }
                 Err(error) if error.is_not_ready() => self.desk.put_back(self.number, job, error.reason, ended),
                 Err(error) => {
+                    let error = self.delayed(error, job.number);
                     self.desk.stats().set_last_failure(&error);
                     // This comes before the thread counts as free, because that may dismiss the ruler.
                     self.desk.fail(job.id, job.run, error);
                     self.desk.returned(self.number, ended);
                 }
             }
+        }
+    }
+
+    /// The same failure with the delay of this consumer's policy, unless the handler chose what happens next.
+    fn delayed(&self, error: HandlerError, delivery: u16) -> HandlerError {
+        match self.retry {
+            Some(retry) if error.leaves_the_delay_open() => {
+                error.after(retry.wait_with_jitter(delivery.saturating_add(1), fastrand::f64()))
+            }
+            _ => error,
         }
     }
 
@@ -223,7 +239,7 @@ mod tests {
         for _ in 0..200 {
             let desk = Arc::new(Desk::new(Terms::of_tests(2), Arc::default()));
             let (commits, _committed) = bounded(1);
-            let pool = Pool::start(2, handler.clone(), "c0".into(), &desk, &commits).expect("threads");
+            let pool = Pool::start(2, handler.clone(), "c0".into(), None, &desk, &commits).expect("threads");
             assert_eq!(pool.join(Duration::from_secs(20)), 0);
         }
     }

@@ -20,6 +20,7 @@ use super::pool::{self, Pool};
 use super::server::ConsumerServer;
 use super::stats::ConsumerStats;
 use crate::base::log_context::{self, LogContext};
+use crate::base::retry_policy::RetryPolicy;
 use crate::base::shutdown::{ShutdownHandle, ShutdownRequests};
 use crate::base::text::Quoted;
 use crate::ledger::{Keys, Server as RedisServer};
@@ -70,6 +71,7 @@ pub(super) struct Settings {
     pub(super) concurrency: usize,
     pub(super) prefetch: u32,
     pub(super) handler_timeout: Option<Duration>,
+    pub(super) retry: Option<RetryPolicy>,
     pub(super) result_maxlen: Option<NonZeroU64>,
     pub(super) drain_timeout: Duration,
     pub(super) setting_name: SettingName,
@@ -202,7 +204,7 @@ impl Parts {
         listener: Listener,
         stats: Arc<ConsumerStats>,
     ) -> Result<Parts> {
-        let Settings { concurrency, prefetch, result_maxlen, tls, secret, .. } = settings;
+        let Settings { concurrency, prefetch, retry, result_maxlen, tls, secret, .. } = settings;
         let name = Arc::from(settings.consumer_id.as_str());
         let terms = Terms {
             group: settings.keys.group.clone(),
@@ -219,7 +221,7 @@ impl Parts {
         // Room for all messages that may be held, so that a handler thread hardly ever waits to send.
         let (commits, for_committer) = bounded(prefetch as usize);
         let committer = lane.start_committer(result_maxlen, for_committer)?;
-        let pool = Pool::start(concurrency, handler.clone(), name, &lane.desk, &commits)?;
+        let pool = Pool::start(concurrency, handler.clone(), name, retry, &lane.desk, &commits)?;
         let server = ConsumerServer::start(listener, tls.clone(), secret.clone(), lane.clone())?;
         Ok(Parts { handler, pool, committer, server, lane, files: (tls, secret) })
     }

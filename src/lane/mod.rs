@@ -22,8 +22,7 @@
 //! messages. `courier` delivers them, with `table`, `places`, `backlog` and `strays`, as `group_settings` and its gate allow;
 //! `delivery_state` is what is shown of that; `dialer`, `handshake`,
 //! `credentials` and `greeting` make each `link`, and `sockets` waits for them. `tasks` lead to `redistributor`, with
-//! `retry_policy`, `refused`, `dead_letters` and `deaths`. `retry` repeats failed Redis commands; `tests` makes lanes
-//! for unit tests.
+//! `refused`, `dead_letters` and `deaths`. `retry` repeats failed Redis commands; `tests` makes lanes for unit tests.
 //! `shadow` is another composition of a listener: it observes a group and takes part in nothing.
 
 mod backlog;
@@ -57,7 +56,6 @@ mod redistributor;
 mod refused;
 mod replays;
 mod retry;
-pub mod retry_policy;
 pub mod ring;
 mod settings;
 pub mod shadow;

@@ -95,6 +95,7 @@ impl Redistributor {
         let rest = self.dead_letters.rest();
         self.log_dead_letters(rest);
         set(&self.shared.stats.delayed, 0);
+        set(&self.shared.stats.next_retry_ms, 0);
         ended
     }
 
@@ -112,11 +113,21 @@ impl Redistributor {
             Line::BOTH.into_iter().try_for_each(|line| self.send_due(line))?;
             self.retry_refused_letters()?;
             self.retry_refused_list()?;
-            set(&self.shared.stats.delayed, (self.suspects.delayed.len() + self.common.delayed.len()) as u64);
+            self.show_delayed();
             let due = self.dead_letters.due(Instant::now());
             self.log_dead_letters(due);
         }
         Err(Killed)
+    }
+
+    /// Shows how many messages wait, and until when the first of them does.
+    fn show_delayed(&self) {
+        let lines = [&self.suspects, &self.common];
+        let first = lines.iter().filter_map(|line| line.delayed.first_key_value()).map(|((due, _), _)| *due).min();
+        let left = first.map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now()));
+        let delayed: usize = lines.iter().map(|line| line.delayed.len()).sum();
+        set(&self.shared.stats.delayed, delayed as u64);
+        set(&self.shared.stats.next_retry_ms, left.as_millis() as u64);
     }
 
     fn carry_out(&mut self, task: Task) -> Result<(), Killed> {

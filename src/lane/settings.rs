@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::retry_policy::RetryPolicy;
 use crate::base::delivery_rate::DeliveryRate;
+use crate::base::retry_policy::RetryPolicy;
 use crate::ledger::{Destination, Interests, Keys, Server};
 use crate::net::{ClientTls, LinkSecret};
 

@@ -85,6 +85,8 @@ stats! {
     behind,
     /// Messages that wait for redelivery now.
     delayed,
+    /// In how many milliseconds the first of these is due; 0 if it is, or if none waits.
+    next_retry_ms,
     /// 1 while the most messages allowed are tracked.
     full,
 }

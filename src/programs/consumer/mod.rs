@@ -126,6 +126,7 @@ fn flag_of(setting: &str) -> &'static str {
         "consumer_id" => "consumer-id",
         "concurrency" => "concurrency",
         "prefetch" => "prefetch",
+        "retry" => "retry",
         _ => "handler",
     }
 }

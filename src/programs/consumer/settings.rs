@@ -8,6 +8,7 @@ use clap::{ArgMatches, Command};
 
 use super::exec::settings as exec;
 use super::http::{self, Target};
+use crate::base::retry_policy::RetryPolicy;
 use crate::base::setting::ConfigError;
 use crate::consumer::{Consumer, ConsumerBuilder};
 use crate::net::Identity;
@@ -57,6 +58,8 @@ pub struct ConsumerConfig {
     pub handler: BuiltIn,
     /// After how long a handler is given up; `None`: never.
     pub handler_timeout: Option<Duration>,
+    /// How long a message that failed waits; `None`: as the dispatcher says.
+    pub retry: Option<RetryPolicy>,
     /// Whether handlers get the trace context of a payload.
     pub trace: bool,
     /// About how many results the result stream keeps; 0: all.
@@ -118,6 +121,13 @@ pub const SETTINGS: &[Setting] = &[
         Text("0"),
         "A handler that runs longer is given up and its message goes to another consumer; 0: never. With --handler \
          http the time for a request and its answer, 30000 if it is 0; with exec, a program that takes longer is ended",
+    ),
+    Setting::new(
+        "retry",
+        "POLICY",
+        Found("the dispatcher's"),
+        "How long a message that failed here waits for its next delivery, unless its handler chose a delay: \
+         exponential:FIRST..MOST*FACTOR, fixed:WAIT, or none",
     ),
     TRACE,
     Setting::new("result-maxlen", "N", Text("0"), "Trim the result stream to about this many entries; 0: keep all"),
@@ -201,6 +211,7 @@ pub fn read_values(values: &Values<'_>) -> Result<ConsumerConfig, ConfigError> {
         prefetch: values.number("prefetch", 1, wire::MAX_IDS as u64)? as u32,
         handler: handler(values)?,
         handler_timeout: Some(values.millis("handler-timeout-ms", 0, 86_400_000)?).filter(|limit| !limit.is_zero()),
+        retry: retry_policy(values)?,
         trace: values.is_on(TRACE.name)?,
         result_maxlen: values.number("result-maxlen", 0, u64::MAX >> 11)?,
     })
@@ -228,9 +239,18 @@ impl From<ConsumerConfig> for ConsumerBuilder {
             Some(file) => builder.link_secret_file(file),
             None => builder,
         };
+        let builder = match config.retry {
+            Some(policy) => builder.retry(policy.to_string()),
+            None => builder,
+        };
         // The default id is the listen address; with port 0 that is known only once it listens.
         if config.consumer_id == config.listen { builder } else { builder.consumer_id(config.consumer_id) }
     }
+}
+
+fn retry_policy(values: &Values<'_>) -> Result<Option<RetryPolicy>, ConfigError> {
+    let policy = |text: String| text.parse().map_err(|takes| ConfigError::new("retry", quoted(&text), takes));
+    values.text("retry")?.map(policy).transpose()
 }
 
 /// The handler that was chosen, with its settings.

@@ -122,6 +122,17 @@ fn messages(lanes: &mut LaneMetrics<'_>) {
     lanes.counter("messages_spilled", "Messages kept in Redis only, because memory was full", |stats| &stats.spilled);
     lanes.counter("messages_read_back", "Messages read back from Redis", |stats| &stats.read_back);
     lanes.gauge("ready", "Messages waiting in memory for a consumer now", |stats| &stats.ready);
+    lanes.gauge("delayed_messages", "Messages that failed and wait for another delivery now", |stats| &stats.delayed);
+    lanes.number(
+        MetricKind::Gauge,
+        "next_retry_seconds",
+        "Time until the first of the delayed messages is due, while there are any",
+        |hosted| {
+            let [delayed, left_ms] = [&hosted.lane.stats.delayed, &hosted.lane.stats.next_retry_ms]
+                .map(|figure| figure.load(Ordering::Relaxed));
+            (delayed > 0).then(|| Number::Real(left_ms as f64 / 1e3))
+        },
+    );
     lanes.number(
         MetricKind::Histogram,
         "delivery_latency_seconds",

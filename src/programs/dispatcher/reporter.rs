@@ -186,6 +186,7 @@ impl ReportLoop {
             ready: get(&stats.ready),
             behind: get(&stats.behind) == 1,
             delayed: get(&stats.delayed),
+            next_retry_ms: (get(&stats.delayed) > 0).then(|| get(&stats.next_retry_ms)),
             full: get(&stats.full) == 1,
             recent_deaths: stats.deaths.lock().recent(Instant::now()),
             delivery: stats.delivery.lock().clone().map(DeliveryReport),

@@ -34,6 +34,8 @@ pub struct Report {
     pub behind: bool,
     /// Messages that failed and wait for their next delivery.
     pub delayed: u64,
+    /// In how many milliseconds the first of them is due, if any waits. Dispatchers of older versions do not tell.
+    pub next_retry_ms: Option<u64>,
     /// Whether it tracks as many messages as it can, so that others wait in Redis only.
     pub full: bool,
     /// Messages that it moved to the dead letters within the window.
@@ -110,6 +112,7 @@ impl Report {
             "ready": self.ready,
             "behind": self.behind,
             "delayed": self.delayed,
+            "next_retry_ms": self.next_retry_ms,
             "full": self.full,
             "recent_deaths": self.recent_deaths,
             "delivery": self.delivery.as_ref().map(DeliveryReport::to_json),
@@ -142,6 +145,7 @@ impl Report {
             ready: count_of(&report["ready"]),
             behind: report["behind"].as_bool().unwrap_or_default(),
             delayed: count_of(&report["delayed"]),
+            next_retry_ms: report["next_retry_ms"].as_u64(),
             full: report["full"].as_bool().unwrap_or_default(),
             recent_deaths: count_of(&report["recent_deaths"]),
             delivery: DeliveryReport::read(&report["delivery"]),
@@ -247,6 +251,7 @@ mod tests {
             ready: 7,
             behind: true,
             delayed: 8,
+            next_retry_ms: Some(12_345),
             full: true,
             recent_deaths: 9,
             delivery: Some(DeliveryReport::default()),

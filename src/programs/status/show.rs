@@ -54,6 +54,7 @@ impl Status {
             "spilled": self.spilled(),
             "results": self.known(Part::Results, snapshot.processed),
             "delayed": self.delayed(),
+            "next_retry_ms": self.next_retry().map(|left| left.as_millis() as u64),
             "dead_letters": self.known(Part::Dead, snapshot.dead),
             "recent_deaths": self.recent_deaths(),
             "gaps": self.known(Part::Gaps, snapshot.gaps),
@@ -255,7 +256,9 @@ impl Status {
         let spilled = self.spilled().filter(|spilled| *spilled > 0);
         let spilled = spilled.map(|spilled| format!(", about {spilled} in Redis only"));
         let delayed = self.delayed().filter(|delayed| *delayed > 0);
-        let delayed = delayed.map(|delayed| format!(", {delayed} waiting for another delivery"));
+        let next = self.next_retry().map(|left| format!(", the next in {:.1} s", left.as_secs_f64()));
+        let next = next.unwrap_or_default();
+        let delayed = delayed.map(|delayed| format!(", {delayed} waiting for another delivery{next}"));
         let notes: String = [age, spilled, delayed].into_iter().flatten().collect();
         format!("{pending}{notes}")
     }

@@ -135,6 +135,11 @@ impl Status {
         self.leaders_report().map(|report| report.delayed)
     }
 
+    /// How long the first of them still waits, as of the report; `None` if none waits or no leader tells.
+    pub fn next_retry(&self) -> Option<Duration> {
+        self.leaders_report().filter(|report| report.delayed > 0)?.next_retry_ms.map(Duration::from_millis)
+    }
+
     /// Messages moved to the dead letters within [`DEATHS_WINDOW`](crate::lane::DEATHS_WINDOW) by dispatchers that
     /// still run.
     pub fn recent_deaths(&self) -> u64 {

@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 
+use oncecast::base::retry_policy::RetryPolicy;
 use oncecast::lab::{RedisOptions, RedisServer};
-use oncecast::lane::retry_policy::RetryPolicy;
 
 use crate::support::run_on;
 

@@ -1,4 +1,4 @@
-//! When a message that failed is delivered again: the dispatcher's setting `--retry`.
+//! When a message that failed is delivered again: the setting `--retry` of a dispatcher and of a consumer.
 //!
 //! Pure. A wait depends on the number of the next delivery and on jitter. It is never shorter than the policy says, and
 //! up to a quarter longer, so that messages that failed together are not all redelivered together. So the stated time
