@@ -40,6 +40,13 @@ impl fmt::Display for MessageId {
     }
 }
 
+/// A message's id as it is written: 16 hexadecimal digits, in lower case.
+#[doc(hidden)]
+pub fn id_in(digits: &str) -> Option<MessageId> {
+    let plain = digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    plain.then(|| u64::from_str_radix(digits, 16).ok().map(MessageId)).flatten()
+}
+
 /// A map keyed by message ids, for look-ups that are made for every message.
 ///
 /// The hash keeps consecutive ids side by side. Consecutive messages are used together, so memory that was touched for

@@ -18,8 +18,9 @@ use crate::programs::conform::settings::ConformConfig;
 use crate::programs::dead::settings::DeadConfig;
 use crate::programs::doctor::settings::DoctorConfig;
 use crate::programs::operate::settings::OperateConfig;
+use crate::programs::pending::settings::PendingConfig;
 use crate::programs::status::settings::StatusConfig;
-use crate::programs::{audit, conform, dead, doctor, operate, status};
+use crate::programs::{audit, conform, dead, doctor, operate, pending, status};
 
 /// The tool's command line.
 pub const TOOL: CommandLine<ToolConfig> = CommandLine { command, read };
@@ -35,6 +36,8 @@ pub enum ToolConfig {
     Dead(Box<DeadConfig>),
     /// Pause or resume a group, change its limits, or show them.
     Operate(Box<OperateConfig>),
+    /// List or show pending messages.
+    Pending(Box<PendingConfig>),
     /// Say whether each program works with a server.
     Doctor(Box<DoctorConfig>),
     /// Test a consumer.
@@ -59,6 +62,7 @@ pub(super) fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(audit::settings::command())
         .subcommand(status::settings::command())
+        .subcommand(pending::settings::command())
         .subcommand(dead::settings::command())
         .subcommands(operate::settings::commands())
         .subcommand(doctor::settings::command())
@@ -76,6 +80,7 @@ fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ToolConfig
     Ok(match name {
         "audit" => ToolConfig::Audit(Box::new(audit::settings::read(matches, environment)?)),
         "status" => ToolConfig::Status(Box::new(status::settings::read(matches, environment)?)),
+        "pending" => ToolConfig::Pending(Box::new(pending::settings::read(matches, environment)?)),
         "dead" => ToolConfig::Dead(Box::new(dead::settings::read(matches, environment)?)),
         name if operate::settings::NAMES.contains(&name) => {
             ToolConfig::Operate(Box::new(operate::settings::read(name, matches, environment)?))
@@ -98,6 +103,7 @@ pub fn run_tool(config: ToolConfig) -> Result<u8> {
     match config {
         ToolConfig::Audit(config) => audit::run(&config),
         ToolConfig::Status(config) => status::run(&config),
+        ToolConfig::Pending(config) => pending::run(&config),
         ToolConfig::Dead(config) => dead::run(&config),
         ToolConfig::Operate(config) => operate::run(&config),
         ToolConfig::Doctor(config) => doctor::run(&config),

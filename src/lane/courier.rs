@@ -25,6 +25,7 @@ mod gate;
 mod limits;
 mod link_set;
 mod links;
+mod locating;
 mod outcomes;
 mod task_queue;
 #[cfg(test)]
@@ -148,6 +149,7 @@ impl Courier {
             self.read_links(&ready);
             self.hear_replays();
             self.hear_settings();
+            self.hear_questions();
             self.hear_redistributor();
             self.hear_ingest();
             self.consumer_reports.check(self.links.iter().count());

@@ -59,6 +59,7 @@ impl Lane {
                 released,
                 replays: shared.replays.clone(),
                 settings: shared.settings_news.clone(),
+                questions: shared.questions.clone(),
             }),
         };
         let listener = ListenerHandle::start(listening, &shared.thread_name("listener"), &shared.log)?;

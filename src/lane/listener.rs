@@ -22,6 +22,7 @@ use crate::base::text::Quoted;
 use crate::base::trouble::Troubles;
 use crate::lane::group_settings::SettingsNews;
 use crate::lane::listener_stats::ListenerStats;
+use crate::lane::questions::Questions;
 use crate::lane::replays::Replays;
 use crate::lane::sink::Sink;
 use crate::lane::threads;
@@ -68,6 +69,8 @@ pub(super) struct Notices {
     pub(super) replays: Arc<Replays>,
     /// That the group's settings have changed.
     pub(super) settings: Arc<SettingsNews>,
+    /// Questions of operators' tools.
+    pub(super) questions: Arc<Questions>,
 }
 
 /// The handle: stops and joins the thread when dropped.
@@ -182,7 +185,7 @@ impl ListenLoop {
                         let ignored = sink.append(batch.seen);
                         self.note_ignored(ignored);
                     }
-                    if let Some(Notices { released, replays, settings }) = notices {
+                    if let Some(Notices { released, replays, settings, questions }) = notices {
                         if let Some(epoch) = batch.released {
                             // A full channel already holds a notice.
                             let _ = released.try_send(Released(epoch));
@@ -192,6 +195,9 @@ impl ListenLoop {
                         }
                         if batch.settings {
                             settings.note();
+                        }
+                        if !batch.asked.is_empty() {
+                            questions.note(batch.asked);
                         }
                     }
                 }

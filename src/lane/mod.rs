@@ -51,6 +51,7 @@ mod listener_stats;
 mod places;
 pub mod precedence;
 mod pulses;
+mod questions;
 mod reach;
 mod redistributor;
 mod refused;

@@ -38,6 +38,8 @@ pub(super) struct TakenPlace {
     pub(super) delivery: DeliveryNumber,
     pub(super) place: Place,
     bytes: usize,
+    /// When it got this place.
+    since: Instant,
     /// When the consumer received it or last reported it, or when it was found not to be pending.
     reported: Instant,
 }
@@ -46,6 +48,11 @@ impl TakenPlace {
     /// Whether only the consumer's report in HELD says that it has the message.
     pub(super) fn is_adopted(&self) -> bool {
         self.delivery == DeliveryNumber::Adopted
+    }
+
+    /// How long it has had this place.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
     }
 
     /// Whether the message counts as being at this consumer. If so, it is redelivered when the link breaks.
@@ -123,12 +130,12 @@ impl Places {
     /// A message is delivered to the consumer.
     pub(super) fn give(&mut self, id: MessageId, delivery: u16, bytes: usize, now: Instant) {
         let delivery = DeliveryNumber::Known(delivery);
-        self.put(id, TakenPlace { delivery, place: Place::Here, bytes, reported: now });
+        self.put(id, TakenPlace { delivery, place: Place::Here, bytes, since: now, reported: now });
     }
 
     /// The consumer has listed a message in HELD.
     pub(super) fn claim(&mut self, id: MessageId, place: Place, now: Instant) {
-        self.put(id, TakenPlace { delivery: DeliveryNumber::Adopted, place, bytes: 0, reported: now });
+        self.put(id, TakenPlace { delivery: DeliveryNumber::Adopted, place, bytes: 0, since: now, reported: now });
     }
 
     /// The message is no longer at its previous consumer. If this consumer holds it, it counts as being here from now

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
+mod answering;
 mod settling;
 mod waiting;
 
@@ -156,6 +157,7 @@ impl Redistributor {
             },
             Task::Vanished(id) => self.record_loss(id),
             Task::Members(members) => self.list(members),
+            Task::Answer(answers) => self.answer(answers),
         }
     }
 

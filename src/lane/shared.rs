@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use super::group_settings::SettingsNews;
 use super::listener_stats::ListenerStats;
 use super::pulses::Pulses;
+use super::questions::Questions;
 use super::replays::Replays;
 use super::ring::Ring;
 use super::settings::Settings;
@@ -54,6 +55,8 @@ pub struct Shared {
     pub(super) replays: Arc<Replays>,
     /// Whether the group's settings have changed.
     pub(super) settings_news: Arc<SettingsNews>,
+    /// Where operators ask that messages are.
+    pub(super) questions: Arc<Questions>,
     /// The highest message id that this lane knows of.
     highest_id: AtomicU64,
     /// The epoch of the last term, and a message that it stored and that no consumer received. Redis must have it.
@@ -77,6 +80,7 @@ impl Shared {
             troubles: Arc::default(),
             replays: Arc::default(),
             settings_news: Arc::default(),
+            questions: Arc::default(),
             highest_id: AtomicU64::new(0),
             undelivered: Mutex::default(),
             changed: bounded(1),

@@ -7,7 +7,7 @@ use super::group_settings::KnownSettings;
 use super::replays::Replayed;
 use super::table::Again;
 use crate::base::id::MessageId;
-use crate::ledger::{Commit, Page, Returned};
+use crate::ledger::{Answer, Commit, Page, RequestId, Returned};
 
 /// What the courier asks of the redistributor.
 pub(super) enum Task {
@@ -31,6 +31,8 @@ pub(super) enum Task {
     Members(Vec<String>),
     /// Check whether this message, which no consumer received, is pending.
     CheckPending(MessageId),
+    /// Write the answers to questions, after adding until when messages wait.
+    Answer(Vec<(RequestId, Answer)>),
     /// This message was stored, no consumer received it, and Redis no longer has it.
     Vanished(MessageId),
 }

@@ -99,6 +99,19 @@ impl Ledger {
         })
     }
 
+    /// Calls a script that only reads, so that the user needs no right to write its keys where Redis knows such calls.
+    pub(super) fn call_reading(&mut self, doing: &'static str, call: impl Fn(&Ledger) -> ScriptCall) -> Result<Value> {
+        let read_only = call(self).reading_only();
+        match self.call(doing, read_only) {
+            // Redis 6.2 has no such calls.
+            Err(error) if error.refusal() == Some(Refusal::UnknownCommand) => {
+                let call = call(self);
+                self.call(doing, call)
+            }
+            outcome => outcome,
+        }
+    }
+
     /// The same for a script that answers with OK.
     pub(super) fn call_for_ok(&mut self, epoch: Epoch, doing: &'static str, call: ScriptCall) -> Result<()> {
         let reply = self.call(doing, call)?;

@@ -1,5 +1,7 @@
 //! The names of a group's keys and channels in Redis.
 
+use super::question::RequestId;
+
 /// Every key and channel of one group.
 ///
 /// In Redis Cluster all keys of a group must live in one slot: put braces in the group's name (`{orders}`).
@@ -104,6 +106,12 @@ impl Keys {
     /// about it as the group's own.
     pub fn shadow_report_of(&self, shadow: &str) -> String {
         format!("{}shadow:{shadow}", self.status_prefix)
+    }
+
+    /// The key of the answer to a question. It begins like those of reports, for the same reason; no report is looked
+    /// for here, because the id of a dispatcher or a shadow ends differently.
+    pub fn answer_to(&self, request: RequestId) -> String {
+        format!("{}where:{request}", self.status_prefix)
     }
 
     /// Whether a channel is the group's, so that it carries no users' messages.

@@ -20,6 +20,7 @@ mod cursor;
 mod destination;
 pub mod doctor;
 mod epoch;
+mod following;
 mod group_settings;
 mod intake;
 pub mod interests;
@@ -27,9 +28,11 @@ mod keys;
 mod leadership;
 mod lease;
 mod limits;
+mod looking;
 mod member;
 mod notice;
 pub mod overview;
+mod question;
 pub mod reading;
 mod records;
 mod replay;
@@ -58,6 +61,7 @@ pub use self::core::Ledger;
 pub use self::cursor::{Cursor, Marker, Position};
 pub use self::destination::Destination;
 pub use self::epoch::MOST_EPOCH_BYTES;
+pub use self::following::{Followed, Follower};
 pub use self::group_settings::{
     GroupSettings, MAX_BY_BYTES, MOST_IN_FLIGHT, Pause, PauseChange, PauseEnd, SettingsChange, SettingsReading,
 };
@@ -65,10 +69,12 @@ pub use self::interests::{Glob, Interests};
 pub use self::keys::{GROUP_FORM, Keys, is_group};
 pub use self::lease::Lease;
 pub use self::limits::{MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, MAX_BATCH_WORDS, MAX_GAPS, MAX_RESULT_FIELDS, parts};
+pub use self::looking::{Looked, LookedPage};
 pub use self::member::{
     Body, Payload, decode as decode_member, encode as encode_member, most_encoded_len as most_member_len,
 };
 pub use self::notice::MOST_RETURNED;
+pub use self::question::{Answer, Location, MOST_ASKED, Question, RequestId};
 pub use self::replay::Replayed;
 pub use self::sample::{GroupCounts, Sample};
 pub use self::server::{Mistake, Server};

@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::cursor::Marker;
-use crate::base::id::{Epoch, MessageId};
+use super::question::Question;
+use crate::base::id::{Epoch, MessageId, id_in};
 
 /// A message on the control channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub enum Notice {
     Returned(Vec<MessageId>),
     /// `settings`: the group's settings have changed.
     Settings,
+    /// `where <request> <id> <id> …`: an operator asks where these messages are.
+    Where(Question),
 }
 
 /// The most ids in a notice.
@@ -34,6 +37,7 @@ impl fmt::Display for Notice {
                 ids.iter().try_for_each(|id| write!(f, " {id}"))
             }
             Notice::Settings => f.write_str("settings"),
+            Notice::Where(question) => write!(f, "where {question}"),
         }
     }
 }
@@ -53,13 +57,8 @@ impl FromStr for Notice {
                 ids.filter(|ids| ids.len() <= MOST_RETURNED).map(Notice::Returned).ok_or(())
             }
             None if text == "settings" => Ok(Notice::Settings),
+            Some(("where", question)) => question.parse().map(Notice::Where),
             _ => Err(()),
         }
     }
-}
-
-/// A message's id as the notice writes it.
-fn id_in(digits: &str) -> Option<MessageId> {
-    let plain = digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    plain.then(|| u64::from_str_radix(digits, 16).ok().map(MessageId)).flatten()
 }

@@ -5,7 +5,10 @@ use proptest::prelude::*;
 
 use super::resp::{EXCERPT_BYTES, Received, Unreadable, receive};
 use super::subscription::Notice;
-use super::{Body, Command, Cursor, MOST_RETURNED, Marker, Position, decode_member, encode_member, most_member_len};
+use super::{
+    Answer, Body, Command, Cursor, Location, MOST_ASKED, MOST_RETURNED, Marker, Position, Question, RequestId,
+    decode_member, encode_member, most_member_len,
+};
 use crate::base::id::{Epoch, MAX_BELIEVED_ID, MessageId};
 
 /// Small, so that oversize messages come up.
@@ -70,6 +73,24 @@ fn judge(all: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Consumer ids have no control characters, but any other.
+fn location() -> impl Strategy<Value = Location> {
+    let consumer = "[a-z :.é]{0,12}";
+    prop_oneof![
+        (any::<u64>(), any::<u16>(), consumer).prop_map(|(for_ms, delivery, consumer)| Location::At {
+            for_ms,
+            delivery,
+            consumer
+        }),
+        consumer.prop_map(|consumer| Location::Recording { consumer }),
+        any::<u64>().prop_map(|due_ms| Location::Delayed { due_ms }),
+        Just(Location::Waiting),
+        Just(Location::Settling),
+        Just(Location::Stored),
+        Just(Location::Unknown),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -107,9 +128,36 @@ proptest! {
         epoch: u64,
         ids in prop::collection::vec(any::<u64>().prop_map(MessageId), 1..=MOST_RETURNED),
     ) {
-        for notice in [Notice::Marker(marker, channel), Notice::Released(Epoch(epoch)), Notice::Returned(ids), Notice::Settings]
-        {
+        let question = Question { request: RequestId(epoch), ids: ids.clone() };
+        for notice in [
+            Notice::Marker(marker, channel),
+            Notice::Released(Epoch(epoch)),
+            Notice::Returned(ids),
+            Notice::Settings,
+            Notice::Where(question),
+        ] {
             prop_assert_eq!(notice.to_string().parse(), Ok(notice));
+        }
+    }
+
+    #[test]
+    fn answers_read_back(
+        located in prop::collection::vec((any::<u64>().prop_map(MessageId), location()), 0..=MOST_ASKED),
+    ) {
+        let answer = Answer(located);
+        prop_assert_eq!(answer.to_string().parse(), Ok(answer));
+    }
+
+    #[test]
+    fn any_text_is_an_answer_or_refused(
+        text in prop_oneof!["([0-9a-f]{16} (at|delayed|waiting|recording|stored)( [0-9a-z]{0,5}){0,4}\n){0,3}", any::<String>()],
+    ) {
+        if let Ok(answer) = text.parse::<Answer>() {
+            prop_assert!(answer.0.len() <= MOST_ASKED);
+            prop_assert_eq!(answer.to_string().parse(), Ok(answer));
+        }
+        if let Ok(question) = text.parse::<Question>() {
+            prop_assert_eq!(question.to_string(), &text[..]);
         }
     }
 

@@ -35,7 +35,7 @@ pub enum EntryStream {
 }
 
 impl EntryStream {
-    fn key(self, keys: &Keys) -> &str {
+    pub(super) fn key(self, keys: &Keys) -> &str {
         match self {
             EntryStream::Processed => &keys.processed,
             EntryStream::Dead => &keys.dead,
@@ -253,7 +253,7 @@ impl Ledger {
 }
 
 /// Takes an entry apart.
-fn stream_entry(entry: Value) -> Option<Entry> {
+pub(super) fn stream_entry(entry: Value) -> Option<Entry> {
     let Value::Array(parts) = entry else { return None };
     let [id, Value::Array(words)] = <[Value; 2]>::try_from(parts).ok()? else { return None };
     let mut fields = Vec::with_capacity(words.len() / 2);

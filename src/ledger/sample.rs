@@ -12,7 +12,6 @@ use super::cursor::Cursor;
 use super::script::ScriptCall;
 use super::scripts::SampleCall;
 use crate::base::error::Result;
-use crate::base::refusal::Refusal;
 
 /// The state of a group at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,15 +56,7 @@ impl Ledger {
             let call = SampleCall {}.on(&ledger.keys);
             ledger.keys.stream.iter().fold(call, |call, stream| call.key(stream))
         };
-        let read_only = call(self).reading_only();
-        let reply = match self.call(DOING, read_only) {
-            // Redis 6.2 has no such calls.
-            Err(error) if error.refusal() == Some(Refusal::UnknownCommand) => {
-                let call = call(self);
-                self.call(DOING, call)?
-            }
-            outcome => outcome?,
-        };
+        let reply = self.call_reading(DOING, call)?;
         match sample_of(&reply) {
             Some(sample) => Ok(sample),
             None => self.unexpected_reply(DOING, &reply),

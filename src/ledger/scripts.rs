@@ -33,7 +33,7 @@ macro_rules! intake_into {
 macro_rules! scripts {
     ($(
         $script:ident = $text:expr;
-        keys ($($key:ident),+) $(then ($($more:ident),+))?;
+        keys ($($key:ident),*) $(then ($($more:ident),+))?;
         $call:ident $(<$life:lifetime>)? { $($argument:ident: $kind:ty),* $(,)? }
     )+) => {
         $(
@@ -44,7 +44,8 @@ macro_rules! scripts {
             impl $(<$life>)? $call $(<$life>)? {
                 /// The call on the group's keys.
                 pub(super) fn on(&self, keys: &Keys) -> ScriptCall {
-                    let call = ScriptCall::new(&$script, &[$(&keys.$key),+]);
+                    let _ = keys;
+                    let call = ScriptCall::new(&$script, &[$(&keys.$key),*]);
                     $(let call = call.with(&self.$argument);)*
                     call
                 }
@@ -56,7 +57,7 @@ macro_rules! scripts {
         fn descriptions() -> Vec<(&'static str, Vec<&'static str>, Vec<&'static str>)> {
             vec![$((
                 $script.text,
-                vec![$(stringify!($key)),+ $(, $(stringify!($more)),+)?],
+                vec![$(stringify!($key),)* $($(stringify!($more)),+)?],
                 vec![$(stringify!($argument)),*],
             )),+]
         }
@@ -163,6 +164,18 @@ scripts! {
     MARKER = include_str!("lua/marker.lua");
     keys (epoch);
     MarkerCall<'a> { my_epoch: Epoch, control_channel: &'a str, notice: Notice }
+
+    LOOK = include_str!("lua/look.lua");
+    keys (pending, attempts);
+    LookCall { after: MessageId, up_to: MessageId, most_messages: u64, most_bytes: u64, whole: bool }
+
+    ANSWER = include_str!("lua/answer.lua");
+    keys (epoch) then (answer);
+    AnswerCall<'a> { my_epoch: Epoch, ttl_ms: Duration, text: &'a str }
+
+    FOLLOW = include_str!("lua/follow.lua");
+    keys () then (stream);
+    FollowCall<'a> { after: &'a str, most_entries: u64, most_bytes: u64 }
 
     TRIAL = include_str!("lua/trial.lua");
     keys (leader, epoch, pending, processed, attempts, dead, recall);

@@ -17,9 +17,11 @@ use crate::base::id::{DispatcherId, Epoch, MessageId};
 use crate::lab::{RedisOptions, RedisServer, wait_until};
 
 mod delays;
+mod followers;
 mod intakes;
 mod interests;
 mod keyspace;
+mod looks;
 mod refusals;
 mod replays;
 mod samples;

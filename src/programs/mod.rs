@@ -1,4 +1,4 @@
-//! The programs: dispatcher, consumer, publisher, `audit`, `status`, `doctor` and `conform`. The settings of each
+//! The programs: dispatcher, consumer, publisher, and the tools, such as `status` and `dead`. The settings of each
 //! program are defined beside it.
 
 pub mod audit;
@@ -10,7 +10,9 @@ pub mod dead;
 pub mod dispatcher;
 pub mod doctor;
 pub mod interests;
+pub mod messages;
 pub mod operate;
 pub mod patience;
+pub mod pending;
 pub mod publisher;
 pub mod status;

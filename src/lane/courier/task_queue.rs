@@ -28,6 +28,11 @@ impl TaskQueue {
         self.waiting.push_back(task);
     }
 
+    /// Whether none waits for room in the channel.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Adds a message that came back without a result.
     pub(super) fn push_returned(&mut self, returned: Returned, delay: Option<Duration>) {
         match self.waiting.back_mut() {

@@ -164,6 +164,7 @@ impl Subscription {
                         Some(Notice::Released(epoch)) => batch.released = Some(epoch),
                         Some(Notice::Returned(ids)) => batch.returned.extend(ids),
                         Some(Notice::Settings) => batch.settings = true,
+                        Some(Notice::Where(question)) => batch.asked.push(question),
                         Some(Notice::Marker(marker, of)) if of == self.interests.identity() => {
                             self.gathering.push(Seen::Marker(marker));
                         }

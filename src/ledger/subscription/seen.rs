@@ -3,6 +3,7 @@
 use crate::base::id::{Epoch, MessageId};
 use crate::ledger::cursor::Marker;
 use crate::ledger::member::Body;
+use crate::ledger::question::Question;
 
 /// A message as it was published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub struct Batch {
     pub returned: Vec<MessageId>,
     /// Whether the group's settings have changed.
     pub settings: bool,
+    /// Questions of operators' tools, which the leader answers.
+    pub asked: Vec<Question>,
     /// The number of the last ping that was answered, if any.
     pub answered: Option<u64>,
     /// Copies of messages that did not count because another interest owns the message.

@@ -1,12 +1,12 @@
 //! A dead letter: whether it is selected, and how it is shown. Pure.
 
-use data_encoding::BASE64;
 use serde_json::{Value, json};
 
 use super::settings::Selection;
 use crate::base::text::{Escaped, beginning};
 use crate::ledger::reading::Entry;
 use crate::process::log::Timestamp;
+use crate::programs::messages::{self, or_dash};
 use crate::programs::status::json_text;
 
 /// The most bytes of a reason in a list.
@@ -93,16 +93,13 @@ impl<'a> Letter<'a> {
         let kept = if self.is_truncated() { " (only its beginning was kept)" } else { "" };
         lines.push(("bytes", format!("{}{kept}", self.payload().len())));
         lines.push(("payload", String::from_utf8_lossy(self.payload()).into_owned()));
-        lines.into_iter().map(|(name, value)| format!("{name:<18}{}\n", Escaped(value))).collect()
+        messages::lines(lines)
     }
 
     /// The letter with its payload, as JSON: as text, or in base64 if it is not UTF-8.
     pub(super) fn whole_json(self) -> String {
         let mut json = self.to_json();
-        match std::str::from_utf8(self.payload()) {
-            Ok(text) => json["payload"] = text.into(),
-            Err(_) => json["payload_base64"] = BASE64.encode(self.payload()).into(),
-        }
+        messages::add_bytes(&mut json, "payload", self.payload());
         json_text(&json)
     }
 
@@ -134,8 +131,4 @@ impl<'a> Letter<'a> {
     fn died(self) -> String {
         Timestamp(self.0.at_ms().saturating_mul(1_000)).to_string()
     }
-}
-
-fn or_dash(text: &str) -> &str {
-    if text.is_empty() { "-" } else { text }
 }

@@ -9,7 +9,6 @@ use std::io::{self, BufRead, IsTerminal};
 use std::time::Duration;
 
 use crate::base::error::{Error, Result};
-use crate::base::id::wall_clock_us;
 use crate::base::setting::ConfigError;
 use crate::ledger::reading::{Entry, EntryStream, ReadPosition};
 use crate::ledger::{Ledger, MOST_RETURNED, parts};
@@ -22,7 +21,7 @@ pub mod settings;
 mod tally;
 
 use self::letter::Letter;
-use self::settings::{Action, Consent, DeadConfig, Selection};
+use self::settings::{Action, Consent, DeadConfig};
 use self::tally::Tally;
 
 /// How long to wait for a reply.
@@ -127,11 +126,14 @@ impl Clerk<'_> {
         up_to: Option<&str>,
         mut take: impl FnMut(&mut Self, &[Entry]) -> Result<bool>,
     ) -> Result<bool> {
-        let Selection { since, .. } = &self.config.selection;
-        let mut position = since.map_or_else(ReadPosition::default, |since| {
-            ReadPosition::since((wall_clock_us() / 1_000).saturating_sub(since.as_millis() as u64))
-        });
         let patience = self.config.patience;
+        let mut position = match self.config.selection.since {
+            Some(since) => {
+                let now_us = patiently(&mut self.ledger, patience, Ledger::clock_us)?;
+                ReadPosition::since((now_us / 1_000).saturating_sub(since.as_millis() as u64))
+            }
+            None => ReadPosition::default(),
+        };
         let mut read = |ledger: &mut Ledger| ledger.read_stream(EntryStream::Dead, &mut position);
         while let Some(mut page) = patiently(&mut self.ledger, patience, &mut read)? {
             let behind = page.iter().position(|letter| up_to.is_some_and(|up_to| letter.is_after(up_to)));

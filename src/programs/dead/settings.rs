@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use clap::{Arg, ArgMatches, Command};
+use clap::{ArgMatches, Command};
 
 use crate::base::setting::ConfigError;
 use crate::ledger::Glob;
@@ -11,6 +11,7 @@ use crate::process::config::Default::{Found, Text};
 use crate::process::config::{self, Environment, Setting, Values, quoted};
 use crate::process::log::settings::LOG_LEVEL;
 use crate::programs::common::{CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
+use crate::programs::messages::{ids, with_ids};
 use crate::programs::patience::PATIENCE;
 
 /// The settings of `oncecast dead`.
@@ -88,7 +89,6 @@ const CHANGE: &[Setting] = &[
     COMMON[0], COMMON[1], COMMON[2], COMMON[3], COMMON[4], REASON, CONSUMER, SINCE, ALL, DRY_RUN, YES, JSON, COMMON[5],
 ];
 
-const IDS: &str = "ids";
 const SOME: &str = "the ids of messages, --reason, --consumer or --since, or --all for all letters";
 
 /// The definition of the subcommand.
@@ -114,6 +114,7 @@ Exit codes: 0 done, 1 Redis can't be read, 2 invalid settings.",
         ))
         .subcommand(with_ids(
             1,
+            "dead list",
             config::command(
                 "show",
                 "Shows dead letters with their payloads.",
@@ -128,6 +129,7 @@ Exit codes: 0 done, 1 Redis can't be read, 2 invalid settings, 3 there is no let
         ))
         .subcommand(with_ids(
             0,
+            "dead list",
             config::command(
                 "replay",
                 "\
@@ -150,6 +152,7 @@ replayed, or there is no letter with one of the ids.",
         ))
         .subcommand(with_ids(
             0,
+            "dead list",
             config::command(
                 "drop",
                 "\
@@ -167,19 +170,6 @@ of the ids.",
                 CHANGE,
             ),
         ))
-}
-
-/// The command with ids behind its settings, at least so many.
-fn with_ids(least: usize, command: Command) -> Command {
-    let help = "The messages' ids: 16 hexadecimal digits, as dead list and the logs show them";
-    let ids = Arg::new(IDS).value_name("ID").num_args(least..).required(least > 0).value_parser(id_in).help(help);
-    command.arg(ids)
-}
-
-fn id_in(text: &str) -> Result<String, String> {
-    let plain = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
-    let id = plain.then(|| text.to_ascii_lowercase());
-    id.ok_or_else(|| "an id has 16 hexadecimal digits, as dead list and the logs show it".to_owned())
 }
 
 /// Reads and checks the settings.
@@ -228,11 +218,6 @@ impl Selection {
     fn is_some(&self) -> bool {
         !self.ids.is_empty() || self.reason.is_some() || self.consumer.is_some() || self.since.is_some()
     }
-}
-
-fn ids(matches: &ArgMatches) -> BTreeSet<String> {
-    let ids = matches.try_get_many::<String>(IDS).ok().flatten();
-    ids.map(|ids| ids.cloned().collect()).unwrap_or_default()
 }
 
 fn glob(text: &str) -> Result<Glob, ConfigError> {

@@ -244,6 +244,7 @@ fn the_values_shared_by_dispatchers_can_be_parsed() {
                     epochs.push(epoch);
                 }
                 notice @ (Notice::Returned(_) | Notice::Settings) => assert_eq!(notice.to_string(), value),
+                Notice::Where(question) => assert_eq!(Notice::Where(question).to_string(), value),
             },
             "lease" => {
                 let (holder, epoch) = value.split_once(' ').expect("two words");

@@ -11,6 +11,7 @@ mod http;
 mod local;
 mod logs;
 mod names;
+mod pending;
 mod publisher;
 mod readme;
 mod redis_settings;

@@ -170,6 +170,13 @@ fn reports_and_reads() -> Vec<Step> {
         // Which command calls it depends on the server.
         Step { commands: &[], ..script("sample", &SAMPLE,
             |c| came(c.ledger.sample().map(|sample| (sample.cursor, sample.counts.pending)))).reads() },
+        Step { commands: &[], ..script("look", &LOOK, |c| came(c.ledger.look(MessageId(1), MessageId(5), 9))).reads() },
+        Step { commands: &[], ..script("look at one message", &LOOK,
+            |c| came(c.ledger.look_whole(MessageId(2)))).reads() },
+        Step { commands: &[], ..script("follow a stream", &FOLLOW,
+            |c| came(Follower::from_start(reading::EntryStream::Processed).read(&mut c.ledger))).reads() },
+        script("answer where messages are", &ANSWER,
+            |c| came(c.ledger.write_answer(MINE, RequestId(steps::NONCE), &Answer::default()))).needs_room(),
         command("deliveries", &["HMGET"], |c| came(c.ledger.deliveries(&[1, 2, 900].map(MessageId)))).reads(),
         command("cursor", &["GET"], |c| came(c.ledger.cursor())).reads(),
         command("report", &["SET"], |c| came(c.ledger.report(&c.report, "busy", TTL))).needs_room(),

@@ -114,7 +114,8 @@ impl World {
     pub(super) fn all_keys(&self) -> Vec<String> {
         let status = self.keys.report_of(self.id.as_str());
         let put_back = format!("{}{:016x}", self.keys.put_back_prefix, steps::NONCE);
-        self.keys.types().map(|(key, _)| key.to_owned()).chain([status, put_back]).collect()
+        let answer = self.keys.answer_to(RequestId(steps::NONCE));
+        self.keys.types().map(|(key, _)| key.to_owned()).chain([status, put_back, answer]).collect()
     }
 
     /// The type that a key of the group must have.
