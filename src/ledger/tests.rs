@@ -25,6 +25,7 @@ mod looks;
 mod refusals;
 mod replays;
 mod samples;
+mod settings;
 mod sizes;
 mod streams;
 mod transactions;

@@ -39,6 +39,7 @@ mod mode;
 mod namespaces;
 #[cfg(target_os = "linux")]
 mod network;
+mod pauses;
 mod proxy;
 mod redis;
 mod refusals;

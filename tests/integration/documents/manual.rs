@@ -121,7 +121,7 @@ fn the_settings_files_explain_each_setting_and_show_its_default() {
     const DISPATCHER: &str = include_str!("../../../systemd/dispatcher.env.example");
     const CONSUMER: &str = include_str!("../../../systemd/consumer.env.example");
     // These have no default that could be shown.
-    const FOUND: [&str; 9] = [
+    const FOUND: [&str; 10] = [
         "the system's authorities",
         "required",
         "host name and pid",
@@ -131,6 +131,7 @@ fn the_settings_files_explain_each_setting_and_show_its_default() {
         "<group>:messages",
         "the listen address",
         "number of cores",
+        "no limit",
     ];
     let [dispatcher, consumer, ..] = cli::command_lines();
     for (command, file) in [(dispatcher, DISPATCHER), (consumer, CONSUMER)] {

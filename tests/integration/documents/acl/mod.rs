@@ -7,6 +7,7 @@ mod dead;
 mod doctor;
 mod forbidden;
 mod needed;
+mod operate;
 mod shadow;
 mod stream;
 mod users;

@@ -15,6 +15,7 @@ pub const PUBLISHER: &str = "oncecast-publisher";
 pub const OPERATOR: &str = "oncecast-operator";
 pub const SHADOW: &str = "oncecast-shadow";
 pub const DEAD: &str = "oncecast-dead";
+pub const OPERATE: &str = "oncecast-operate";
 
 /// A user of the document.
 pub struct User {
@@ -44,6 +45,11 @@ pub fn shadow_user() -> User {
 /// The user of `oncecast dead`.
 pub fn dead_user() -> User {
     users_in("acl-dead").remove(DEAD).expect("it is the only one")
+}
+
+/// The user of `oncecast pause`, `resume` and `set`.
+pub fn operate_user() -> User {
+    users_in("acl-operate").remove(OPERATE).expect("it is the only one")
 }
 
 /// The users in a block of the document.
