@@ -29,8 +29,8 @@ pub mod workers;
 
 pub use self::processes::{children_of, local_ports, most_resident_bytes, resident_bytes, threads};
 pub use self::programs::{
-    bare_cluster, cluster, cluster_of, dispatcher, lasting_redis_server, options, programs, redis_server,
-    wait_for_another_leader,
+    bare_cluster, cluster, cluster_of, dispatcher, lasting_cluster, lasting_redis_server, options, programs,
+    redis_server, wait_for_another_leader,
 };
 pub use self::progress::{wait_for_intake, wait_for_intake_of, wait_until_done, wait_until_in_sync};
 pub use self::redis::{

@@ -19,10 +19,18 @@ pub fn redis_server() -> RedisServer {
 
 /// A private server that writes each command to its file before it answers, so that killing it loses nothing.
 pub fn lasting_redis_server() -> RedisServer {
+    RedisServer::start(lasting()).expect("a private Redis starts")
+}
+
+/// A cluster with only such a server.
+pub fn lasting_cluster() -> Cluster {
+    Cluster::start(ClusterOptions { redis: lasting(), ..options(0, 0, "", "") }).expect("a private Redis starts")
+}
+
+fn lasting() -> RedisOptions {
     // Not synced, since only the process dies here, not the machine.
     let config = vec![("appendfsync".to_owned(), "no".to_owned())];
-    let options = RedisOptions { append_only: true, config, ..RedisOptions::default() };
-    RedisServer::start(options).expect("a private Redis starts")
+    RedisOptions { append_only: true, config, ..RedisOptions::default() }
 }
 
 /// A cluster whose leader is connected to all consumers.

@@ -129,6 +129,22 @@ fn the_history_of_a_delayed_message_reaches_its_letter() {
 }
 
 #[test]
+fn a_replay_takes_the_delay_away() {
+    let mut f = fixture();
+    let epoch = f.epoch(5);
+    f.pend(epoch, &[1]);
+    f.settle_later(epoch, &failed(1), 1, MINUTE);
+    f.settle_later(epoch, &Returned { verdict: Verdict::Rejected, ..failed(1) }, 2, MINUTE);
+    assert_eq!(f.attempts(1), None, "nor has a dead letter one");
+    let letter = replays::letters(&mut f).remove(0);
+    assert_eq!(replays::replay(&mut f, &[&letter.id]), [Replayed::Replayed]);
+    assert_eq!(
+        (f.whole_page(epoch).messages.len(), f.attempts(1).is_some_and(|value| value.contains('@'))),
+        (1, false)
+    );
+}
+
+#[test]
 fn an_uncounted_delivery_keeps_its_delay_and_its_entry_goes_with_it() {
     let mut f = fixture();
     let epoch = f.epoch(5);

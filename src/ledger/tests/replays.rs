@@ -3,7 +3,7 @@
 use super::*;
 
 /// The ids of the letters' entries, oldest first.
-fn letters(f: &mut Fixture) -> Vec<reading::Entry> {
+pub(super) fn letters(f: &mut Fixture) -> Vec<reading::Entry> {
     let mut letters = Vec::new();
     let mut position = reading::ReadPosition::default();
     while let Some(page) = f.ledger.read_stream(reading::EntryStream::Dead, &mut position).expect("they can be read") {
@@ -12,7 +12,7 @@ fn letters(f: &mut Fixture) -> Vec<reading::Entry> {
     letters
 }
 
-fn replay(f: &mut Fixture, entries: &[&str]) -> Vec<Replayed> {
+pub(super) fn replay(f: &mut Fixture, entries: &[&str]) -> Vec<Replayed> {
     f.ledger.replay(entries).expect("it is allowed")
 }
 

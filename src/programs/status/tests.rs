@@ -267,6 +267,10 @@ fn problems_are_named_and_change_the_exit_code() {
         full.to_string().contains("\npending       30, the oldest for 1.5 s, 20 waiting for another delivery\n"),
         "{full}"
     );
+    assert_eq!(full.to_json()["next_retry_ms"], serde_json::Value::Null, "an older dispatcher does not tell");
+    leaders_report(&mut full).next_retry_ms = Some(65_432);
+    assert!(full.to_string().contains(", 20 waiting for another delivery, the next in 65.4 s\n"), "{full}");
+    assert_eq!((&full.to_json()["delayed"], &full.to_json()["next_retry_ms"]), (&20.into(), &65_432.into()));
     let mut stuck = status();
     leaders_report(&mut stuck).trouble = Some("it takes nothing in".to_owned());
     assert_eq!(stuck.problems(), ["d0-5f3a9c: it takes nothing in"]);
