@@ -30,6 +30,7 @@ src/link/worker.js
 src/logger.js
 src/outcome.js
 src/pool.js
+src/retry.js
 src/settings.js'
 
 fail() {

@@ -17,6 +17,7 @@ oncecast/frames.py
 oncecast/link.py
 oncecast/pool.py
 oncecast/py.typed
+oncecast/retry.py
 oncecast/secret.py
 oncecast/server.py
 oncecast/sums.py

@@ -51,7 +51,7 @@ export class Delivery {
 
 /** Thrown by a handler: deliver the message again. Every other error but `Reject` does the same with its text. */
 export class Retry extends Error {
-  /** `afterMs`: the wait, 1 ms to 49 days; without it, the dispatcher's setting `--retry` decides. */
+  /** `afterMs`: the wait, 1 ms to 49 days; without it, `retry` of the consumer decides, or else of the dispatchers. */
   constructor(reason: string, options?: { afterMs?: number; cause?: unknown });
   readonly afterMs: number | undefined;
 }
@@ -90,6 +90,11 @@ export interface ConsumerOptions {
   handlerTimeoutMs?: number;
   /** How long `stop` waits for handlers and for the confirmation of results. Default: 7000 */
   drainTimeoutMs?: number;
+  /**
+   * How long a message that failed waits for its next delivery, unless the handler threw a `Retry` with `afterMs`:
+   * `exponential:200ms..5m*4`, `fixed:5s` or `none`. Default: as the dispatchers' setting `--retry` says
+   */
+  retry?: string;
   /** Whether the log of failed handlers has the messages' `traceparent`. Default: false */
   trace?: boolean;
   /**

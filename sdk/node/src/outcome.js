@@ -9,7 +9,7 @@ export class Retry extends Error {
   /**
    * @param {string} reason for people; it stands in the dead letter after the last delivery
    * @param {{ afterMs?: number, cause?: unknown }} [options] `afterMs`: the wait, of at least 1 ms and at most 49 days;
-   *   without it the dispatcher's `--retry` decides
+   *   without it the consumer's setting `retry` decides, or else the dispatcher's
    */
   constructor(reason, { afterMs, cause } = {}) {
     super(reason, cause === undefined ? undefined : { cause });
@@ -38,18 +38,22 @@ export class Reject extends Error {
  * that sends none says that it has not started the message.
  *
  * @param {unknown} thrown
+ * @param {number} [open] the delay if none was asked for
  */
-export function failure(thrown) {
+export function failure(thrown, open = DELAY_BY_BACKOFF) {
   try {
-    return failureOf(thrown);
+    return failureOf(thrown, open);
   } catch {
-    return { delay: DELAY_BY_BACKOFF, reason: cutText("the handler threw something that can't be shown") };
+    return { delay: open, reason: cutText("the handler threw something that can't be shown") };
   }
 }
 
-/** @param {unknown} thrown */
-function failureOf(thrown) {
-  let delay = DELAY_BY_BACKOFF;
+/**
+ * @param {unknown} thrown
+ * @param {number} open
+ */
+function failureOf(thrown, open) {
+  let delay = open;
   if (thrown instanceof Reject) {
     delay = DELAY_NEVER;
   } else if (thrown instanceof Retry && thrown.afterMs !== undefined) {

@@ -19,6 +19,7 @@ const MAX_STARTED = 1_024;
 const NO_REASON = Buffer.alloc(0);
 
 /** @typedef {import('./delivery.js').Delivery} Delivery */
+/** @typedef {import('./retry.js').RetryPolicy} RetryPolicy */
 
 export class Pool {
   #handler;
@@ -42,7 +43,7 @@ export class Pool {
 
   /**
    * @param {import('../index.js').Handler} handler
-   * @param {{ concurrency: number, handlerTimeoutMs: number, trace: boolean }} settings
+   * @param {{ concurrency: number, handlerTimeoutMs: number, retry?: RetryPolicy, trace: boolean }} settings
    * @param {(answers: ArrayBuffer) => void} send to the thread of the link
    * @param {import('./limiter.js').Limiter} limiter
    */
@@ -214,7 +215,7 @@ export class Pool {
    * @param {unknown} error
    */
   #fail(delivery, error) {
-    const { delay, reason } = failure(error);
+    const { delay, reason } = failure(error, this.#settings.retry?.delayMs(delivery.number));
     this.#answers.failed(delivery.id, delay, reason);
     try {
       this.#logFailure(delivery, error, reason);

@@ -2,6 +2,7 @@
 import { resolve } from 'node:path';
 import { MAX_IDS, MAX_TEXT_BYTES } from './frames.js';
 import { checkedLogger } from './logger.js';
+import { RetryPolicy } from './retry.js';
 
 const DEFAULTS = {
   listen: '127.0.0.1:6969',
@@ -11,6 +12,7 @@ const DEFAULTS = {
   prefetch: 1_024,
   handlerTimeoutMs: 0,
   drainTimeoutMs: 7_000,
+  retry: undefined,
   trace: false,
   tlsCert: undefined,
   tlsKey: undefined,
@@ -45,6 +47,7 @@ export function checked(options) {
     prefetch: whole('prefetch', settings.prefetch, 1, MAX_IDS),
     handlerTimeoutMs: whole('handlerTimeoutMs', settings.handlerTimeoutMs, 0, MAX_MS),
     drainTimeoutMs: whole('drainTimeoutMs', settings.drainTimeoutMs, 0, MAX_MS - STOP_MS),
+    retry: settings.retry === undefined ? undefined : new RetryPolicy(settings.retry),
     trace: flag('trace', settings.trace),
     ...tlsOf(settings),
     linkSecretFile: path('linkSecretFile', settings.linkSecretFile),

@@ -10,7 +10,7 @@ test('defaults', () => {
   assert.equal(typeof logger.warn, 'function');
   assert.deepEqual(rest, {
     host: '127.0.0.1', port: 6969, group: 'messages', consumerId: '', concurrency: 16, prefetch: 1024,
-    handlerTimeoutMs: 0, drainTimeoutMs: 7000, trace: false,
+    handlerTimeoutMs: 0, drainTimeoutMs: 7000, retry: undefined, trace: false,
     tlsCert: '', tlsKey: '', tlsClientCa: '', linkSecretFile: '',
   });
   assert.deepEqual(checked({ listen: '[::1]:0' }).host, '::1');

@@ -18,6 +18,7 @@ const map: Handler = () => new Map([[Buffer.from('name'), 'value']]);
 const text: Handler = () => 'text';
 
 const options: ConsumerOptions = { group: 'messages', listen: '127.0.0.1:6969', logger: console, prefetch: 4, trace: true };
+export const delayed: ConsumerOptions = { retry: 'fixed:5s' };
 export const secured: ConsumerOptions = {
   tlsCert: 'c.pem', tlsKey: 'c.key', tlsClientCa: 'ca.pem', linkSecretFile: 's',
 };

@@ -16,6 +16,7 @@ from .delivery import Handler
 from .desk import Answered, Desk
 from .link import Terms
 from .pool import pool_for
+from .retry import RetryPolicy
 from .secret import LinkSecret
 from .server import Server
 from .sums import Sums
@@ -60,6 +61,7 @@ class Consumer:
         prefetch: Optional[int] = None,
         handler_timeout: Optional[float] = None,
         drain_timeout: float = 7.0,
+        retry: Optional[str] = None,
         trace: bool = False,
         tls_cert: Optional[Path] = None,
         tls_key: Optional[Path] = None,
@@ -76,6 +78,9 @@ class Consumer:
         :param handler_timeout: Seconds after which a handler is given up: its message goes to another consumer. A
             thread stays occupied until its handler returns; a coroutine is cancelled. Default: no limit.
         :param drain_timeout: How many seconds a stopping consumer works on the messages that it holds.
+        :param retry: How long a message that failed waits for its next delivery, unless the handler raised a `Retry`
+            with ``after``: ``exponential:200ms..5m*4``, ``fixed:5s`` or ``none``. Default: what the dispatchers' setting
+            of this name says.
         :param trace: Whether the log of failed handlers has the messages' `Delivery.traceparent`.
         :param tls_cert: A PEM file with this consumer's certificate, followed by those between it and its authority.
             Dispatchers then need TLS: their addresses for it begin with ``wss://``. It and the other files are read
@@ -107,6 +112,7 @@ class Consumer:
         self._prefetch = prefetch
         self._handler_timeout = handler_timeout
         self._drain_timeout = drain_timeout
+        self._retry = None if retry is None else RetryPolicy(retry)
         self._trace = bool(trace)
         if (tls_cert is None) != (tls_key is None):
             raise ValueError("tls_cert and tls_key belong together: give both or none")
@@ -183,7 +189,7 @@ class Consumer:
             if self._paused:
                 desk.pause()
             try:
-                self._running = _Running(self._handler, desk, server, self._concurrency, self._trace)
+                self._running = _Running(self._handler, desk, server, self._concurrency, self._trace, self._retry)
             except BaseException:  # For instance if there can be no more threads.
                 server.abandon()
                 raise
@@ -244,11 +250,19 @@ class Consumer:
 class _Running:
     """The threads of a consumer."""
 
-    def __init__(self, handler: Handler, desk: Desk, server: Server, concurrency: int, trace: bool) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        desk: Desk,
+        server: Server,
+        concurrency: int,
+        trace: bool,
+        retry: Optional[RetryPolicy],
+    ) -> None:
         self.desk = desk
         self._server = server
         self._answers: SimpleQueue[Optional[Answered]] = SimpleQueue()
-        self._pool = pool_for(handler, desk, self._answers, concurrency, trace)
+        self._pool = pool_for(handler, desk, self._answers, concurrency, trace, retry)
         self._ended = Event()
         self._threads = [
             Thread(target=self._send_answers, name="oncecast-answers", daemon=True),

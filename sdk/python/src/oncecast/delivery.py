@@ -79,7 +79,8 @@ Handler = Callable[[Delivery], Union[Outcome, Awaitable[Outcome]]]
 
 
 class Retry(Exception):
-    """Deliver the message again: after so many seconds, or as the dispatcher's setting ``retry`` says.
+    """Deliver the message again: after so many seconds, or as the setting ``retry`` says, of this consumer or else of
+    the dispatchers.
 
     After the last allowed delivery, the message goes to the dead letters.
     """
@@ -134,14 +135,17 @@ def success(id: int, outcome: Any) -> Answer:
     return frames.RESULT, frames.result_payload(id, fields)
 
 
-def failure(id: int, error: BaseException) -> Answer:
-    """The answer for what a handler raised. Never without a reason: that has another meaning after DRAIN."""
+def failure(id: int, error: BaseException, delay_ms: int = frames.NACK_BACKOFF) -> Answer:
+    """The answer for what a handler raised, with this delay if it asked for none.
+
+    Never without a reason: that has another meaning after DRAIN.
+    """
     if isinstance(error, Reject):
         return _rejected(id, error.reason)
     if isinstance(error, Retry):
         reason = str(error.reason) or "the handler asked for a retry"
-        return frames.NACK, frames.nack_payload(id, error.delay_ms, reason)
-    return frames.NACK, frames.nack_payload(id, frames.NACK_BACKOFF, describe(error))
+        return frames.NACK, frames.nack_payload(id, delay_ms if error.after is None else error.delay_ms, reason)
+    return frames.NACK, frames.nack_payload(id, delay_ms, describe(error))
 
 
 def describe(error: BaseException) -> str:

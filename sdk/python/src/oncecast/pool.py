@@ -16,6 +16,7 @@ from typing import Any, Awaitable, Callable, List, Optional, Tuple
 from . import frames
 from .delivery import Answer, Delivery, Handler, describe, failure, success
 from .desk import Answered, Desk, Job
+from .retry import RetryPolicy
 
 log = logging.getLogger("oncecast")
 
@@ -62,12 +63,19 @@ class Pool:
     """What both kinds have."""
 
     def __init__(
-        self, handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]], concurrency: int, trace: bool
+        self,
+        handler: Handler,
+        desk: Desk,
+        answers: SimpleQueue[Optional[Answered]],
+        concurrency: int,
+        trace: bool,
+        retry: Optional[RetryPolicy] = None,
     ) -> None:
         self._handler: Callable[[Delivery], Any] = handler
         self._desk = desk
         self._answers = answers
         self._failures = FailureLog(trace)
+        self._retry = retry
         self._stopping = False
         # The jobs of as many workers, each a thread or a task.
         self._running: List[Optional[Job]] = [None] * concurrency
@@ -96,7 +104,8 @@ class Pool:
         """Never raises, whatever the error or the program's logging does: the message would stay held."""
         try:
             self._failures.add(delivery, error)
-            return failure(delivery.id, error)
+            delay_ms = frames.NACK_BACKOFF if self._retry is None else self._retry.delay_ms(delivery.number)
+            return failure(delivery.id, error, delay_ms)
         except Exception:
             return frames.NACK, frames.nack_payload(delivery.id, frames.NACK_BACKOFF, type(error).__name__)
 
@@ -105,9 +114,15 @@ class ThreadPool(Pool):
     """Calls the handler on so many threads."""
 
     def __init__(
-        self, handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]], concurrency: int, trace: bool
+        self,
+        handler: Handler,
+        desk: Desk,
+        answers: SimpleQueue[Optional[Answered]],
+        concurrency: int,
+        trace: bool,
+        retry: Optional[RetryPolicy] = None,
     ) -> None:
-        super().__init__(handler, desk, answers, concurrency, trace)
+        super().__init__(handler, desk, answers, concurrency, trace, retry)
         self._threads = [
             Thread(target=self._run, args=(at,), name=f"oncecast-handler-{at}", daemon=True)
             for at in range(concurrency)
@@ -156,9 +171,15 @@ class AsyncioPool(Pool):
     """Awaits the handler in so many tasks of one loop."""
 
     def __init__(
-        self, handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]], concurrency: int, trace: bool
+        self,
+        handler: Handler,
+        desk: Desk,
+        answers: SimpleQueue[Optional[Answered]],
+        concurrency: int,
+        trace: bool,
+        retry: Optional[RetryPolicy] = None,
     ) -> None:
-        super().__init__(handler, desk, answers, concurrency, trace)
+        super().__init__(handler, desk, answers, concurrency, trace, retry)
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._ready = Event()
         self._workers: List[asyncio.Future[None]] = []
@@ -311,10 +332,15 @@ def _run_until_done(loop: asyncio.AbstractEventLoop, work: asyncio.Future[Any]) 
 
 
 def pool_for(
-    handler: Handler, desk: Desk, answers: SimpleQueue[Optional[Answered]], concurrency: int, trace: bool
+    handler: Handler,
+    desk: Desk,
+    answers: SimpleQueue[Optional[Answered]],
+    concurrency: int,
+    trace: bool,
+    retry: Optional[RetryPolicy],
 ) -> Pool:
     """The pool that suits the handler."""
     kind = AsyncioPool if is_async(handler) else ThreadPool
-    return kind(handler, desk, answers, concurrency, trace)
+    return kind(handler, desk, answers, concurrency, trace, retry)
 
 

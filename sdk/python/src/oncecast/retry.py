@@ -5,12 +5,13 @@ Pure. The same forms as the setting ``retry`` of dispatchers and of the consumer
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from typing import Optional, Tuple
 
-_UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_WAIT = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|ms|s|m|h)")
+_UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_WAIT = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _SHORTEST_S, _LONGEST_S = 1e-3, 86_400.0
 _MOST_FACTOR = 100.0
 # The longest jitter, as a fraction of the wait.
@@ -36,7 +37,7 @@ class RetryPolicy:
     def delay_ms(self, failed: int, chance: Optional[float] = None) -> int:
         """The delay of a NACK after the delivery with this number, with jitter. At least 1: 0 would leave it open."""
         chance = random.random() if chance is None else chance
-        return max(1, int(self.wait(failed + 1) * (1 + _MOST_JITTER * chance) * 1000 + 0.999))
+        return max(1, math.ceil(self.wait(failed + 1) * (1 + _MOST_JITTER * chance) * 1000))
 
 
 def _parsed(text: str) -> Tuple[float, float, float]:
@@ -48,12 +49,12 @@ def _parsed(text: str) -> Tuple[float, float, float]:
         if wait is not None:
             return wait, wait, 1.0
     elif kind == "exponential":
-        waits, star, factor = rest.partition("*")
-        first, most = (_wait(part) for part in (waits.split("..") + [""])[:2])
-        is_number = star and re.fullmatch(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", factor)
-        if first is not None and most is not None and len(waits.split("..")) == 2 and is_number:
-            if first <= most and 1.0 <= float(factor) <= _MOST_FACTOR:
-                return first, most, float(factor)
+        found = re.fullmatch(r"([^.]+(?:\.[^.]+)?)\.\.([^*]+)\*([0-9]+(?:\.[0-9]+)?)", rest)
+        first, most = (_wait(found[1]), _wait(found[2])) if found else (None, None)
+        if found and first is not None and most is not None and first <= most:
+            factor = float(found[3])
+            if 1.0 <= factor <= _MOST_FACTOR:
+                return first, most, factor
     raise ValueError(f"retry takes {_FORMS}, with waits from 1ms to 24h; not {text!r}")
 
 
