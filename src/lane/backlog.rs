@@ -61,6 +61,22 @@ impl Backlog {
         self.undelivered.get_or_insert(id);
     }
 
+    /// A message has been stored and is not left to Redis, while there was no backlog. Only an order by key needs this.
+    pub(super) fn pass(&mut self, id: MessageId) {
+        self.after = self.after.max(id);
+        self.up_to = self.up_to.max(id);
+    }
+
+    /// Everything up to here has been read or passed.
+    pub(super) fn frontier(&self) -> MessageId {
+        self.after
+    }
+
+    /// Whether a page is being read.
+    pub(super) fn is_requested(&self) -> bool {
+        self.requested.is_some()
+    }
+
     /// Reads everything from this message on, which was not pending for a while, once more. The caller knows which
     /// messages it has.
     pub(super) fn read_again(&mut self, id: MessageId) {
@@ -106,7 +122,7 @@ impl Backlog {
 
     /// A page has been read. Returns its messages, and those that must wait, without those acknowledged since the page
     /// was requested.
-    pub(super) fn arrived(&mut self, mut page: Page) -> (Vec<Pending>, Vec<(MessageId, Duration)>) {
+    pub(super) fn arrived(&mut self, mut page: Page) -> (Vec<Pending>, Vec<(Pending, Duration)>) {
         let requested = self.requested.take().unwrap_or(self.after);
         self.after = page.read_up_to.unwrap_or(requested).max(self.after);
         if let Some(again) = self.again.take() {
@@ -115,7 +131,7 @@ impl Backlog {
         self.undelivered.take_if(|undelivered| *undelivered <= self.after);
         let acked = std::mem::take(&mut self.acked_meanwhile);
         page.messages.retain(|message| !acked.contains(&message.id));
-        page.delayed.retain(|(id, _)| !acked.contains(id));
+        page.delayed.retain(|(message, _)| !acked.contains(&message.id));
         (page.messages, page.delayed)
     }
 }
@@ -131,7 +147,7 @@ mod tests {
         Page { read_up_to, messages: messages.collect(), delayed: Vec::new() }
     }
 
-    fn ids((messages, _): (Vec<Pending>, Vec<(MessageId, Duration)>)) -> Vec<u64> {
+    fn ids((messages, _): (Vec<Pending>, Vec<(Pending, Duration)>)) -> Vec<u64> {
         messages.into_iter().map(|message| message.id.0).collect()
     }
 
@@ -188,8 +204,9 @@ mod tests {
         assert_eq!(ids(backlog.arrived(page(&[2, 3, 4]))), [2, 3]);
         backlog.request(100);
         backlog.acked(MessageId(6));
-        let delayed = [6, 7].map(|id| (MessageId(id), Duration::from_secs(1)));
-        let (messages, waiting) = backlog.arrived(Page { delayed: delayed.to_vec(), ..page(&[5]) });
+        let delayed: Vec<_> =
+            page(&[6, 7]).messages.into_iter().map(|message| (message, Duration::from_secs(1))).collect();
+        let (messages, waiting) = backlog.arrived(Page { delayed: delayed.clone(), ..page(&[5]) });
         assert_eq!((messages.len(), waiting), (1, delayed[1..].to_vec()), "also if they must wait");
     }
 }

@@ -10,7 +10,7 @@
 //! `TaskQueue` has the tasks for the redistributor. `Gate` says how many
 //! messages may go out, and `limits` asks it. `ConsumerReports` waits at the start of a term until the consumers
 //! have reported. `CourierFigures` has figures and log lines. `links` takes links over and drops them, `traffic` reads
-//! and writes them, `outcomes` handles what becomes of messages.
+//! and writes them, `outcomes` handles what becomes of messages, and `order` is used if they are kept in order by key.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +26,7 @@ mod limits;
 mod link_set;
 mod links;
 mod locating;
+mod order;
 mod outcomes;
 mod task_queue;
 #[cfg(test)]
@@ -38,6 +39,7 @@ use self::dialing::Dialing;
 use self::figures::CourierFigures;
 use self::gate::Gate;
 use self::link_set::LinkSet;
+use self::order::order_of;
 use self::task_queue::TaskQueue;
 use super::backlog::Backlog;
 use super::dialer::DialRequests;
@@ -91,6 +93,8 @@ pub(super) struct Courier {
     backlog: Backlog,
     /// Until the first check: a message that earlier leaders stored and that no consumer received.
     undelivered: Option<MessageId>,
+    /// With an order by key: whether the next page is one of keys that are read again, if there is a choice.
+    read_again_next: bool,
     /// When the courier last checked that a waiting message is still in Redis.
     checked: Instant,
     tasks: TaskQueue,
@@ -127,9 +131,10 @@ impl Courier {
             links: LinkSet::new(addresses),
             tended: now,
             consumer_reports: ConsumerReports::new(addresses),
-            table: Table::new(backlog_end),
+            table: Table::new(backlog_end).in_order(order_of(&shared.settings)),
             backlog: Backlog::new(backlog_end),
             undelivered,
+            read_again_next: true,
             checked: now,
             tasks,
             gate: Gate::new(),
@@ -160,7 +165,7 @@ impl Courier {
             self.tend_links();
             self.check_waiting();
             self.tasks.pass_on();
-            self.figures.update(&self.shared.stats, &self.links, &self.table, !self.backlog.is_empty());
+            self.figures.update(&self.shared.stats, &self.links, &mut self.table, !self.backlog.is_empty());
         }
         *self.shared.undelivered.lock() = self.waiting().map(|undelivered| (self.epoch, undelivered));
         self.links.iter().for_each(|link| self.sockets.remove(link.stream()));
@@ -174,12 +179,13 @@ impl Courier {
             let Ok(batch) = self.arrivals.try_recv() else { return };
             for message in batch {
                 // While there is a backlog that can be read, new messages queue behind it.
-                let behind = self.consumer_reports.is_complete() && !self.backlog.is_empty();
+                let waits = self.consumer_reports.is_complete() || self.table.is_ordered();
+                let behind = waits && !self.backlog.is_empty();
                 if behind || !self.has_room() {
                     self.backlog.extend(message.id);
                     add(&self.shared.stats.spilled, 1);
                 } else {
-                    self.table.admit(message);
+                    self.admit_new(message);
                 }
             }
         }
@@ -199,7 +205,11 @@ impl Courier {
     }
 
     fn read_backlog(&mut self) {
-        if self.consumer_reports.is_complete() && self.has_room() && self.table.ready_len() < READY_LOW {
+        if self.table.is_ordered() {
+            if self.consumer_reports.is_complete() && self.has_room() {
+                self.read_in_order();
+            }
+        } else if self.consumer_reports.is_complete() && self.has_room() && self.table.ready_len() < READY_LOW {
             let room = self.shared.settings.ready_bytes - self.table.ready_bytes();
             if let Some(request) = self.backlog.request(room) {
                 self.tasks.push(Task::Page(request));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::order_key::OrderKey;
 use crate::base::delivery_rate::DeliveryRate;
 use crate::base::retry_policy::RetryPolicy;
 use crate::ledger::{Destination, Interests, Keys, Server};
@@ -39,6 +40,8 @@ pub struct Settings {
     pub max_in_flight: Option<u64>,
     /// The most deliveries in a time, unless the group has a setting of its own.
     pub max_rate: Option<DeliveryRate>,
+    /// Of messages with one key, the next is delivered only when the one before it is done. `None`: there is no order.
+    pub order_key: Option<OrderKey>,
     /// The ring's limit.
     pub ring_bytes: usize,
     /// The limit of the messages waiting for a consumer.

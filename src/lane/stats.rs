@@ -81,6 +81,14 @@ stats! {
     paused,
     /// Messages in memory waiting for a consumer now.
     ready,
+    /// With an order by key: keys with messages in progress now.
+    order_keys,
+    /// Messages in memory that wait for others of their key now.
+    parked,
+    /// Keys of which only the next messages are in memory now.
+    cut_keys,
+    /// Messages without a key, although there is an order by key.
+    unkeyed,
     /// 1 while some pending messages are in Redis alone.
     behind,
     /// Messages that wait for redelivery now.

@@ -9,21 +9,24 @@
 //! A message whose consumer is lost at its second delivery or a later one is a *suspect*: it may be what kills
 //! consumers. Suspects wait in a line of their own, so that the courier can give each consumer one of them at a time.
 //! Then a message that kills its consumer repeatedly takes no others with it to the dead letters.
+//!
+//! With an [order by key](key_order) a message that waits for others of its key is in no line until it is its turn.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
-use std::sync::Arc;
 
-use crate::base::budget::{Budget, Share};
+use self::key_order::{Arrived, KeyOrder};
+use self::waiting::cost;
+pub(super) use self::waiting::{Again, Line, Loss, Next};
 use crate::base::id::{IdMap, MessageId};
 use crate::ledger::Pending;
+
+pub(super) mod key_order;
+mod waiting;
 
 /// The most messages that a leader tracks. Beyond that, messages wait in Redis only. In the worst case most of them
 /// wait for redelivery, at 80 bytes each. Below 7/8 of 2^20, where the map would double its memory.
 pub(super) const MAX_TRACKED: usize = 900_000;
-/// About how many bytes a waiting message takes beside its payload.
-const ENTRY_BYTES: usize = 96;
-
 /// Where a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whereabouts {
@@ -37,69 +40,10 @@ pub(super) enum Whereabouts {
     Away,
 }
 
-/// How a delivery was lost: its consumer has not answered and may still work on it.
-#[derive(Clone)]
-pub(super) struct Loss {
-    pub(super) consumer: Arc<str>,
-    pub(super) reason: Arc<str>,
-}
-
-/// A message to redeliver, with its share of the memory budget for redeliveries.
-pub(super) struct Again {
-    message: Pending,
-    loss: Option<Loss>,
-    _share: Share,
-}
-
-/// The two lines that messages wait in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Line {
-    /// The suspects.
-    Suspects,
-    /// All others.
-    Common,
-}
-
-impl Line {
-    /// Both, in the order in which they are served.
-    pub(super) const BOTH: [Line; 2] = [Line::Suspects, Line::Common];
-
-    /// The line in which a message waits for delivery number `delivery`.
-    pub(super) fn of(loss: Option<&Loss>, delivery: u16) -> Line {
-        /// The lost delivery was the second.
-        const SUSPECT_FROM: u16 = 3;
-        if loss.is_some() && delivery >= SUSPECT_FROM { Line::Suspects } else { Line::Common }
-    }
-}
-
 impl Whereabouts {
     fn waits(self) -> bool {
         matches!(self, Whereabouts::New | Whereabouts::Ready)
     }
-}
-
-impl Again {
-    /// `message` is as it was read from Redis. A lost delivery is not counted there yet.
-    pub(super) fn new(mut message: Pending, loss: Option<Loss>, budget: &Budget) -> Again {
-        if loss.is_some() {
-            message.delivery = message.delivery.saturating_add(1);
-        }
-        let share = budget.take(cost(&message));
-        Again { message, loss, _share: share }
-    }
-
-    fn line(&self) -> Line {
-        Line::of(self.loss.as_ref(), self.message.delivery)
-    }
-}
-
-/// The next message of a line.
-pub(super) struct Next {
-    pub(super) message: Pending,
-    /// Whether it was delivered before.
-    pub(super) again: bool,
-    /// How the previous delivery was lost, if it was.
-    pub(super) loss: Option<Loss>,
 }
 
 /// See the module's text.
@@ -109,8 +53,12 @@ pub(super) struct Table {
     known: IdMap<Whereabouts>,
     suspects: VecDeque<Again>,
     again: VecDeque<Again>,
+    /// Their key's turn has come. They are older than those that are ready, and go first.
+    released: VecDeque<Pending>,
     ready: VecDeque<Pending>,
+    /// Those of both.
     ready_bytes: usize,
+    order: Option<Box<KeyOrder>>,
 }
 
 impl Table {
@@ -121,9 +69,26 @@ impl Table {
             known: IdMap::default(),
             suspects: VecDeque::new(),
             again: VecDeque::new(),
+            released: VecDeque::new(),
             ready: VecDeque::new(),
             ready_bytes: 0,
+            order: None,
         }
+    }
+
+    /// The same with an order by key.
+    pub(super) fn in_order(self, order: Option<KeyOrder>) -> Table {
+        Table { order: order.map(Box::new), ..self }
+    }
+
+    /// Whether messages are kept in order by key.
+    pub(super) fn is_ordered(&self) -> bool {
+        self.order.is_some()
+    }
+
+    /// The order by key, if there is one.
+    pub(super) fn order(&mut self) -> Option<&mut KeyOrder> {
+        self.order.as_deref_mut()
     }
 
     /// From now on, messages up to this one count as delivered by others.
@@ -140,7 +105,7 @@ impl Table {
     pub(super) fn line_len(&self, line: Line) -> usize {
         match line {
             Line::Suspects => self.suspects.len(),
-            Line::Common => self.again.len() + self.ready.len(),
+            Line::Common => self.again.len() + self.released.len() + self.ready.len(),
         }
     }
 
@@ -149,9 +114,9 @@ impl Table {
         Line::BOTH.into_iter().map(|line| self.line_len(line)).sum()
     }
 
-    /// The bytes that they take, without redeliveries, which have a budget of their own.
+    /// The bytes that they and those parked take, without redeliveries, which have a budget of their own.
     pub(super) fn ready_bytes(&self) -> usize {
-        self.ready_bytes
+        self.ready_bytes + self.order.as_ref().map_or(0, |order| order.parked_bytes())
     }
 
     /// Where a message is, if it is tracked.
@@ -159,25 +124,61 @@ impl Table {
         self.known.get(&id).copied()
     }
 
-    /// Adds a message behind the others, unless it is tracked already. Returns whether it was added.
+    /// Adds a message behind the others, unless it is tracked already or is left to Redis for the sake of its key's
+    /// order. Returns whether it was added.
     pub(super) fn admit(&mut self, message: Pending) -> bool {
-        let Entry::Vacant(unknown) = self.known.entry(message.id) else { return false };
-        unknown.insert(if message.id > self.inherited { Whereabouts::New } else { Whereabouts::Ready });
+        self.take_in(message, false)
+    }
+
+    /// The same for a message of a page that was asked for to read keys again.
+    pub(super) fn admit_reread(&mut self, message: Pending) -> bool {
+        self.take_in(message, true)
+    }
+
+    fn take_in(&mut self, mut message: Pending, reread: bool) -> bool {
+        let id = message.id;
+        let whereabouts = if id > self.inherited { Whereabouts::New } else { Whereabouts::Ready };
+        let Entry::Vacant(unknown) = self.known.entry(id) else {
+            self.order.iter_mut().for_each(|order| order.note(&message));
+            return false;
+        };
+        if let Some(order) = &mut self.order {
+            match order.arrive(message, reread) {
+                Arrived::Ready(ready) => message = ready,
+                Arrived::Parked { evicted } => {
+                    unknown.insert(whereabouts);
+                    if let Some(evicted) = evicted {
+                        self.known.remove(&evicted);
+                    }
+                    return true;
+                }
+                Arrived::Left => return false,
+            }
+        }
+        unknown.insert(whereabouts);
         self.ready_bytes += cost(&message);
-        self.ready.push_back(message);
+        if reread {
+            self.released.push_back(message)
+        } else {
+            self.ready.push_back(message)
+        }
         true
     }
 
     /// Adds a message that is with the redistributor, unless it is tracked already. Returns whether it was added.
-    pub(super) fn admit_away(&mut self, id: MessageId) -> bool {
-        let Entry::Vacant(unknown) = self.known.entry(id) else { return false };
+    pub(super) fn admit_away(&mut self, message: &Pending) -> bool {
+        // It was delivered before, so it is the first of its key.
+        self.order.iter_mut().for_each(|order| order.note(message));
+        let Entry::Vacant(unknown) = self.known.entry(message.id) else { return false };
         unknown.insert(Whereabouts::Away);
         true
     }
 
     /// The first message that waits for its first delivery, if there is one.
     pub(super) fn first_new(&self) -> Option<MessageId> {
-        self.ready.iter().map(|message| message.id).find(|id| self.is_new(*id))
+        let in_line = self.released.iter().chain(&self.ready).map(|message| message.id);
+        let parked = self.order.iter().flat_map(|order| order.parked());
+        in_line.chain(parked).find(|id| self.is_new(*id))
     }
 
     /// Whether a message waits for its first delivery.
@@ -192,6 +193,9 @@ impl Table {
             return false;
         }
         self.known.insert(again.message.id, Whereabouts::Ready);
+        if self.order.as_mut().is_some_and(|order| order.keeps_back(&again.message)) {
+            return true;
+        }
         match again.line() {
             Line::Suspects => self.suspects.push_back(again),
             Line::Common => self.again.push_back(again),
@@ -230,6 +234,7 @@ impl Table {
 
     /// This message is at the consumer of a link, which has reported it.
     pub(super) fn adopt(&mut self, id: MessageId, link: usize) {
+        self.order.iter_mut().for_each(|order| order.take_in_hand(id));
         self.known.insert(id, Whereabouts::Sent(link));
     }
 
@@ -240,13 +245,20 @@ impl Table {
 
     /// A message is done. Returns whether it was tracked.
     pub(super) fn forget(&mut self, id: MessageId) -> bool {
+        if let Some(next) = self.order.as_mut().and_then(|order| order.forget(id)) {
+            self.ready_bytes += cost(&next);
+            self.released.push_back(next);
+        }
         self.known.remove(&id).is_some()
     }
 
     fn front(&self, line: Line) -> Option<&Pending> {
         match line {
             Line::Suspects => self.suspects.front().map(|again| &again.message),
-            Line::Common => self.again.front().map(|again| &again.message).or_else(|| self.ready.front()),
+            Line::Common => {
+                let again = self.again.front().map(|again| &again.message);
+                again.or_else(|| self.released.front()).or_else(|| self.ready.front())
+            }
         }
     }
 
@@ -261,14 +273,10 @@ impl Table {
         if line == Line::Suspects {
             return None;
         }
-        let message = self.ready.pop_front()?;
+        let message = self.released.pop_front().or_else(|| self.ready.pop_front())?;
         self.ready_bytes -= cost(&message);
         Some(Next { message, again: false, loss: None })
     }
-}
-
-fn cost(message: &Pending) -> usize {
-    message.body.bytes() + ENTRY_BYTES
 }
 
 #[cfg(test)]

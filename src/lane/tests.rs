@@ -42,6 +42,7 @@ pub(crate) fn settings_of(name: Option<&str>, redis: Server, group: &str, consum
         retry: "exponential:200ms..5m*4".parse().expect("a policy"),
         max_in_flight: None,
         max_rate: None,
+        order_key: None,
         ring_bytes: 64 << 20,
         ready_bytes: 64 << 20,
     }

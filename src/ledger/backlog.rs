@@ -60,7 +60,7 @@ impl Ledger {
         for (member, count) in members.iter().zip(counts) {
             match (pending_of(member, count), wait_of(count)) {
                 (Some(message), None) => page.messages.push(message),
-                (Some(message), Some(wait)) => page.delayed.push((message.id, wait)),
+                (Some(message), Some(wait)) => page.delayed.push((message, wait)),
                 (None, _) => {}
             }
         }

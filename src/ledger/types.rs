@@ -108,7 +108,7 @@ pub struct Page {
     /// The messages that may be delivered now, oldest first. Foreign members are skipped.
     pub messages: Vec<Pending>,
     /// Those that must wait for so long by Redis's clock.
-    pub delayed: Vec<(MessageId, Duration)>,
+    pub delayed: Vec<(Pending, Duration)>,
 }
 
 /// A result to record. Without fields the message is removed and nothing is stored.

@@ -250,6 +250,7 @@ impl Courier {
     pub(super) fn hear_redistributor(&mut self) {
         while let Ok(reply) = self.replies.try_recv() {
             match reply {
+                RedistributorReply::Page(page) if self.awaits_again() => self.read_again(page),
                 RedistributorReply::Page(page) => self.read_back(page),
                 RedistributorReply::Back(messages) => {
                     for again in messages {
@@ -274,14 +275,21 @@ impl Courier {
         }
     }
 
-    /// Takes in a page of the backlog. What must still wait goes back to the redistributor, by id only.
+    /// Takes in a page of the backlog.
     fn read_back(&mut self, page: Page) {
         let (messages, delayed) = self.backlog.arrived(page);
+        self.keep_waiting(&delayed);
         let admitted = messages.into_iter().filter(|message| self.table.admit(message.clone())).count();
         add(&self.shared.stats.read_back, admitted);
-        let delayed: Vec<_> = delayed.into_iter().filter(|(id, _)| self.table.admit_away(*id)).collect();
-        if !delayed.is_empty() {
-            self.tasks.push(Task::Again(delayed));
+        self.check_frontier();
+    }
+
+    /// What must still wait goes back to the redistributor, by id only.
+    pub(super) fn keep_waiting(&mut self, delayed: &[(Pending, Duration)]) {
+        let unknown = delayed.iter().filter(|(message, _)| self.table.admit_away(message));
+        let again: Vec<_> = unknown.map(|(message, wait)| (message.id, *wait)).collect();
+        if !again.is_empty() {
+            self.tasks.push(Task::Again(again));
         }
     }
 
@@ -292,12 +300,16 @@ impl Courier {
             Replayed::Some(ids) => ids,
             Replayed::Many => {
                 self.inherit(self.shared.highest_id());
-                return self.backlog.read_again(MessageId::ZERO);
+                self.backlog.read_again(MessageId::ZERO);
+                return self.check_frontier();
             }
         };
+        ids.iter().for_each(|id| self.inherit(*id));
+        if self.table.is_ordered() {
+            return self.replayed_in_order(&ids);
+        }
         let mut again = Vec::new();
         for id in ids {
-            self.inherit(id);
             if self.table.whereabouts(id).is_some() || self.backlog.covers(id) {
                 // It is known to be pending again, or about to be read.
                 continue;

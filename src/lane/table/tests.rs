@@ -1,4 +1,5 @@
 use super::*;
+use crate::base::budget::Budget;
 use crate::ledger::Body;
 
 fn message(id: u64) -> Pending {

@@ -61,7 +61,7 @@ fn a_delay_is_kept_with_the_count_and_only_its_end_matters() {
     assert_eq!(f.attempts(2), Some(value));
     let page = f.whole_page(epoch);
     assert_eq!(page.messages.iter().map(|message| message.id.0).collect::<Vec<_>>(), [1, 3]);
-    let [(MessageId(2), left)] = page.delayed[..] else { panic!("{page:?}") };
+    let [(Pending { id: MessageId(2), .. }, left)] = page.delayed[..] else { panic!("{page:?}") };
     assert!(MINUTE - SLACK < left && left <= MINUTE, "{left:?}");
     let (_, found) = f.ledger.fetch(epoch, &[MessageId(2)], 1_000).expect("it is read");
     assert_eq!((found[0].delivery, found[0].body.clone()), (2, Body::copied(None, b"x")), "it can be read before");

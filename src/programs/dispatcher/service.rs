@@ -97,6 +97,7 @@ fn lane_settings(config: DispatcherConfig, link_secret: Option<LinkSecret>) -> l
         retry: config.retry,
         max_in_flight: config.max_in_flight,
         max_rate: config.max_rate,
+        order_key: config.order_key,
         ring_bytes: config.ring_bytes,
         ready_bytes: config.ready_bytes,
     }

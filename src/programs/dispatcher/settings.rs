@@ -11,6 +11,7 @@ use crate::base::id::DispatcherId;
 use crate::base::retry_policy::RetryPolicy;
 use crate::base::setting::ConfigError;
 use crate::lane::SECURE_SCHEME;
+use crate::lane::order_key::OrderKey;
 use crate::ledger::{Destination, Interests, Keys, MOST_IN_FLIGHT};
 use crate::net::{ClientTls, HAS_TLS};
 use crate::process::config::Default::{Found, Required, Text};
@@ -56,6 +57,8 @@ pub struct DispatcherConfig {
     pub max_in_flight: Option<u64>,
     /// The most deliveries in a time, unless the group has a setting of its own.
     pub max_rate: Option<DeliveryRate>,
+    /// The key of messages that are kept in order, if they are.
+    pub order_key: Option<OrderKey>,
     /// The ring's limit.
     pub ring_bytes: usize,
     /// The limit of the messages waiting for a consumer.
@@ -160,6 +163,14 @@ pub const SETTINGS: &[Setting] = &[
          --max-rate comes first",
     ),
     Setting::new(
+        "order-key",
+        "KEY",
+        Text("none"),
+        "Deliver messages with one key one after the other, each once the one before it is done or dead: channel, \
+         json:POINTER such as json:/customer/id, prefix:SEPARATOR such as prefix:: for what precedes a colon, or none. \
+         The same for all dispatchers of the group",
+    ),
+    Setting::new(
         "ring-bytes",
         "BYTES",
         Text("67108864"),
@@ -220,6 +231,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Dispat
         refuse_unused(values)?;
     }
     let destination = destination(values, &common.keys)?;
+    let order_key = order_key(values, &destination)?;
     let consumers = match &destination {
         Destination::Pending if shadow => Vec::new(),
         Destination::Pending => consumer_addresses(values)?,
@@ -257,6 +269,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Dispat
         retry: retry_policy(values)?,
         max_in_flight: values.optional_number("max-in-flight", 1, MOST_IN_FLIGHT)?.filter(|_| delivers),
         max_rate: max_rate(values)?.filter(|_| delivers),
+        order_key,
         // Each must hold a few of the largest messages.
         ring_bytes: values.number("ring-bytes", 4 * wire::MAX_BODY_BYTES as u64, 1 << 40)? as usize,
         ready_bytes: values.number("ready-bytes", 2 * wire::MAX_BODY_BYTES as u64, 1 << 40)? as usize,
@@ -281,6 +294,22 @@ fn refuse_limits(values: &Values<'_>) -> Result<(), ConfigError> {
     match ["max-in-flight", "max-rate"].into_iter().find(|name| values.is_flag_given(name)) {
         Some(name) => Err(ConfigError::new(name, "a limit with --deliver stream", TAKES)),
         None => Ok(()),
+    }
+}
+
+fn order_key(values: &Values<'_>, destination: &Destination) -> Result<Option<OrderKey>, ConfigError> {
+    let text = values.required("order-key", "none, to deliver in no order")?;
+    match text.as_str() {
+        "none" => Ok(None),
+        _ if *destination != Destination::Pending => Err(ConfigError::new(
+            "order-key",
+            format_args!("{} with --deliver stream", quoted(&text)),
+            "none with --deliver stream: a stream is in order anyway",
+        )),
+        key => {
+            let problem = |takes| ConfigError::new("order-key", quoted(key), format_args!("{takes}, or none"));
+            key.parse().map(Some).map_err(problem)
+        }
     }
 }
 
