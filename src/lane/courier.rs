@@ -7,10 +7,10 @@
 //! the sorted set only, so ingest waits for the courier only while the channel between them is full.
 //!
 //! Its parts: `LinkSet` has the links and `Dialing` requests them. `Table` and `Backlog` have the messages, and
-//! `TaskQueue` has the tasks for the redistributor. `Gate` says how many
-//! messages may go out, and `limits` asks it. `ConsumerReports` waits at the start of a term until the consumers
-//! have reported. `CourierFigures` has figures and log lines. `links` takes links over and drops them, `traffic` reads
-//! and writes them, `outcomes` handles what becomes of messages, and `order` is used if they are kept in order by key.
+//! `TaskQueue` has the tasks for the redistributor. `Gate` says how many messages may go out, and `limits` asks it.
+//! `ConsumerReports` waits at the start of a term until the consumers have reported. `CourierFigures` has figures and
+//! log lines. `membership` follows the roster, `links` takes links over and drops them, `traffic` reads and writes
+//! them, `outcomes` handles what becomes of messages, and `order` is used if they are kept in order by key.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +26,7 @@ mod limits;
 mod link_set;
 mod links;
 mod locating;
+mod membership;
 mod order;
 mod outcomes;
 mod task_queue;
@@ -42,9 +43,10 @@ use self::link_set::LinkSet;
 use self::order::order_of;
 use self::task_queue::TaskQueue;
 use super::backlog::Backlog;
-use super::dialer::DialRequests;
+use super::dialers::DialRequests;
 use super::link::Link;
 use super::pulses::ITERATION_WITHIN;
+use super::roster::Follower;
 use super::shared::Shared;
 use super::sockets::Sockets;
 use super::stats::add;
@@ -85,6 +87,7 @@ pub(super) struct Courier {
     replies: Receiver<RedistributorReply>,
     sockets: Sockets,
     dialing: Dialing,
+    roster: Follower,
     links: LinkSet,
     /// When timeouts of the links were last checked.
     tended: Instant,
@@ -113,7 +116,6 @@ impl Courier {
         sockets: Sockets,
         channels: CourierChannels,
     ) -> Courier {
-        let addresses = shared.settings.consumers.len();
         let mut tasks = TaskQueue::new(channels.tasks);
         // Before the first page is read.
         undelivered.into_iter().for_each(|undelivered| tasks.push(Task::CheckPending(undelivered)));
@@ -128,9 +130,10 @@ impl Courier {
             arrivals: channels.arrivals,
             replies: channels.replies,
             sockets,
-            links: LinkSet::new(addresses),
+            roster: shared.roster.follow(),
+            links: LinkSet::new(),
             tended: now,
-            consumer_reports: ConsumerReports::new(addresses),
+            consumer_reports: ConsumerReports::new(),
             table: Table::new(backlog_end).in_order(order_of(&shared.settings)),
             backlog: Backlog::new(backlog_end),
             undelivered,
@@ -144,12 +147,12 @@ impl Courier {
 
     /// The main loop of the worker.
     pub(super) fn run(mut self) -> Result<()> {
-        (0..self.links.addresses()).for_each(|index| self.dialing.request(index, None));
         self.list_members();
         while !self.kill.is_set() {
             self.shared.pulses.courier.beat(ITERATION_WITHIN);
             let patience = self.longest_wait();
             let ready = self.sockets.wait(patience)?;
+            self.follow_roster();
             self.hear_dialers()?;
             self.read_links(&ready);
             self.hear_replays();
@@ -157,12 +160,13 @@ impl Courier {
             self.hear_questions();
             self.hear_redistributor();
             self.hear_ingest();
-            self.consumer_reports.check(self.links.iter().count());
+            self.consumer_reports.check(self.links.iter().count(), &self.roster);
             self.read_backlog();
             self.write_confirmations();
             self.deliver();
             self.flush_links();
             self.tend_links();
+            self.release_leaving();
             self.check_waiting();
             self.tasks.pass_on();
             self.figures.update(&self.shared.stats, &self.links, &mut self.table, !self.backlog.is_empty());
@@ -261,7 +265,7 @@ impl Courier {
     /// this frees the places. The messages are delivered again, until they are done or become dead letters.
     fn free_stuck_places(&mut self) {
         // A freed place at a paused consumer is of no use, and its answers would be lost.
-        let active = |link: &&mut Link| !link.draining && link.places.prefetch() > 0;
+        let active = |link: &&mut Link| !link.draining && !link.leaving && link.places.prefetch() > 0;
         if self.table.ready_len() > 0 && self.links.iter_mut().filter(active).all(|link| link.is_stuck()) {
             self.links.iter_mut().filter(active).for_each(|link| link.places.free_overdue());
         }
@@ -270,7 +274,8 @@ impl Courier {
     /// Delivers at most `room` messages. Returns how many it delivered.
     fn deliver_line(&mut self, line: Line, room: usize) -> usize {
         let now = Instant::now();
-        let share = self.table.line_len(line).div_ceil(self.links.iter().count().max(1));
+        let takers = self.links.iter().filter(|link| !link.leaving).count();
+        let share = self.table.line_len(line).div_ceil(takers.max(1));
         let (mut sent, mut sent_again) = (0, 0);
         while sent < room
             && let Some(first) = self.table.first_ready(line)

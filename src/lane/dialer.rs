@@ -1,37 +1,34 @@
-//! The dialers: for each consumer a thread that connects, greets it and passes the link to the courier.
+//! A dialer: the thread that connects to one consumer, greets it and passes the link to the courier.
 //!
 //! Name lookups, connects and handshakes may block for seconds. On a dialer's thread they delay neither the courier nor
-//! other dialers. A dialer lives as long as the lane and works on request: it retries until the link is up or the term
-//! ends.
+//! other dialers. A dialer lives as long as its consumer is on the [roster](super::roster), and works on request: it
+//! retries until the link is up or the term ends.
 
 use std::cell::Cell;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender};
 use tungstenite::WebSocket;
 
 use super::greeting::{self, Greeted, GreetingError, Introduction};
 use super::link::NewLink;
 use super::link_hint::with_hint;
+use super::roster::{Member, MemberId, Target};
 use super::settings::Settings;
 use super::shared::Shared;
 use super::sockets::Waker;
 use super::stats::add;
 use crate::base::backoff::Backoff;
-use crate::base::error::Result;
 use crate::base::id::Epoch;
 use crate::base::text::{Quoted, beginning};
 use crate::lane::kill_switch::{KillSwitch, Reason};
 use crate::net::{self, ClientTls, Keepalive, Stream};
 
-/// What the address of a consumer with TLS begins with.
-pub const SECURE_SCHEME: &str = "wss://";
 /// How long connecting to one address may take, and then its TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The link timeout detects a silent link. Keepalive frees the system's state of a dead connection.
@@ -44,8 +41,6 @@ const FIRST_WAIT: Duration = Duration::from_millis(20);
 const MOST_WAIT: Duration = Duration::from_secs(1);
 /// After a link that lasted this long, the next attempt is made at once.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
-/// A dialer's stack; it does little.
-const STACK_BYTES: usize = 256 << 10;
 
 /// A request for a link, for one term.
 pub(super) struct Dial {
@@ -57,74 +52,20 @@ pub(super) struct Dial {
     pub(super) farewell: Option<WebSocket<Stream>>,
 }
 
-/// What a dialer reports to the courier. The number is the consumer's index in the settings.
+/// What a dialer is asked for.
+pub(super) enum Request {
+    /// A link.
+    Dial(Dial),
+    /// Only to close a connection in order.
+    Close(WebSocket<Stream>),
+}
+
+/// What a dialer reports to the courier.
 pub(super) enum LinkNews {
     /// The link is up.
     Up(Box<NewLink>),
     /// No process listens there now, so none holds anything; the dialer continues.
-    Absent(usize),
-}
-
-/// Requests links. The dialers end when the last clone is dropped.
-#[derive(Clone, Debug)]
-pub(super) struct DialRequests(Arc<[(Sender<Dial>, Receiver<Dial>)]>);
-
-impl DialRequests {
-    /// Requests a link to the consumer at this index in the settings.
-    pub(super) fn request(&self, index: usize, mut dial: Dial) {
-        let (sender, receiver) = &self.0[index];
-        // A dialer that is still busy for an old term may have a request of another old term waiting. The newest
-        // request replaces it.
-        while let Err(TrySendError::Full(unsent)) = sender.try_send(dial) {
-            let _ = receiver.try_recv();
-            dial = unsent;
-        }
-    }
-}
-
-/// The handle: ends and joins the threads when dropped.
-#[derive(Debug)]
-pub(super) struct Dialers {
-    requests: Option<DialRequests>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Dialers {
-    pub(super) fn start(shared: &Arc<Shared>) -> Result<Dialers> {
-        let mut requests = Vec::new();
-        let mut threads = Vec::new();
-        for (index, address) in shared.settings.consumers.iter().enumerate() {
-            let (request, asked) = bounded(1);
-            let dialer = Dialer {
-                index,
-                address: address.clone(),
-                hello: hello_of(&shared.settings),
-                logged_unused: Cell::new(false),
-                shared: shared.clone(),
-                asked: asked.clone(),
-                raised: None,
-            };
-            let stack = thread::Builder::new().stack_size(STACK_BYTES);
-            threads.push(shared.spawn_with(stack, &format!("dialer-{index}"), move || dialer.run())?);
-            requests.push((request, asked));
-        }
-        Ok(Dialers { requests: Some(DialRequests(requests.into())), threads })
-    }
-
-    pub(super) fn requests(&self) -> DialRequests {
-        self.requests.clone().expect("they go only with the handle")
-    }
-}
-
-impl Drop for Dialers {
-    fn drop(&mut self) {
-        self.requests = None;
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                log::error!("event=panic thread=dialer");
-            }
-        }
-    }
+    Absent(MemberId),
 }
 
 /// Returns the addresses of a name that get no link, if there are any. One IPv4 and one IPv6 address may belong to the
@@ -152,15 +93,18 @@ fn hello_of(settings: &Settings) -> String {
     .to_string()
 }
 
-struct Dialer {
-    index: usize,
-    address: String,
+/// See the module's text.
+pub(super) struct Dialer {
+    member: MemberId,
+    target: Arc<Target>,
     /// The text of HELLO.
     hello: String,
     /// Whether it was logged that the name has addresses that get no link.
     logged_unused: Cell<bool>,
     shared: Arc<Shared>,
-    asked: Receiver<Dial>,
+    asked: Receiver<Request>,
+    /// Set when it is to end.
+    ended: Arc<AtomicBool>,
     /// When this consumer last made the dispatcher take a higher epoch.
     raised: Option<Instant>,
 }
@@ -194,10 +138,37 @@ impl From<io::Error> for DialError {
 }
 
 impl Dialer {
-    fn run(mut self) {
+    /// It works on what is `asked`. It ends when the other end is gone; before that, `ended` interrupts its attempts.
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        member: &Member,
+        asked: Receiver<Request>,
+        ended: Arc<AtomicBool>,
+    ) -> Dialer {
+        Dialer {
+            member: member.id,
+            target: member.target.clone(),
+            hello: hello_of(&shared.settings),
+            logged_unused: Cell::new(false),
+            shared: shared.clone(),
+            asked,
+            ended,
+            raised: None,
+        }
+    }
+
+    /// The main loop of the thread.
+    pub(super) fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_WAIT, MOST_WAIT);
         let mut last_up: Option<(Epoch, Instant)> = None;
-        while let Ok(mut dial) = self.asked.recv() {
+        while let Ok(request) = self.asked.recv() {
+            let mut dial = match request {
+                Request::Dial(dial) => dial,
+                Request::Close(socket) => {
+                    greeting::flush_and_close(socket);
+                    continue;
+                }
+            };
             if let Some(farewell) = dial.farewell.take() {
                 greeting::flush_and_close(farewell);
             }
@@ -217,7 +188,7 @@ impl Dialer {
     /// Retries until the link is up or the term ends. Returns whether it is up.
     fn dial(&mut self, dial: &Dial, backoff: &mut Backoff) -> bool {
         let mut said_absent = false;
-        while !dial.kill.is_set() {
+        while !dial.kill.is_set() && !self.ended.load(Ordering::Acquire) {
             match self.connect(dial) {
                 Ok(link) => {
                     self.tell(dial, LinkNews::Up(Box::new(link)));
@@ -227,13 +198,13 @@ impl Dialer {
                     if backoff.should_log() {
                         log::warn!(
                             "event=consumer-unreachable address={} setting=consumers error={}",
-                            self.address,
+                            self.target,
                             Quoted(&refusal)
                         );
                     }
                     match refusal {
                         DialError::Absent(_) if !std::mem::replace(&mut said_absent, true) => {
-                            self.tell(dial, LinkNews::Absent(self.index));
+                            self.tell(dial, LinkNews::Absent(self.member));
                         }
                         DialError::Greeting(refusal) => self.learn(dial, refusal.seen_epoch()),
                         // The failure may be temporary, and the consumer may then report what it holds.
@@ -265,7 +236,7 @@ impl Dialer {
             return;
         }
         self.raised = Some(Instant::now());
-        log::warn!("event=epoch-behind epoch={} seen={seen} address={}", dial.epoch, self.address);
+        log::warn!("event=epoch-behind epoch={} seen={seen} address={}", dial.epoch, self.target);
         self.shared.listener.highest_epoch.fetch_max(seen.0, Ordering::Relaxed);
         dial.kill.set(Reason::EpochBehind);
     }
@@ -275,13 +246,14 @@ impl Dialer {
         let secret = self.shared.settings.link_secret.as_ref();
         let introduction = Introduction { epoch: dial.epoch, group, hello: &self.hello, secret };
         let (stream, place) = self.open()?;
-        let greeted = greeting::greet(stream, self.host_port().0, introduction, &dial.kill);
+        let greeted = greeting::greet(stream, self.target.host_port(), introduction, &dial.kill);
         self.note_proof(&greeted);
         let greeted = greeted.map_err(DialError::Greeting)?;
         // Without a certificate of ours the consumer can't know us. Whether it would ask for one is not known here.
-        let certified = self.host_port().1 && self.shared.settings.link_tls.as_ref().is_some_and(ClientTls::is_named);
+        let certified =
+            self.target.is_secure() && self.shared.settings.link_tls.as_ref().is_some_and(ClientTls::is_named);
         let is_open = !greeted.proved && !certified && !place.ip().is_loopback();
-        Ok(NewLink { index: self.index, is_open, greeted })
+        Ok(NewLink { member: self.member, address: self.target.to_string().into(), is_open, greeted })
     }
 
     /// Notes for the figures whether the two have proved the link secret.
@@ -289,40 +261,32 @@ impl Dialer {
         let stats = &self.shared.stats;
         if greeted.as_ref().err().is_some_and(GreetingError::is_unauthenticated) {
             add(&stats.unauthenticated, 1);
-            stats.unproven.lock().insert(self.index);
+            stats.unproven.lock().insert(self.target.to_string());
         } else {
-            stats.unproven.lock().remove(&self.index);
-        }
-    }
-
-    /// The address without its scheme, and whether it has TLS.
-    fn host_port(&self) -> (&str, bool) {
-        match self.address.strip_prefix(SECURE_SCHEME) {
-            Some(rest) => (rest, true),
-            None => (&self.address, false),
+            stats.unproven.lock().remove(&self.target.to_string());
         }
     }
 
     /// Connects, also by TLS if the address asks for it. Gives the address of the many that a name may have, too.
     fn open(&self) -> io::Result<(Stream, SocketAddr)> {
-        let (host_port, is_secure) = self.host_port();
-        let addresses = net::resolve(host_port)?;
+        let addresses = net::resolve(self.target.host_port())?;
         let (mut stream, used) = net::connect_any(&addresses, CONNECT_TIMEOUT)?;
         if let Some(unused) = unused(used, &addresses)
             && !self.logged_unused.replace(true)
         {
             log::warn!(
                 "event=addresses-unused consumer={} used={used} unused={unused} setting=consumers \
-                 problem=\"a name leads to one consumer; list each address by itself\"",
-                self.address
+                 problem=\"a name leads to one consumer; write dns:{}, or list each address by itself\"",
+                self.target,
+                self.target.host_port()
             );
         }
         stream.set_keepalive(KEEPALIVE)?;
-        if is_secure {
+        if let Some(name) = self.target.tls_name() {
             let tls = self.shared.settings.link_tls.as_ref();
-            let tls = tls.ok_or_else(|| io::Error::other("there are no settings for TLS"))?;
-            let host = host_port.rsplit_once(':').map_or(host_port, |(host, _)| host);
-            let secured = stream.secure(tls, host.trim_matches(['[', ']']), Instant::now() + CONNECT_TIMEOUT);
+            let tls = tls
+                .ok_or_else(|| io::Error::other("its address has TLS, and neither --tls-ca nor --tls-cert is given"))?;
+            let secured = stream.secure(tls, name, Instant::now() + CONNECT_TIMEOUT);
             secured.map_err(with_hint)?;
         }
         Ok((stream, used))
@@ -332,11 +296,13 @@ impl Dialer {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::thread;
 
     use crossbeam_channel::unbounded;
     use tungstenite::Message;
 
     use super::*;
+    use crate::lane::dialers::Dialers;
     use crate::lane::sockets::Sockets;
     use crate::lane::tests::lane_of;
     use crate::wire::{Frame, ReadyFlags};
@@ -380,7 +346,7 @@ mod tests {
             let asked = Instant::now();
             let kill = KillSwitch::until(asked + Duration::from_secs(3600));
             let dial = Dial { epoch: Epoch(epoch), kill, news: news.clone(), waker: sockets.waker(), farewell: None };
-            dialers.requests().request(0, dial);
+            dialers.requests().request(MemberId::first(), dial);
             while !matches!(links.recv().expect("the dialer lives"), LinkNews::Up(_)) {}
             asked.elapsed()
         };

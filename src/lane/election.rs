@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, select_biased};
 
-use super::dialer::DialRequests;
+use super::dialers::DialRequests;
 use super::elected::{Elected, PENDING_LOST};
 use super::group_settings::KnownSettings;
 use super::precedence::{self, Right};

@@ -1,6 +1,6 @@
 //! Starts, stops and joins a lane's threads.
 //!
-//! The order of shutdown: the election ends its term and releases the lease, then the dialers end. The listener ends
+//! The order of shutdown: the election ends its term and releases the lease, then the discovery and the dialers end. The listener ends
 //! last, because the lease counts as abandoned once the listener's connection is closed.
 
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, bounded};
 
-use super::dialer::Dialers;
+use super::dialers::Dialers;
+use super::discovery::Discovery;
 use super::election::Election;
 use super::listener::{ListenerHandle, Listening, Notices};
 use super::shared::Shared;
@@ -22,7 +23,8 @@ use crate::ledger::subscription::{Channels, Subscriber};
 pub struct Lane {
     stop: ShutdownHandle,
     election: Option<JoinHandle<Result<()>>>,
-    dialers: Option<Dialers>,
+    discovery: Option<Discovery>,
+    dialers: Option<Arc<Dialers>>,
     listener: Option<ListenerHandle>,
 }
 
@@ -63,14 +65,15 @@ impl Lane {
             }),
         };
         let listener = ListenerHandle::start(listening, &shared.thread_name("listener"), &shared.log)?;
-        let dialers = Dialers::start(shared)?;
+        let dialers = Arc::new(Dialers::start(shared)?);
+        let discovery = Discovery::start(shared, &dialers)?;
         let election = Election::new(shared.clone(), dialers.requests(), releases, requests);
         let guard = EndGuard(ended);
         let election = shared.spawn("election", move || {
             let _guard = guard;
             election.run()
         })?;
-        Ok(Lane { stop, election: Some(election), dialers: Some(dialers), listener: Some(listener) })
+        Ok(Lane { stop, election: Some(election), discovery, dialers: Some(dialers), listener: Some(listener) })
     }
 
     /// Asks the lane to end: its term stores what has arrived, and the lease is released.
@@ -86,6 +89,7 @@ impl Lane {
     fn end(&mut self) -> Result<()> {
         let panicked = |_| Err(Error::Failed("the thread election panicked".to_owned()));
         let outcome = self.election.take().map_or(Ok(()), |election| election.join().unwrap_or_else(panicked));
+        self.discovery = None;
         self.dialers = None;
         self.listener = None;
         outcome

@@ -4,7 +4,7 @@
 //! because a consumer is given at most its prefetch and at most [`LINK_BYTES`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tungstenite::error::ProtocolError;
@@ -13,6 +13,7 @@ use tungstenite::{Bytes, Message, WebSocket};
 use super::greeting::{Greeted, MAX_PREFETCH};
 use super::handshake::Subprotocol;
 use super::places::{LINK_BYTES, Places, TakenPlace};
+use super::roster::MemberId;
 use super::stats::{LinkFigures, set};
 use super::strays::Strays;
 use crate::base::id::{IdSet, MessageId};
@@ -33,8 +34,9 @@ const MAX_RESULT_BYTES: usize = 32 << 20;
 
 /// A link on which the consumer has answered.
 pub(super) struct NewLink {
-    /// The consumer's index in the settings.
-    pub(super) index: usize,
+    pub(super) member: MemberId,
+    /// The consumer's address.
+    pub(super) address: Arc<str>,
     /// Whether whoever reaches the consumer may claim to be its dispatcher, as far as can be told from here.
     pub(super) is_open: bool,
     pub(super) greeted: Greeted,
@@ -46,6 +48,8 @@ pub(super) struct Link {
     pub(super) consumer: Arc<str>,
     pub(super) flags: ReadyFlags,
     pub(super) draining: bool,
+    /// Whether the consumer is no longer on the roster: it is given nothing more.
+    pub(super) leaving: bool,
     pub(super) last_heard: Instant,
     pub(super) figures: Arc<LinkFigures>,
     pub(super) places: Places,
@@ -97,10 +101,12 @@ impl Link {
         let consumer: Arc<str> = consumer.into();
         let figures = LinkFigures {
             consumer: consumer.clone(),
-            index: new.index,
+            slot: new.member.slot,
+            address: new.address,
             is_open: new.is_open,
             prefetch: AtomicU64::new(prefetch.into()),
             draining: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             in_flight: AtomicU64::new(0),
             overdue: AtomicU64::new(0),
             acked: AtomicU64::new(0),
@@ -111,6 +117,7 @@ impl Link {
             figures: Arc::new(figures),
             flags,
             draining: false,
+            leaving: false,
             last_heard: now,
             places: Places::new(prefetch, subprotocol == Subprotocol::Two),
             strays: Strays::new(prefetch, strays_paid_until, now),
@@ -141,7 +148,18 @@ impl Link {
     /// Whether the consumer has room for a message of `bytes`.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         let fits = self.places.taken() == 0 || self.places.bytes() + bytes <= LINK_BYTES;
-        !self.draining && self.places.room() > 0 && fits
+        !self.draining && !self.leaving && self.places.room() > 0 && fits
+    }
+
+    /// Whether the consumer is given nothing more, since it is no longer on the roster.
+    pub(super) fn set_leaving(&mut self, leaving: bool) {
+        self.leaving = leaving;
+        self.figures.leaving.store(leaving, Ordering::Relaxed);
+    }
+
+    /// Whether the consumer has answered for everything that it still reports, and was sent every confirmation.
+    pub(super) fn is_finished(&self) -> bool {
+        self.places.is_idle() && self.result_bytes == 0 && self.confirmations.is_empty()
     }
 
     /// Whether the consumer has no room for another message and, as far as is known, works on none.

@@ -6,6 +6,7 @@
 //!  Lane
 //!   ├─ listener ──────── ring                             in every lane, always
 //!   ├─ dialers ───────── one for each consumer: connect, greet, pass the link to the courier
+//!   ├─ discovery ─────── follows lists of consumers, if there is one to follow
 //!   └─ election ──────── the lease; the main loop of the lane
 //!        └─ a term, while leader: three workers that all check one kill switch, or only ingest
 //!             ingest ──arrivals──▶ courier ──tasks──▶ redistributor
@@ -19,9 +20,8 @@
 //! `lifecycle` starts and stops the threads. `listener` fills `ring`, its `sink`; `hearing` and `reach` check that
 //! subscription and commands reach one server. `election` competes for the `lease`; `precedence` decides who goes
 //! first. It begins a `term`, to which it passes what `elected` holds and a `kill_switch`. `ingest` and `intake`
-//! store messages. `courier` delivers them, with `table`, `places`, `backlog` and `strays`, as `group_settings` and
-//! its gate allow, and in the order that `order_key` asks for; `delivery_state` is what is shown of that. `dialer`,
-//! `handshake`, `credentials` and `greeting` make each `link`, and `sockets` waits for them. `tasks` lead to
+//! store messages. `courier` delivers them, with `table`, `places`, `backlog` and `strays`, to the consumers on the `roster`, which `discovery` changes, as `group_settings` and
+//! its gate allow, and in the order that `order_key` asks for; `delivery_state` is what is shown of that. `dialers`, each with `dialer`, `handshake`, `credentials` and `greeting`, make each `link`, and `sockets` waits for them. `tasks` lead to
 //! `redistributor`, with `refused`, `dead_letters` and `deaths`. `retry` repeats failed Redis commands; `tests`
 //! makes lanes for unit tests. `shadow` is another composition of a listener: it observes a group and takes part in
 //! nothing.
@@ -33,6 +33,8 @@ mod dead_letters;
 mod deaths;
 mod delivery_state;
 mod dialer;
+mod dialers;
+mod discovery;
 mod elected;
 mod election;
 mod greeting;
@@ -60,6 +62,7 @@ mod refused;
 mod replays;
 mod retry;
 pub mod ring;
+pub mod roster;
 mod settings;
 pub mod shadow;
 mod shared;
@@ -76,7 +79,7 @@ mod threads;
 
 pub use self::deaths::DEATHS_WINDOW;
 pub use self::delivery_state::{DeliveryState, Limit};
-pub use self::dialer::SECURE_SCHEME;
+pub use self::discovery::Following;
 pub use self::lifecycle::Lane;
 pub use self::settings::Settings;
 pub use self::shared::{ProcessHandles, Shared};

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::discovery::Following;
 use super::order_key::OrderKey;
+use super::roster::ConsumerSource;
 use crate::base::delivery_rate::DeliveryRate;
 use crate::base::retry_policy::RetryPolicy;
 use crate::ledger::{Destination, Interests, Keys, Server};
@@ -22,8 +24,10 @@ pub struct Settings {
     pub interests: Arc<Interests>,
     /// Where messages are stored. With a stream nothing is delivered to consumers.
     pub destination: Destination,
-    /// The consumers' addresses, `host:port`, or `wss://host:port` for TLS, all different; none with a stream.
-    pub consumers: Vec<String>,
+    /// Where the consumers are, or where their addresses are found, all different; none with a stream.
+    pub consumers: Vec<ConsumerSource>,
+    /// How lists of consumers are followed.
+    pub following: Following,
     /// TLS to the consumers that have it.
     pub link_tls: Option<ClientTls>,
     /// The secret of the group's links, if there is one.

@@ -15,6 +15,7 @@ use super::pulses::Pulses;
 use super::questions::Questions;
 use super::replays::Replays;
 use super::ring::Ring;
+use super::roster::Roster;
 use super::settings::Settings;
 use super::stats::LaneStats;
 use super::threads;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub id: DispatcherId,
     /// What was seen on the channel.
     pub ring: Arc<Ring>,
+    /// The consumers.
+    pub roster: Arc<Roster>,
     /// Figures of the subscription.
     pub listener: Arc<ListenerStats>,
     /// All other figures.
@@ -70,6 +73,7 @@ impl Shared {
     pub fn new(settings: Settings, process: ProcessHandles) -> Arc<Shared> {
         let ring = Arc::new(Ring::new(settings.ring_bytes));
         Arc::new(Shared {
+            roster: Roster::new(&settings.consumers),
             settings,
             id: process.id,
             ring,

@@ -20,8 +20,8 @@ macro_rules! stats {
             /// From a message's intake to its ACK.
             pub delivery_latency: LatencyHistogram,
             /// Consumers at which the last attempt to link them ended because one of the two did not prove the link
-            /// secret, by their index in the settings.
-            pub unproven: Mutex<BTreeSet<usize>>,
+            /// secret, by their addresses.
+            pub unproven: Mutex<BTreeSet<String>>,
             /// The consumers linked now.
             pub linked: Mutex<Vec<Arc<LinkFigures>>>,
             /// Messages that became dead letters lately.
@@ -122,14 +122,18 @@ impl LaneStats {
 pub struct LinkFigures {
     /// The consumer's id.
     pub consumer: Arc<str>,
-    /// The index of its address in the settings.
-    pub index: usize,
+    /// Its slot on the roster.
+    pub slot: usize,
+    /// Its address.
+    pub address: Arc<str>,
     /// Whether whoever reaches it may claim to be its dispatcher, as far as can be told from here.
     pub is_open: bool,
     /// The most messages that it holds at once, by READY or the last CREDIT.
     pub prefetch: AtomicU64,
     /// Whether the consumer has sent DRAIN.
     pub draining: AtomicBool,
+    /// Whether it is no longer listed, so that it gets nothing more.
+    pub leaving: AtomicBool,
     /// Messages that it holds.
     pub in_flight: AtomicU64,
     /// Messages that it stopped reporting: those overdue now, and those since it last answered for one.

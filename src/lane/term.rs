@@ -8,7 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded};
 
 use super::courier::{Courier, CourierChannels};
-use super::dialer::DialRequests;
+use super::dialers::DialRequests;
 use super::elected::Elected;
 use super::ingest::Ingest;
 use super::intake::ToCourier;

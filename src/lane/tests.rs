@@ -10,7 +10,8 @@ use tungstenite::protocol::{Role, WebSocketConfig};
 use super::greeting::Greeted;
 use super::handshake::Subprotocol;
 use super::link::{Link, NewLink};
-use super::{ProcessHandles, Settings, Shared};
+use super::roster::{ConsumerSource, MemberId};
+use super::{Following, ProcessHandles, Settings, Shared};
 use crate::base::id::{DispatcherId, MessageId};
 use crate::base::log_context::LogContext;
 use crate::ledger::{Body, Destination, Interests, Keys, Pending, Server};
@@ -33,7 +34,8 @@ pub(crate) fn settings_of(name: Option<&str>, redis: Server, group: &str, consum
         keys: Keys::new(group),
         interests: Arc::new(Interests::in_channel(&format!("{group}-channel"))),
         destination: Destination::Pending,
-        consumers,
+        consumers: consumers.iter().map(|entry| ConsumerSource::of(entry)).collect(),
+        following: Following::default(),
         link_tls: None,
         link_secret: None,
         lease_ttl: Duration::from_secs(3),
@@ -72,7 +74,7 @@ pub(super) fn link_that_speaks(subprotocol: Subprotocol, prefetch: u32) -> (Link
         held: Vec::new(),
         leftover: Vec::new(),
     };
-    (Link::new(NewLink { index: 0, is_open: false, greeted }, 1, None), peer)
+    (Link::new(NewLink { member: MemberId::first(), address: "c0:1".into(), is_open: false, greeted }, 1, None), peer)
 }
 
 pub(super) fn message(id: u64, bytes: usize) -> Pending {

@@ -147,7 +147,7 @@ pub fn link_tls(values: &Values<'_>, is_secure: bool) -> Result<Option<ClientTls
             Some(flag) => Err(ConfigError::new(
                 flag,
                 "a file, and no address has TLS",
-                "a file if an address in --consumers begins with wss://",
+                "a file if an address in --consumers begins with wss:// or is file:PATH",
             )),
             None => Ok(None),
         };

@@ -6,6 +6,7 @@ pub mod certificates;
 pub mod common;
 pub mod conform;
 pub mod consumer;
+pub mod consumer_sources;
 pub mod dead;
 pub mod dispatcher;
 pub mod doctor;

@@ -4,8 +4,10 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use tungstenite::WebSocket;
 
 use crate::base::id::Epoch;
-use crate::lane::dialer::{Dial, DialRequests, LinkNews};
+use crate::lane::dialer::{Dial, LinkNews};
+use crate::lane::dialers::DialRequests;
 use crate::lane::kill_switch::KillSwitch;
+use crate::lane::roster::MemberId;
 use crate::lane::sockets::Waker;
 use crate::net::Stream;
 
@@ -24,10 +26,15 @@ impl Dialing {
     }
 
     /// Requests a link to a consumer. The previous connection, if there is one, is closed in order first.
-    pub(super) fn request(&self, index: usize, farewell: Option<WebSocket<Stream>>) {
+    pub(super) fn request(&self, member: MemberId, farewell: Option<WebSocket<Stream>>) {
         let (epoch, kill) = (self.epoch, self.kill.clone());
         let dial = Dial { farewell, epoch, kill, news: self.news.0.clone(), waker: self.waker.clone() };
-        self.requests.request(index, dial);
+        self.requests.request(member, dial);
+    }
+
+    /// Ends the dialer of a consumer that was released. The connection, if there is one, is closed in order first.
+    pub(super) fn end(&self, member: MemberId, farewell: Option<WebSocket<Stream>>) {
+        self.requests.end(member, farewell);
     }
 
     /// The next report of a dialer, if there is one.

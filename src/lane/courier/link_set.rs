@@ -1,4 +1,4 @@
-//! The set of links: at most one for each configured address, and what outlives a link at its address.
+//! The set of links: at most one for each slot of the roster, and what outlives a link in its slot.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -27,10 +27,10 @@ pub(super) struct LinkSet {
 }
 
 impl LinkSet {
-    pub(super) fn new(addresses: usize) -> LinkSet {
+    pub(super) fn new() -> LinkSet {
         LinkSet {
-            links: (0..addresses).map(|_| None).collect(),
-            debts: vec![None; addresses],
+            links: Vec::new(),
+            debts: Vec::new(),
             serials: 0,
             turn: 0,
             unread: Vec::new(),
@@ -39,8 +39,18 @@ impl LinkSet {
         }
     }
 
-    /// The number of configured addresses, whether linked or not.
-    pub(super) fn addresses(&self) -> usize {
+    /// There may be a link in this slot from now on. Nothing is left of an earlier consumer's.
+    pub(super) fn open(&mut self, slot: usize) {
+        if self.links.len() <= slot {
+            self.links.resize_with(slot + 1, || None);
+            self.debts.resize(slot + 1, None);
+        }
+        self.debts[slot] = None;
+        self.replaced_at.retain(|_, other| *other != slot);
+    }
+
+    /// The number of slots, whether linked or not.
+    pub(super) fn slots(&self) -> usize {
         self.links.len()
     }
 
@@ -53,11 +63,11 @@ impl LinkSet {
     }
 
     pub(super) fn get(&self, index: usize) -> Option<&Link> {
-        self.links[index].as_ref()
+        self.links.get(index)?.as_ref()
     }
 
     pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut Link> {
-        self.links[index].as_mut()
+        self.links.get_mut(index)?.as_mut()
     }
 
     /// The link at this address, if it is still the one with this serial number.
@@ -68,7 +78,7 @@ impl LinkSet {
     /// Makes a link of a new connection. It is not in the set yet.
     pub(super) fn make(&mut self, new: NewLink) -> Link {
         self.serials += 1;
-        let debt = self.debts[new.index];
+        let debt = self.debts[new.member.slot];
         Link::new(new, self.serials, debt)
     }
 
@@ -78,7 +88,7 @@ impl LinkSet {
 
     /// Removes a link. The next one at its address inherits its debt.
     pub(super) fn take(&mut self, index: usize) -> Option<Link> {
-        let link = self.links[index].take()?;
+        let link = self.links.get_mut(index)?.take()?;
         self.debts[index] = Some(link.strays.paid_until());
         Some(link)
     }

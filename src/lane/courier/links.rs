@@ -24,24 +24,30 @@ impl Courier {
         while let Some(news) = self.dialing.next_news() {
             match news {
                 LinkNews::Up(link) => self.add_link(*link)?,
-                LinkNews::Absent(index) => self.consumer_reports.note_answer(index),
+                LinkNews::Absent(member) if self.roster.has(member) => self.consumer_reports.note_answer(member.slot),
+                LinkNews::Absent(_) => {}
             }
         }
         Ok(())
     }
 
     fn add_link(&mut self, mut new: NewLink) -> Result<()> {
-        let index = new.index;
+        if !self.roster.has(new.member) {
+            // It was released while its dialer was at work.
+            return Ok(());
+        }
+        let index = new.member.slot;
         let leftover = std::mem::take(&mut new.greeted.leftover);
         let held = std::mem::take(&mut new.greeted.held);
         let mut link = self.links.make(new);
+        link.set_leaving(self.roster.leaves(index));
         self.sockets.add(link.stream(), index)?;
         let believed = self.adopt_held(index, &mut link, &held);
         self.compare_consumers(index, &link.consumer);
         log::info!(
             "event=consumer-linked consumer={} address={} held={}",
             Quoted(&link.consumer),
-            self.shared.settings.consumers[index],
+            self.roster.address(index),
             held.len()
         );
         add(&self.shared.stats.links_made, 1);
@@ -127,13 +133,12 @@ impl Courier {
     /// made again and replaces the newer. Nothing is lost, but the consumer makes little progress.
     fn compare_consumers(&mut self, index: usize, consumer: &Arc<str>) {
         if let Some(other) = self.links.new_duplicate(index, consumer) {
-            let addresses = &self.shared.settings.consumers;
             log::warn!(
                 "event=same-consumer consumer={} addresses={},{} setting=consumers problem=\"two addresses lead to one \
                  consumer, or two consumers have one --consumer-id\"",
                 Quoted(consumer),
-                addresses[other],
-                addresses[index]
+                self.roster.address(other),
+                self.roster.address(index)
             );
         }
     }
@@ -164,13 +169,14 @@ impl Courier {
         self.keep_held_elsewhere(&mut held);
         self.give_back(&link.consumer, held, verdict, &reason);
         self.list_members();
-        self.dialing.request(index, told.then(|| link.into_socket()));
+        self.shared.roster.doubt();
+        self.dial_again(index, told.then(|| link.into_socket()));
     }
 
     /// Messages that another linked consumer holds as well are assigned to that consumer. Only its HELD says that it
     /// holds them. So Redis is asked whether they are pending, and settling them raises the recall (see `outcomes`).
     fn keep_held_elsewhere(&mut self, held: &mut Vec<(MessageId, DeliveryNumber)>) {
-        let mut inherited: Vec<Vec<MessageId>> = vec![Vec::new(); self.links.addresses()];
+        let mut inherited: Vec<Vec<MessageId>> = vec![Vec::new(); self.links.slots()];
         held.retain(|(id, _)| {
             let heir = self.links.inherit(*id);
             if let Some(heir) = heir {

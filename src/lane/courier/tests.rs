@@ -5,7 +5,7 @@ use crossbeam_channel::bounded;
 use super::choice::MAX_RUN;
 use super::*;
 use crate::base::budget::Budget;
-use crate::lane::dialer::Dialers;
+use crate::lane::dialers::Dialers;
 use crate::lane::table::{Again, Loss, Whereabouts};
 use crate::lane::tests::{lane_of, link, message};
 
@@ -31,7 +31,10 @@ impl Rig {
         let sockets = Sockets::new().expect("a poller");
         let mut courier = Courier::new(shared, Epoch(1), (MessageId::ZERO, None), kill, sockets, channels);
         let (links, peers) = prefetches.iter().map(|prefetch| link(*prefetch)).unzip::<_, _, Vec<_>, _>();
-        links.into_iter().enumerate().for_each(|(index, link)| courier.links.put(index, link));
+        for (slot, link) in links.into_iter().enumerate() {
+            courier.links.open(slot);
+            courier.links.put(slot, link);
+        }
         Rig { courier, _peers: peers, _dialers: dialers }
     }
 }

@@ -124,7 +124,7 @@ impl Courier {
     /// Writes the confirmations of this iteration, before messages are delivered that take the places they free. So
     /// messages held and results kept are never more than the prefetch.
     pub(super) fn write_confirmations(&mut self) {
-        for index in 0..self.links.addresses() {
+        for index in 0..self.links.slots() {
             match self.links.get_mut(index).map(Link::write_confirmations) {
                 Some(Ok(written)) => add(&self.shared.stats.confirmed, written),
                 Some(Err(failure)) => self.drop_link(index, &failure),
@@ -135,7 +135,7 @@ impl Courier {
 
     /// Writes the gathered frames, and makes the poller watch for what each link waits for.
     pub(super) fn flush_links(&mut self) {
-        for index in 0..self.links.addresses() {
+        for index in 0..self.links.slots() {
             let Some(link) = self.links.get_mut(index) else { continue };
             let flushed = link.flush();
             let readable = link.is_read(self.tasks.result_bytes());
@@ -160,7 +160,7 @@ impl Courier {
         self.tended = now;
         // After a pause of this process, what arrived meanwhile is read first.
         let judge = since < timeout / 2;
-        for index in 0..self.links.addresses() {
+        for index in 0..self.links.slots() {
             let unread = self.links.is_unread(index);
             let Some(link) = self.links.get_mut(index) else { continue };
             log_strays(link.strays.due(now), &link.consumer);

@@ -8,7 +8,7 @@ use log::LevelFilter;
 
 use crate::base::address::mistake_in_host_port;
 use crate::base::setting::ConfigError;
-use crate::lane::SECURE_SCHEME;
+use crate::lane::roster::SECURE_SCHEME;
 use crate::ledger::{Keys, Server};
 use crate::net::ClientTls;
 use crate::process::config::Default::{Found, Text};

@@ -10,6 +10,7 @@ use super::health;
 use super::hosted::{Host, HostedLane};
 use crate::base::error::Result;
 use crate::lane::ring::RingStats;
+use crate::lane::roster::SourceStatus;
 use crate::lane::{DeliveryState, LaneStats, LinkFigures, Shared};
 use crate::ledger::Destination;
 use crate::ledger::overview::Part;
@@ -40,6 +41,7 @@ pub(super) fn metrics(host: &Arc<Host>) -> Metrics {
     messages(&mut lanes);
     limits(&mut lanes);
     links(&mut lanes);
+    sources(&mut lanes);
     subscription(&mut lanes);
     group_figures(&mut lanes);
     lanes.series(MetricKind::Gauge, CERTIFICATE_METRIC, CERTIFICATE_HELP, |hosted| {
@@ -185,6 +187,25 @@ fn links(lanes: &mut LaneMetrics<'_>) {
     });
     lanes.series(MetricKind::Gauge, "overdue", "Messages that consumers no longer report, while leader", |hosted| {
         by_consumer(&hosted.lane.stats, |link| &link.overdue)
+    });
+}
+
+/// Lists of consumers that are followed.
+fn sources(lanes: &mut LaneMetrics<'_>) {
+    let mut add = |kind, name, help, pick: fn(&SourceStatus) -> Option<Number>| {
+        lanes.series(kind, name, help, move |hosted| {
+            let sources = hosted.lane.roster.sources().into_iter();
+            sources.filter_map(|status| Some((vec![("source", status.source.clone())], pick(&status)?))).collect()
+        });
+    };
+    add(MetricKind::Gauge, "source_consumers", "Consumers that a followed list names now", |status| {
+        Some(Number::Whole(status.addresses as u64))
+    });
+    add(MetricKind::Counter, "source_errors", "Attempts to read a list of consumers that failed", |status| {
+        Some(Number::Whole(status.errors))
+    });
+    add(MetricKind::Gauge, "source_age_seconds", "Time since a list of consumers was last read", |status| {
+        status.answered.map(|answered| Number::Real(answered.elapsed().as_secs_f64()))
     });
 }
 

@@ -5,6 +5,7 @@
 //! depends on it. A report expires by itself, so a dispatcher that hangs or has lost Redis vanishes from the group's
 //! status.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,12 +19,13 @@ use super::report_thread::{self, EVERY, REPLY_LIMIT, REPORT_TTL, ReportThread};
 use crate::base::backoff::Backoff;
 use crate::base::error::Result;
 use crate::base::log_context;
+use crate::lane::roster::SourceStatus;
 use crate::lane::{LinkFigures, Settings, Shared};
 use crate::ledger::server_check::ServerWatch;
 use crate::ledger::{Connection, Destination, Ledger};
 use crate::net::{ClientTls, LinkSecret};
 use crate::programs::status::delivery::DeliveryReport;
-use crate::programs::status::report::{ConsumerReport, Report};
+use crate::programs::status::report::{ConsumerReport, Report, SourceReport};
 use crate::programs::status::{MAX_AGE, Status, StatusReader};
 
 /// The shortest pause between two reports, however often the lane changes.
@@ -163,8 +165,9 @@ impl ReportLoop {
         self.rates.measure(lane, &linked);
         let consumer = |link: &Arc<LinkFigures>| ConsumerReport {
             id: link.consumer.to_string(),
-            address: lane.settings.consumers.get(link.index).cloned().unwrap_or_default(),
+            address: link.address.to_string(),
             draining: link.draining.load(Ordering::Relaxed),
+            leaving: link.leaving.load(Ordering::Relaxed),
             in_flight: get(&link.in_flight),
             overdue: get(&link.overdue),
             prefetch: get(&link.prefetch),
@@ -194,7 +197,8 @@ impl ReportLoop {
             consumers: linked.iter().map(consumer).collect(),
             open_consumers: linked.iter().filter(|link| link.is_open).map(|link| link.consumer.to_string()).collect(),
             unauthenticated: if leads { unproven(lane) } else { Vec::new() },
-            missing: if leads { missing(&lane.settings, &linked) } else { Vec::new() },
+            missing: if leads { missing(lane, &linked) } else { Vec::new() },
+            sources: sources(lane),
             stream: lane.settings.keys.stream.clone().unwrap_or_default(),
             agreement: agreement(&lane.settings),
             redis_warnings: board.read(Status::own_redis_warnings).unwrap_or_default(),
@@ -204,22 +208,33 @@ impl ReportLoop {
 }
 
 /// The addresses at which no consumer is linked.
-fn missing(settings: &Settings, linked: &[Arc<LinkFigures>]) -> Vec<String> {
-    let addresses = settings.consumers.iter().enumerate();
-    let missing = addresses.filter(|(index, _)| !linked.iter().any(|link| link.index == *index));
-    missing.map(|(_, address)| address.clone()).collect()
+fn missing(lane: &Shared, linked: &[Arc<LinkFigures>]) -> Vec<String> {
+    let linked: HashSet<usize> = linked.iter().map(|link| link.slot).collect();
+    let addresses = lane.roster.addresses().into_iter();
+    addresses.filter(|(slot, _)| !linked.contains(slot)).map(|(_, address)| address).collect()
 }
 
 /// The addresses where one of the two did not prove the link secret.
 fn unproven(lane: &Shared) -> Vec<String> {
-    let unproven = lane.stats.unproven.lock();
-    unproven.iter().filter_map(|index| lane.settings.consumers.get(*index).cloned()).collect()
+    lane.stats.unproven.lock().iter().cloned().collect()
+}
+
+/// The lists of consumers that it follows.
+fn sources(lane: &Shared) -> Vec<SourceReport> {
+    let now = Instant::now();
+    let report = |status: SourceStatus| SourceReport {
+        source: status.source,
+        addresses: status.addresses as u64,
+        answer_age_s: status.answered.map(|at| now.saturating_duration_since(at).as_secs_f64()),
+        error: status.error.unwrap_or_default(),
+    };
+    lane.roster.sources().into_iter().map(report).collect()
 }
 
 /// The settings that all dispatchers of a group must have in common, as a fingerprint: FNV-1a, which is the same
 /// everywhere.
 fn agreement(settings: &Settings) -> String {
-    let mut consumers = settings.consumers.clone();
+    let mut consumers: Vec<String> = settings.consumers.iter().map(ToString::to_string).collect();
     consumers.sort_unstable();
     let mut text = format!("{} {}", settings.interests.identity(), consumers.join(","));
     if let Destination::Stream { key, maxlen } = &settings.destination {

@@ -16,7 +16,7 @@ use crate::base::log_context::{self, LogContext};
 use crate::base::pulse::Pulse;
 use crate::base::shutdown::{ShutdownRequests, shutdown_channel};
 use crate::base::text::Quoted;
-use crate::lane::{self, Lane, ProcessHandles};
+use crate::lane::{self, Following, Lane, ProcessHandles};
 use crate::ledger::Destination;
 use crate::net::LinkSecret;
 use crate::process::metrics::MetricsPlace;
@@ -89,6 +89,7 @@ fn lane_settings(config: DispatcherConfig, link_secret: Option<LinkSecret>) -> l
         interests: Arc::new(config.interests),
         destination: config.destination,
         consumers: config.consumers,
+        following: Following::default(),
         link_tls: config.link_tls,
         link_secret,
         lease_ttl: config.lease_ttl,

@@ -10,12 +10,12 @@ use crate::base::delivery_rate::DeliveryRate;
 use crate::base::id::DispatcherId;
 use crate::base::retry_policy::RetryPolicy;
 use crate::base::setting::ConfigError;
-use crate::lane::SECURE_SCHEME;
 use crate::lane::order_key::OrderKey;
+use crate::lane::roster::ConsumerSource;
 use crate::ledger::{Destination, Interests, Keys, MOST_IN_FLIGHT};
-use crate::net::{ClientTls, HAS_TLS};
+use crate::net::ClientTls;
 use crate::process::config::Default::{Found, Required, Text};
-use crate::process::config::{Environment, Setting, Values, check_host_port, is_plain_name, quoted};
+use crate::process::config::{Environment, Setting, Values, is_plain_name, quoted};
 use crate::process::log::settings::LOG_LEVEL;
 use crate::process::metrics::settings::{METRICS_ADDR, METRICS_HOST, METRICS_TOKEN_FILE};
 use crate::process::program::{self, CommandLine};
@@ -23,6 +23,7 @@ use crate::programs::common::{
     CommonConfig, GROUP, LINK_SECRET_FILE, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL, TLS_CA, TLS_CERT, TLS_KEY,
     link_tls,
 };
+use crate::programs::consumer_sources::{consumer_sources, may_be_secure};
 use crate::programs::interests::{CHANNEL, KEYEVENT, KEYSPACE_DB, PATTERN, interests};
 use crate::wire;
 
@@ -37,8 +38,8 @@ pub struct DispatcherConfig {
     pub shadow: bool,
     /// Where messages are stored.
     pub destination: Destination,
-    /// The consumers' addresses, `host:port` or `wss://host:port`, all different; none with a stream and of a shadow.
-    pub consumers: Vec<String>,
+    /// Where the consumers are, or where their addresses are found, all different; none with a stream and of a shadow.
+    pub consumers: Vec<ConsumerSource>,
     /// TLS to the consumers that have it.
     pub link_tls: Option<ClientTls>,
     /// The file with the secret of the group's links, if there is one and there are any.
@@ -78,8 +79,9 @@ pub const SETTINGS: &[Setting] = &[
         "consumers",
         "HOST:PORT,…",
         Required,
-        "The addresses of the consumers, separated by commas, those with TLS as wss://host:port; not with --deliver \
-         stream or --shadow",
+        "The addresses of the consumers, separated by commas, those with TLS as wss://host:port. dns:name:port (or \
+         dns:wss://name:port) means each address of a name, file:PATH each line of a file; both are followed while the \
+         program runs. Not with --deliver stream or --shadow",
     ),
     TLS_CA,
     TLS_CERT,
@@ -188,12 +190,10 @@ pub const SETTINGS: &[Setting] = &[
     METRICS_TOKEN_FILE,
 ];
 
-const MAX_CONSUMERS: usize = 1_024;
 const MAX_STREAM_BYTES: usize = 1_024;
 const MOST_ENTRIES: u64 = 1 << 53;
 const DELIVER: &str = "consumers or stream";
 const STREAM_FORM: &str = "a key of 1 to 1024 bytes that the group does not use itself";
-const ADDRESSES: &str = "addresses separated by commas, host:port,wss://host:port";
 const DISPATCHER_NAME: &str = "1 to 64 letters, digits or any of . _ - : [ ] @, not beginning with alive:";
 
 /// The program's command line.
@@ -209,6 +209,7 @@ within milliseconds when it dies. If Redis or a consumer can't be reached, it ke
     let after = "\
 Examples:
   oncecast-dispatcher --redis-url redis://10.0.0.1:6379 --consumers 10.0.0.11:6969,10.0.0.12:6969
+  oncecast-dispatcher --redis-url redis://10.0.0.1:6379 --consumers dns:consumers.internal:6969
   oncecast-dispatcher --redis-url redis://10.0.0.1:6379 --deliver stream --pattern 'orders.*'
 
   oncecast-dispatcher --redis-url redis://10.0.0.1:6379 --pattern 'orders.*' --shadow
@@ -234,14 +235,13 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Dispat
     let order_key = order_key(values, &destination)?;
     let consumers = match &destination {
         Destination::Pending if shadow => Vec::new(),
-        Destination::Pending => consumer_addresses(values)?,
+        Destination::Pending => consumer_sources(values)?,
         Destination::Stream { key, .. } => {
             common.keys = common.keys.with_stream(key);
             Vec::new()
         }
     };
-    let is_secure = consumers.iter().any(|address| address.starts_with(SECURE_SCHEME));
-    let link_tls = link_tls(values, is_secure)?;
+    let link_tls = link_tls(values, may_be_secure(values, &consumers))?;
     let link_secret_file = values.path(LINK_SECRET_FILE.name)?.filter(|_| !consumers.is_empty());
     let interests = interests(values, &common.keys, common.redis.database())?;
     let delivers = destination == Destination::Pending;
@@ -343,29 +343,6 @@ fn stream_key(values: &Values<'_>, keys: &Keys) -> Result<String, ConfigError> {
         return Err(ConfigError::new("stream", quoted(&key), STREAM_FORM));
     }
     Ok(key)
-}
-
-fn consumer_addresses(values: &Values<'_>) -> Result<Vec<String>, ConfigError> {
-    let text = values.required("consumers", ADDRESSES)?;
-    let addresses: Vec<String> = text.split(',').map(|address| address.trim().to_owned()).collect();
-    let plain = |address: &String| address.strip_prefix(SECURE_SCHEME).unwrap_or(address).to_owned();
-    addresses.iter().try_for_each(|address| check_host_port("consumers", &plain(address), ADDRESSES))?;
-    let hosts: Vec<String> = addresses.iter().map(plain).collect();
-    if let Some(twice) = hosts.iter().enumerate().find(|(i, host)| hosts[..*i].contains(host)) {
-        return Err(ConfigError::new("consumers", format_args!("{} twice", quoted(twice.1)), ADDRESSES));
-    }
-    if let Some(address) = addresses.iter().find(|address| !HAS_TLS && address.starts_with(SECURE_SCHEME)) {
-        let problem = format!("{}, but TLS is not built in (feature `tls`)", quoted(address));
-        return Err(ConfigError::new("consumers", problem, "host:port"));
-    }
-    if addresses.len() > MAX_CONSUMERS {
-        return Err(ConfigError::new(
-            "consumers",
-            format_args!("{} addresses", addresses.len()),
-            format_args!("at most {MAX_CONSUMERS}"),
-        ));
-    }
-    Ok(addresses)
 }
 
 /// The host's name and the process id.

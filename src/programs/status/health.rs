@@ -108,9 +108,12 @@ impl Status {
             problems.push(format!("no consumer is connected{}", tried(&report.missing)));
         }
         let waits = self.known(Part::Pending, self.snapshot.pending).is_some_and(|pending| pending > 0);
-        if waits && !report.consumers.is_empty() && report.consumers.iter().all(|consumer| consumer.draining) {
+        if waits
+            && !report.consumers.is_empty()
+            && report.consumers.iter().all(|consumer| consumer.draining || consumer.leaving)
+        {
             problems.push(
-                "no consumer accepts messages: each is stopping, its handler can't work, or Redis takes no results \
+                "no consumer accepts messages: each is stopping or no longer listed, its handler can't work, or Redis takes no results \
                  from it (its log says which: event=unable)"
                     .to_owned(),
             );
@@ -144,6 +147,7 @@ impl Status {
             notes.extend(
                 self.pause().map(|pause| format!("{}: messages are stored and not delivered", paused_in_words(pause))),
             );
+            notes.extend(notes_on_sources(report));
             notes.extend(notes_on_secrets(report));
             if self.left_for_consumers() > 0 {
                 notes.push(format!(
@@ -201,6 +205,17 @@ impl Status {
         };
         by_command.into_iter().map(note).collect()
     }
+}
+
+/// Which lists of consumers can't be followed.
+fn notes_on_sources(report: &Report) -> impl Iterator<Item = String> {
+    let failing = report.sources.iter().filter(|source| !source.error.is_empty());
+    failing.map(|source| {
+        format!(
+            "{} can't be followed, so the {} addresses known stay: {}",
+            source.source, source.addresses, source.error
+        )
+    })
 }
 
 /// Whether the ends of links know each other.

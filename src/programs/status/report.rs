@@ -48,6 +48,8 @@ pub struct Report {
     pub consumers: Vec<ConsumerReport>,
     /// While it leads, the addresses of consumers that it is not linked to.
     pub missing: Vec<String>,
+    /// The lists of consumers that it follows.
+    pub sources: Vec<SourceReport>,
     /// The consumers it is linked to of which whoever reaches them may claim to be the dispatcher.
     pub open_consumers: Vec<String>,
     /// While it leads, the addresses where one of the two does not prove the link secret.
@@ -86,6 +88,8 @@ pub struct ConsumerReport {
     pub address: String,
     /// Whether it is stopping: it finishes what it holds, and gets no more messages.
     pub draining: bool,
+    /// Whether it is no longer listed: it finishes what it holds, and gets no more messages.
+    pub leaving: bool,
     /// Messages that it holds.
     pub in_flight: u64,
     /// Messages that were delivered to it and that it no longer reports.
@@ -94,6 +98,19 @@ pub struct ConsumerReport {
     pub prefetch: u64,
     /// Messages that it acknowledges per second.
     pub acked_per_s: f64,
+}
+
+/// A list of consumers that a dispatcher follows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SourceReport {
+    /// The entry of `--consumers`.
+    pub source: String,
+    /// The addresses that it leads to now.
+    pub addresses: u64,
+    /// Seconds since it last gave a list that could be used; `None` if it never did.
+    pub answer_age_s: Option<f64>,
+    /// Why the last attempt gave none; empty if it gave one.
+    pub error: String,
 }
 
 impl Report {
@@ -118,6 +135,7 @@ impl Report {
             "delivery": self.delivery.as_ref().map(DeliveryReport::to_json),
             "rates": self.rates.to_json(),
             "missing": self.missing,
+            "sources": self.sources.iter().map(SourceReport::to_json).collect::<Value>(),
             "open_consumers": self.open_consumers,
             "unauthenticated": self.unauthenticated,
             "stream": self.stream,
@@ -152,6 +170,7 @@ impl Report {
             rates: Rates::read(&report["rates"]),
             consumers: list("consumers").iter().map(ConsumerReport::read).collect(),
             missing: list("missing").iter().map(text_of).collect(),
+            sources: list("sources").iter().map(SourceReport::read).collect(),
             open_consumers: list("open_consumers").iter().map(text_of).collect(),
             unauthenticated: list("unauthenticated").iter().map(text_of).collect(),
             stream: text_of(&report["stream"]),
@@ -192,6 +211,7 @@ impl ConsumerReport {
             "id": self.id,
             "address": self.address,
             "draining": self.draining,
+            "leaving": self.leaving,
             "in_flight": self.in_flight,
             "overdue": self.overdue,
             "prefetch": self.prefetch,
@@ -204,10 +224,32 @@ impl ConsumerReport {
             id: text_of(&consumer["id"]),
             address: text_of(&consumer["address"]),
             draining: consumer["draining"].as_bool().unwrap_or_default(),
+            leaving: consumer["leaving"].as_bool().unwrap_or_default(),
             in_flight: count_of(&consumer["in_flight"]),
             overdue: count_of(&consumer["overdue"]),
             prefetch: count_of(&consumer["prefetch"]),
             acked_per_s: number_of(&consumer["acked_per_s"]),
+        }
+    }
+}
+
+impl SourceReport {
+    /// The JSON that is written.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "source": self.source,
+            "addresses": self.addresses,
+            "answer_age_s": self.answer_age_s.map(tenths),
+            "error": self.error,
+        })
+    }
+
+    fn read(source: &Value) -> SourceReport {
+        SourceReport {
+            source: text_of(&source["source"]),
+            addresses: count_of(&source["addresses"]),
+            answer_age_s: source["answer_age_s"].as_f64(),
+            error: text_of(&source["error"]),
         }
     }
 }
@@ -260,12 +302,19 @@ mod tests {
                 id: "c0".into(),
                 address: "10.0.0.2:6969".into(),
                 draining: true,
+                leaving: true,
                 in_flight: 12,
                 overdue: 1,
                 prefetch: 1_024,
                 acked_per_s: 8_666.6,
             }],
             missing: vec!["10.0.0.1:6969".into()],
+            sources: vec![SourceReport {
+                source: "dns:consumer:6969".into(),
+                addresses: 2,
+                answer_age_s: Some(1.5),
+                error: "no answer".into(),
+            }],
             open_consumers: vec!["c0".into()],
             unauthenticated: vec!["10.0.0.1:6969".into()],
             stream: "orders:messages".to_owned(),

@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::delivery::DeliveryReport;
-use super::report::{ConsumerReport, Rates, tenths};
+use super::report::{ConsumerReport, Rates, SourceReport, tenths};
 use super::shadow::{NOT_REPORTING, ShadowMember};
 use super::state::{Member, SHOWN_GAPS, Status};
 use crate::base::id::{MessageId, wall_clock_us};
@@ -47,6 +47,7 @@ impl Status {
             "shadows": self.shadows.iter().map(ShadowMember::to_json).collect::<Value>(),
             "consumers": self.consumers_to_json(),
             "delivery": self.delivery().map(DeliveryReport::to_json),
+            "sources": self.sources().iter().map(SourceReport::to_json).collect::<Value>(),
             "stream": self.leaders_report().map(|report| &report.stream).filter(|stream| !stream.is_empty()),
             "stream_entries": self.stream_entries,
             "pending": self.known(Part::Pending, snapshot.pending),
@@ -77,6 +78,11 @@ impl Status {
         self.known(Part::LeaseLeft, left.as_millis() as u64)
     }
 
+    /// The lists of consumers that the leader follows.
+    fn sources(&self) -> &[SourceReport] {
+        self.leaders_report().map(|report| report.sources.as_slice()).unwrap_or_default()
+    }
+
     /// The consumers that are linked, and the addresses where none is.
     fn consumers_to_json(&self) -> Value {
         let Some(report) = self.leaders_report() else { return json!([]) };
@@ -96,6 +102,7 @@ const UNREACHABLE: &str = "unreachable";
 /// The state of a consumer that is linked.
 fn state_of(consumer: &ConsumerReport) -> &'static str {
     match consumer {
+        ConsumerReport { leaving: true, .. } => "leaving",
         ConsumerReport { draining: true, .. } => "draining",
         ConsumerReport { prefetch: 0, .. } => "paused",
         _ => "linked",
@@ -292,7 +299,17 @@ impl Status {
                 format!("{place}{state}, {in_flight} of {prefetch} in flight, {rate:.0} per second"),
             )?;
         }
-        report.missing.iter().try_for_each(|address| line("  -", format!("{address} {UNREACHABLE}")))
+        report.missing.iter().try_for_each(|address| line("  -", format!("{address} {UNREACHABLE}")))?;
+        report.sources.iter().try_for_each(|source| line("found by", source.in_words()))
+    }
+}
+
+impl SourceReport {
+    fn in_words(&self) -> String {
+        let SourceReport { source, addresses, answer_age_s, error } = self;
+        let age = answer_age_s.map_or_else(|| "never".to_owned(), |age| format!("{age:.0} s ago"));
+        let error = if error.is_empty() { String::new() } else { format!(", now: {error}") };
+        format!("{source}: {addresses} addresses, answered {age}{error}")
     }
 }
 

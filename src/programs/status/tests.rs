@@ -37,6 +37,7 @@ fn status() -> Status {
         id: id.into(),
         address: format!("{id}.example:6969"),
         draining: id == "c1",
+        leaving: false,
         in_flight,
         overdue: 0,
         prefetch: 64,
@@ -115,7 +116,7 @@ fn json_and_text_agree() {
     assert_eq!(json["channel"], "orders");
     let consumer = |id: &str, state, in_flight, draining| {
         serde_json::json!({
-            "id": id, "address": format!("{id}.example:6969"), "state": state, "draining": draining,
+            "id": id, "address": format!("{id}.example:6969"), "state": state, "draining": draining, "leaving": false,
             "in_flight": in_flight, "overdue": 0, "prefetch": 64, "acked_per_s": 10.0,
         })
     };
