@@ -20,7 +20,7 @@ pub(super) struct Elected {
     /// The highest id of earlier leaders and of pending messages.
     pub(super) last_id: MessageId,
     /// The group's settings.
-    pub(super) settings: KnownSettings,
+    pub(super) settings: Box<KnownSettings>,
     /// Which messages the term may store.
     pub(super) right: Right,
     /// The segment of the ring that was live when this dispatcher was found eligible.

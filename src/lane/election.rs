@@ -273,7 +273,7 @@ impl Election {
         let Acquire::Acquired { lease, cursor, newest, before, settings } = attempt.answer else {
             return Ok(LeaseTry::Held);
         };
-        let settings = KnownSettings::now(settings);
+        let settings = Box::new(KnownSettings::now(settings));
         self.vacant = None;
         let last_id = self.shared.last_id_before(cursor.as_ref().map(|cursor| cursor.last_id).or(newest));
         // A cursor without an epoch means that Redis lost keys.

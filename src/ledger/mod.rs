@@ -31,6 +31,7 @@ mod limits;
 mod looking;
 mod member;
 mod notice;
+mod operating;
 pub mod overview;
 mod question;
 pub mod reading;

@@ -285,7 +285,10 @@ mod tests {
         }
 
         #[test]
-        fn in_flight_never_exceeds_the_most(most in 1_u64..50, steps in prop::collection::vec((0_usize..60, 0_usize..60), 1..50)) {
+        fn in_flight_never_exceeds_the_most(
+            most in 1_u64..50,
+            steps in prop::collection::vec((0_usize..60, 0_usize..60), 1..50),
+        ) {
             let now = Instant::now();
             let mut gate = gate(Rules { max_in_flight: Some(most), ..Rules::default() }, now);
             let mut in_flight = 0;

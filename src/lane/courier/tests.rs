@@ -6,8 +6,10 @@ use super::choice::MAX_RUN;
 use super::*;
 use crate::base::budget::Budget;
 use crate::lane::dialers::Dialers;
+use crate::lane::group_settings::KnownSettings;
 use crate::lane::table::{Again, Loss, Whereabouts};
 use crate::lane::tests::{lane_of, link, message};
+use crate::ledger::{GroupSettings, Pause, PauseEnd, SettingsReading};
 
 /// A courier with links to peers that read nothing. The fields are in the order in which they must be dropped.
 struct Rig {
@@ -141,6 +143,68 @@ fn a_paused_consumer_gets_nothing_and_keeps_no_places_from_others() {
     rig.courier.links.get_mut(0).expect("it is linked").set_prefetch(u32::MAX);
     rig.courier.deliver();
     assert_eq!(held(&rig.courier), [1, 2]);
+}
+
+/// Makes the courier keep to these settings.
+fn set(rig: &mut Rig, settings: GroupSettings) {
+    let reading = SettingsReading { settings, ..SettingsReading::default() };
+    rig.courier.keep_to(&KnownSettings::now(reading));
+}
+
+#[test]
+fn while_the_group_is_paused_nothing_is_sent_and_no_place_is_freed() {
+    let mut rig = Rig::new(&[2, 2]);
+    deliver(&mut rig.courier, 1..=4);
+    let pause = Pause { until: PauseEnd::Never, since_ms: None, by: String::new() };
+    set(&mut rig, GroupSettings { pause: Some(pause), ..GroupSettings::default() });
+    rig.courier.links.iter_mut().for_each(|link| {
+        assert_eq!(link.take_overdue(Duration::ZERO, Instant::now()).len(), 2);
+    });
+    deliver(&mut rig.courier, 5..=8);
+    assert_eq!((held(&rig.courier), rig.courier.table.ready_len()), (vec![2, 2], 4));
+    assert_eq!(rig.courier.longest_wait(), rig.courier.patience, "it does not turn for nothing");
+    set(&mut rig, GroupSettings::default());
+    rig.courier.deliver();
+    assert_eq!((held(&rig.courier), rig.courier.table.ready_len()), (vec![2, 2], 0));
+}
+
+#[test]
+fn all_links_together_hold_no_more_than_the_most_in_flight() {
+    let mut rig = Rig::new(&[1_000, 1_000, 1_000]);
+    set(&mut rig, GroupSettings { max_in_flight: Some(5), ..GroupSettings::default() });
+    deliver(&mut rig.courier, 1..=20);
+    assert_eq!(held(&rig.courier), [0, 0, 0], "what consumers hold is not known yet");
+    (0..3).for_each(|index| rig.courier.consumer_reports.note_answer(index));
+    rig.courier.consumer_reports.check(3);
+    rig.courier.deliver();
+    assert_eq!(held(&rig.courier).iter().sum::<usize>(), 5);
+    // What a consumer no longer reports leaves room.
+    let link = rig.courier.links.get_mut(0).expect("it is linked");
+    let overdue = link.take_overdue(Duration::ZERO, Instant::now()).len();
+    assert!(overdue > 0);
+    rig.courier.deliver();
+    assert_eq!(held(&rig.courier).iter().sum::<usize>(), 5 + overdue);
+    set(&mut rig, GroupSettings::default());
+    rig.courier.deliver();
+    assert_eq!(rig.courier.table.ready_len(), 0);
+}
+
+#[test]
+fn a_rate_is_shared_by_both_lines_and_all_links() {
+    let mut rig = Rig::new(&[1_000, 1_000]);
+    // A message a day.
+    set(&mut rig, GroupSettings { rate: "0.04/h".parse().ok(), ..GroupSettings::default() });
+    let budget = Budget::new(1 << 20);
+    let loss = || Some(Loss { consumer: "c0".into(), reason: "lost".into() });
+    for id in 1..=3 {
+        rig.courier.table.set_away(MessageId(id));
+        let again = Again::new(Pending { delivery: 2, ..message(id, 1) }, loss(), &budget);
+        assert!(rig.courier.table.readmit(again));
+    }
+    deliver(&mut rig.courier, 10..=20);
+    rig.courier.deliver();
+    assert_eq!(held(&rig.courier).iter().sum::<usize>(), 1);
+    assert_eq!(rig.courier.table.line_len(Line::Suspects), 2, "a suspect was first");
 }
 
 #[test]

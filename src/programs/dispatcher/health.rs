@@ -60,7 +60,10 @@ fn doing(lane: &lane::Shared) -> String {
     if stats.leading.load(Ordering::Relaxed) == 1 {
         let epoch = stats.epoch.load(Ordering::Relaxed);
         match &lane.settings.destination {
-            Destination::Pending => format!("leads with epoch {epoch}, {} consumers", stats.linked.lock().len()),
+            Destination::Pending => {
+                let paused = if stats.paused.load(Ordering::Relaxed) == 1 { ", PAUSED" } else { "" };
+                format!("leads with epoch {epoch}, {} consumers{paused}", stats.linked.lock().len())
+            }
             Destination::Stream { key, .. } => format!("leads with epoch {epoch}, adds to the stream {key}"),
         }
     } else {

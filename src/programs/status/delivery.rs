@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::report::{count_of, text_of};
 use crate::base::delivery_rate::DeliveryRate;
 use crate::base::text::Quoted;
 use crate::lane::{DeliveryState, Limit};
@@ -42,14 +41,14 @@ impl DeliveryReport {
     pub fn read(value: &Value) -> Option<DeliveryReport> {
         let object = value.as_object()?;
         let get = |name: &str| object.get(name).unwrap_or(&Value::Null);
-        let of_group = |name: &str| text_of(get(name)) == OF_GROUP;
+        let of_group = |name: &str| get(name).as_str() == Some(OF_GROUP);
         let pause = Some(get("paused")).filter(|paused| paused.is_object()).map(|paused| Pause {
             until: paused["until_ms"].as_u64().map_or(PauseEnd::Never, PauseEnd::At),
             since_ms: paused["since_ms"].as_u64(),
-            by: text_of(&paused["by"]),
+            by: paused["by"].as_str().unwrap_or_default().to_owned(),
         });
-        let most = Some(count_of(get("max_in_flight"))).filter(|most| *most > 0);
-        let rate: Option<DeliveryRate> = text_of(get("max_rate")).parse().ok();
+        let most = get("max_in_flight").as_u64().filter(|most| *most > 0);
+        let rate: Option<DeliveryRate> = get("max_rate").as_str().and_then(|text| text.parse().ok());
         Some(DeliveryReport(DeliveryState {
             pause,
             max_in_flight: most.map(|value| Limit { value, of_group: of_group("max_in_flight_of") }),

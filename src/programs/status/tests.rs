@@ -3,13 +3,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::delivery::DeliveryReport;
 use super::report::{ConsumerReport, Rates, Report};
 use super::*;
 use crate::base::id::{Epoch, MessageId};
-use crate::ledger::Lease;
+use crate::lane::DeliveryState;
 use crate::ledger::overview::{Part, Snapshot};
 use crate::ledger::reading::RecordedGap;
 use crate::ledger::server_check::Warning;
+use crate::ledger::{Lease, Pause, PauseEnd};
 
 /// A status checked two seconds after the beginning of 1970.
 fn status() -> Status {
@@ -347,4 +349,23 @@ fn a_lease_that_ends_by_its_time_alone_is_noted() {
     status.snapshot.lease.as_mut().expect("a dispatcher leads").by_time = true;
     assert!(status.problems().is_empty(), "it works");
     assert!(status.notes().iter().any(|note| note.contains("event=not-counted")), "{:?}", status.notes());
+}
+
+#[test]
+fn a_pause_is_shown_and_a_problem_only_when_it_lasts() {
+    let mut status = status();
+    status.max_age = Duration::from_secs(1);
+    assert_eq!(status.problems().len(), 1, "the oldest message is too old");
+    let pause = Pause { until: PauseEnd::Never, since_ms: Some(1_000), by: "me".into() };
+    let delivery = DeliveryState { pause: Some(pause), ..DeliveryState::default() };
+    leaders_report(&mut status).delivery = Some(DeliveryReport(delivery));
+    assert_eq!((status.problems(), status.exit_code()), (Vec::<String>::new(), 0), "its messages wait by intention");
+    let words = "PAUSED since 1970-01-01T00:00:01.000Z, until oncecast resume, by me";
+    let text = status.to_string();
+    assert!(text.lines().any(|line| line.starts_with("delivery ") && line.ends_with(words)), "{text}");
+    assert!(status.notes().contains(&format!("{words}: messages are stored and not delivered")));
+    assert_eq!(status.to_json()["delivery"]["paused"]["since_ms"], 1_000);
+    status.now_us += 2 * 3_600 * 1_000_000;
+    let problem = "the group has been paused for 2.0 h: nothing is delivered (oncecast resume)";
+    assert_eq!((status.problems(), status.exit_code()), (vec![problem.to_owned()], NEEDS_ATTENTION));
 }

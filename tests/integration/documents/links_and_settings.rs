@@ -141,14 +141,16 @@ fn escaped(text: &str) -> String {
     text.chars().map(escaped).collect()
 }
 
-/// The row of a setting. --help and --version have none.
+/// The row of a setting. --help and --version have none. A flag without a variable has no default.
 fn row_of(arg: &clap::Arg) -> Option<String> {
     let help = arg.get_help()?.to_string();
-    let (meaning, rest) = help.rsplit_once("\n[")?;
-    let (default, variables) = rest.split_once("] [env: ")?;
-    let flag = arg.get_long()?;
+    let flag = arg.get_long().filter(|flag| !["help", "version"].contains(flag))?;
     let value = arg.get_value_names().filter(|_| arg.get_num_args() != Some(0.into())).unwrap_or_default();
-    let value: String = value.iter().map(|name| format!(" {name}")).collect();
+    let value: String = value.iter().map(|name| format!(" {}", name.replace('|', "\\|"))).collect();
+    let Some((meaning, rest)) = help.rsplit_once("\n[") else {
+        return Some(format!("| `--{flag}{value}` | – | – | {} |\n", escaped(&help)));
+    };
+    let (default, variables) = rest.split_once("] [env: ")?;
     let variable = variables.split([',', ']']).next()?;
     const DESCRIBED: [&str; 5] = ["off", "none", "no", "random", "unknown"];
     let default = match default.strip_prefix("default: ") {
