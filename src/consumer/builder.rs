@@ -177,8 +177,8 @@ impl ConsumerBuilder {
 
     /// How long a message that failed waits for its next delivery, unless the handler chose a delay itself
     /// ([`HandlerError::retry_after`](crate::HandlerError::retry_after)): `exponential:200ms..5m*4`, `fixed:5s` or
-    /// `none`, as the dispatchers' setting `--retry` takes. Default: what the dispatchers' setting says. It also decides
-    /// for handlers that panic, but not for messages that this consumer loses or gives up.
+    /// `none`. Default: what the dispatchers' setting `--retry` says. It also decides for handlers that panic, but not
+    /// for messages that this consumer loses or gives up.
     pub fn retry(mut self, policy: impl Into<String>) -> Self {
         self.retry = Some(policy.into());
         self

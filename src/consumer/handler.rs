@@ -186,8 +186,8 @@ pub(super) enum Next {
 }
 
 impl HandlerError {
-    /// Deliver the message again, after the wait that [`ConsumerBuilder::retry`](crate::ConsumerBuilder::retry) sets, or
-    /// else the dispatcher's `--retry`; after the last allowed delivery, the message goes to the dead letters.
+    /// Deliver the message again, after the wait that [`ConsumerBuilder::retry`](crate::ConsumerBuilder::retry) sets,
+    /// or else the dispatcher's `--retry`; after the last allowed delivery, the message goes to the dead letters.
     pub fn retry(reason: impl Into<String>) -> HandlerError {
         HandlerError { next: Next::Fail(NackDelay::ByBackoff), reason: reason.into(), log_field: String::new() }
     }

@@ -6,8 +6,8 @@
 --       where the first one is
 -- Gives {'OK', score read up to or false if the range is empty, numbers of the next deliveries or false, member, …}
 --     | {'STALE', epoch}
---       Instead of a number: the number, a space and in how many milliseconds that delivery is due, if it isn't yet. Its
---       member comes without the payload.
+--       If a delivery isn't due yet, behind its number is a space and in how many milliseconds it is, and the member
+--       comes without its payload.
 local epoch_key, pending_key, attempts_key = unpack(KEYS)
 local my_epoch, after, up_to, most_messages, most_bytes = unpack(ARGV)
 local epoch = redis.call('GET', epoch_key)
