@@ -175,7 +175,8 @@ fn all_links_together_hold_no_more_than_the_most_in_flight() {
     deliver(&mut rig.courier, 1..=20);
     assert_eq!(held(&rig.courier), [0, 0, 0], "what consumers hold is not known yet");
     (0..3).for_each(|index| rig.courier.consumer_reports.note_answer(index));
-    rig.courier.consumer_reports.check(3);
+    let Courier { consumer_reports, roster, .. } = &mut rig.courier;
+    consumer_reports.check(3, roster);
     rig.courier.deliver();
     assert_eq!(held(&rig.courier).iter().sum::<usize>(), 5);
     // What a consumer no longer reports leaves room.

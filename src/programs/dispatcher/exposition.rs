@@ -123,6 +123,10 @@ fn messages(lanes: &mut LaneMetrics<'_>) {
     lanes.counter("messages_dead_lettered", "Messages moved to the dead letters", |stats| &stats.dead_lettered);
     lanes.counter("messages_spilled", "Messages kept in Redis only, because memory was full", |stats| &stats.spilled);
     lanes.counter("messages_read_back", "Messages read back from Redis", |stats| &stats.read_back);
+    lanes.gauge("order_keys", "Keys with messages in progress now, with --order-key", |stats| &stats.order_keys);
+    lanes.gauge("parked", "Messages in memory that wait for others of their key now", |stats| &stats.parked);
+    lanes.gauge("cut_keys", "Keys of which only the next messages are in memory now", |stats| &stats.cut_keys);
+    lanes.counter("messages_unkeyed", "Messages without a key, with --order-key", |stats| &stats.unkeyed);
     lanes.gauge("ready", "Messages waiting in memory for a consumer now", |stats| &stats.ready);
     lanes.gauge("delayed_messages", "Messages that failed and wait for another delivery now", |stats| &stats.delayed);
     lanes.number(

@@ -20,11 +20,12 @@ use crate::base::backoff::Backoff;
 use crate::base::error::Result;
 use crate::base::log_context;
 use crate::lane::roster::SourceStatus;
-use crate::lane::{LinkFigures, Settings, Shared};
+use crate::lane::{LaneStats, LinkFigures, Settings, Shared};
 use crate::ledger::server_check::ServerWatch;
 use crate::ledger::{Connection, Destination, Ledger};
 use crate::net::{ClientTls, LinkSecret};
 use crate::programs::status::delivery::DeliveryReport;
+use crate::programs::status::order::OrderReport;
 use crate::programs::status::report::{ConsumerReport, Report, SourceReport};
 use crate::programs::status::{MAX_AGE, Status, StatusReader};
 
@@ -190,6 +191,7 @@ impl ReportLoop {
             behind: get(&stats.behind) == 1,
             delayed: get(&stats.delayed),
             next_retry_ms: (get(&stats.delayed) > 0).then(|| get(&stats.next_retry_ms)),
+            order: order(&lane.settings, stats),
             full: get(&stats.full) == 1,
             recent_deaths: stats.deaths.lock().recent(Instant::now()),
             delivery: stats.delivery.lock().clone().map(DeliveryReport),
@@ -205,6 +207,16 @@ impl ReportLoop {
             open_metrics: host.open_metrics.clone(),
         }
     }
+}
+
+fn order(settings: &Settings, stats: &LaneStats) -> Option<OrderReport> {
+    settings.order_key.as_ref().map(|key| OrderReport {
+        key: key.to_string(),
+        keys: get(&stats.order_keys),
+        parked: get(&stats.parked),
+        cut: get(&stats.cut_keys),
+        unkeyed: get(&stats.unkeyed),
+    })
 }
 
 /// The addresses at which no consumer is linked.
@@ -239,6 +251,9 @@ fn agreement(settings: &Settings) -> String {
     let mut text = format!("{} {}", settings.interests.identity(), consumers.join(","));
     if let Destination::Stream { key, maxlen } = &settings.destination {
         text += &format!(" {maxlen} {key}");
+    }
+    if let Some(key) = &settings.order_key {
+        text += &format!(" order by {key}");
     }
     let hash = text
         .bytes()

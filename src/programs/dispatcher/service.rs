@@ -137,4 +137,7 @@ fn log_start(lane: &lane::Shared) {
     let (retry, max_deliveries) = (settings.retry, settings.max_deliveries);
     let dead_after_s = retry.dead_after(max_deliveries).as_secs_f64();
     log::info!("event=retry-policy retry={retry} max_deliveries={max_deliveries} dead_after_s={dead_after_s}");
+    if let Some(key) = &settings.order_key {
+        log::info!("event=order key={}", Quoted(key.to_string()));
+    }
 }

@@ -2,6 +2,7 @@
 
 pub mod delivery;
 mod health;
+pub mod order;
 mod page;
 mod reader;
 pub mod report;

@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 
 use super::delivery::DeliveryReport;
+use super::order::OrderReport;
 
 /// See the module's text.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,6 +37,8 @@ pub struct Report {
     pub delayed: u64,
     /// In how many milliseconds the first of them is due, if any waits. Dispatchers of older versions do not tell.
     pub next_retry_ms: Option<u64>,
+    /// Order by key, if it is set.
+    pub order: Option<OrderReport>,
     /// Whether it tracks as many messages as it can, so that others wait in Redis only.
     pub full: bool,
     /// Messages that it moved to the dead letters within the window.
@@ -130,6 +133,7 @@ impl Report {
             "behind": self.behind,
             "delayed": self.delayed,
             "next_retry_ms": self.next_retry_ms,
+            "order": self.order.as_ref().map(OrderReport::to_json),
             "full": self.full,
             "recent_deaths": self.recent_deaths,
             "delivery": self.delivery.as_ref().map(DeliveryReport::to_json),
@@ -164,6 +168,7 @@ impl Report {
             behind: report["behind"].as_bool().unwrap_or_default(),
             delayed: count_of(&report["delayed"]),
             next_retry_ms: report["next_retry_ms"].as_u64(),
+            order: OrderReport::read(&report["order"]),
             full: report["full"].as_bool().unwrap_or_default(),
             recent_deaths: count_of(&report["recent_deaths"]),
             delivery: DeliveryReport::read(&report["delivery"]),
@@ -294,6 +299,7 @@ mod tests {
             behind: true,
             delayed: 8,
             next_retry_ms: Some(12_345),
+            order: Some(OrderReport { key: "channel".into(), keys: 3, parked: 20, cut: 1, unkeyed: 4 }),
             full: true,
             recent_deaths: 9,
             delivery: Some(DeliveryReport::default()),

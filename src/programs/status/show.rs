@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::delivery::DeliveryReport;
+use super::order::OrderReport;
 use super::report::{ConsumerReport, Rates, SourceReport, tenths};
 use super::shadow::{NOT_REPORTING, ShadowMember};
 use super::state::{Member, SHOWN_GAPS, Status};
@@ -56,6 +57,7 @@ impl Status {
             "results": self.known(Part::Results, snapshot.processed),
             "delayed": self.delayed(),
             "next_retry_ms": self.next_retry().map(|left| left.as_millis() as u64),
+            "order": self.leaders_report().and_then(|report| report.order.as_ref()).map(OrderReport::to_json),
             "dead_letters": self.known(Part::Dead, snapshot.dead),
             "recent_deaths": self.recent_deaths(),
             "gaps": self.known(Part::Gaps, snapshot.gaps),
@@ -184,6 +186,8 @@ impl fmt::Display for Status {
         let or_unknown = |part, count: u64| self.known(part, count.to_string()).unwrap_or_else(|| REFUSED.to_owned());
         self.delivery().and_then(DeliveryReport::in_words).map_or(Ok(()), |words| line("delivery", words))?;
         line("pending", self.pending_in_words())?;
+        let order = self.leaders_report().and_then(|report| report.order.as_ref());
+        order.map_or(Ok(()), |order| line("order", order.in_words()))?;
         line("per second", self.rates().map_or_else(|| UNKNOWN.to_owned(), Rates::in_words))?;
         line("results", or_unknown(Part::Results, self.snapshot.processed))?;
         line("dead letters", or_unknown(Part::Dead, self.snapshot.dead))?;

@@ -148,11 +148,14 @@ impl Group {
                 }
             }
             Step::Die(n) => {
+                self.arrive();
                 if let Some(id) = nth(&self.away, n)
                     && let Some(key) = self.pending.remove(&id)
                 {
                     self.dead.insert(id, key);
-                    self.end(id);
+                    self.away.remove(&id);
+                    self.reported.remove(&id);
+                    self.table.forget(MessageId(id));
                 }
             }
             Step::Replay(n) => {
@@ -163,6 +166,8 @@ impl Group {
                 self.dead.remove(&id);
                 self.pending.insert(id, key);
                 self.newest.remove(&key);
+                // The courier hears of it behind the pages that were read before.
+                self.arrive();
                 self.table.inherit(MessageId(id));
                 if self.table.whereabouts(MessageId(id)).is_none() && !self.backlog.covers(MessageId(id)) {
                     self.backlog.read_again(MessageId(id));

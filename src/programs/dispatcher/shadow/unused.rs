@@ -3,7 +3,7 @@
 use crate::base::setting::ConfigError;
 use crate::process::config::Values;
 
-const UNUSED: [&str; 14] = [
+const UNUSED: [&str; 15] = [
     "consumers",
     "tls-ca",
     "tls-cert",
@@ -16,6 +16,7 @@ const UNUSED: [&str; 14] = [
     "retry",
     "max-in-flight",
     "max-rate",
+    "order-key",
     "ring-bytes",
     "ready-bytes",
 ];
