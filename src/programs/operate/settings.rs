@@ -45,9 +45,17 @@ const SETTINGS: &[Setting] = &[
 const MAX_PAUSE: Duration = Duration::from_secs(8_760 * 3_600);
 /// Takes the group's own limit away.
 const DEFAULT: &str = "default";
-const EXIT_CODES: &str = "\
-Exit codes: 0 done, and the leader keeps to it or there is none now, 1 Redis can't be read or written, or the group
-delivers to a stream, 2 invalid settings, 3 done, and the leader has not confirmed it.";
+
+/// The end of each subcommand's help, behind its examples.
+macro_rules! after {
+    ($examples:literal) => {
+        concat!(
+            $examples,
+            "\n\nExit codes: 0 done, and the leader keeps to it or there is none now, 1 Redis can't be read or written, \
+             or the group\ndelivers to a stream, 2 invalid settings, 3 done, and the leader has not confirmed it."
+        )
+    };
+}
 
 /// The definitions of the subcommands.
 pub fn commands() -> [Command; 3] {
@@ -60,18 +68,20 @@ Pauses a group: its messages are stored and not delivered.
 
 What consumers hold already is finished and recorded. The pause is kept in Redis: it outlasts leaders, dispatchers and
 consumers, and ends with --for or by oncecast resume. Pausing again changes its end.";
-    let after = format!(
-        "Examples:\n  oncecast pause --group orders\n  oncecast pause --for 10m --by 'maintenance of the \
-         warehouse'\n\n{EXIT_CODES}"
+    let after = after!(
+        "\
+Examples:
+  oncecast pause --group orders
+  oncecast pause --for 10m --by 'maintenance of the warehouse'"
     );
-    command("pause", about, &after)
+    config::command("pause", about, after, SETTINGS)
         .arg(flag("for", "TIME", "How long, such as 10m or 2h; otherwise until oncecast resume").value_parser(time_in))
         .arg(flag("by", "NAME", "Who pauses it, or why, as the status shows it").value_parser(by_in))
 }
 
 fn resume() -> Command {
     let about = "Ends the pause of a group: everything that is pending is delivered.";
-    command("resume", about, &format!("Example:\n  oncecast resume --group orders\n\n{EXIT_CODES}"))
+    config::command("resume", about, after!("Example:\n  oncecast resume --group orders"), SETTINGS)
 }
 
 fn set() -> Command {
@@ -80,21 +90,19 @@ Shows or changes a group's limits while it runs.
 
 They are kept in Redis and come before --max-in-flight and --max-rate of the dispatchers. Without a change, what is set
 is shown.";
-    let after = format!(
-        "Examples:\n  oncecast set --max-in-flight 20\n  oncecast set --max-rate 100/s --max-in-flight default\n  \
-         oncecast set --json\n\n{EXIT_CODES}"
+    let after = after!(
+        "\
+Examples:
+  oncecast set --max-in-flight 20
+  oncecast set --max-rate 100/s --max-in-flight default
+  oncecast set --json"
     );
     let most = "The most messages that all consumers hold together; default: what the dispatchers have";
     let rate = "The most deliveries per second (N/s), minute (N/m) or hour (N/h), redeliveries included; default: what \
                 the dispatchers have";
-    command("set", about, &after)
+    config::command("set", about, after, SETTINGS)
         .arg(flag("max-in-flight", "N|default", most).value_parser(most_in))
         .arg(flag("max-rate", "N/s|default", rate).value_parser(rate_in))
-}
-
-fn command(name: &'static str, about: &'static str, after: &str) -> Command {
-    // Kept for the rest of the process, as all texts of command lines are.
-    config::command(name, about, Box::leak(after.to_owned().into_boxed_str()), SETTINGS)
 }
 
 fn flag(name: &'static str, value: &'static str, help: &'static str) -> Arg {
