@@ -23,6 +23,7 @@ mod support;
 mod absurd;
 mod censor;
 mod consumer;
+mod delays;
 mod dispatchers;
 mod doctor;
 mod drains;
