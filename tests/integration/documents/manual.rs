@@ -127,6 +127,7 @@ fn the_settings_files_explain_each_setting_and_show_its_default() {
         "host name and pid",
         "off",
         "none",
+        "the dispatcher's",
         "the database of --redis-url",
         "<group>:messages",
         "the listen address",
