@@ -1,13 +1,10 @@
 //! Follows the sources of consumers that come and go, and brings the [roster](super::roster) in line with them.
 //!
 //! The thread `discovery` takes answers in; a thread for each source looks for them, `source-<n>`. Files are looked at
-//! every second. Names are looked up every few seconds, and soon after a link was lost. A lookup may hang for as long as
-//! the system lets it: it holds up only its own thread. At the end of the lane such a thread is left behind, since a
+//! every second. Names are looked up every few seconds, and soon after a link was lost. A lookup may hang for as long
+//! as the system lets it: it holds up only its own thread. At the end of the lane such a thread is left behind, since a
 //! lookup can't be interrupted; it ends with the lookup.
 
-use std::fmt;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -15,11 +12,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select, tick, unbounded};
 
 use super::dialers::Dialers;
+use super::following::Following;
 use super::roster::{Answer, Change, ConsumerSource, ListFile, Member};
 use super::shared::Shared;
 use crate::base::error::Result;
 use crate::base::text::Quoted;
-use crate::net;
 
 /// How often the discovery looks whether lookups hang, and tidies up.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
@@ -30,39 +27,6 @@ const SLOW_LOOKUP: Duration = Duration::from_secs(15);
 /// How long the end of the lane waits for lookups.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 const STACK_BYTES: usize = 256 << 10;
-
-/// How the addresses of a name are found.
-type Lookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
-
-/// How sources are followed.
-#[derive(Clone)]
-pub struct Following {
-    /// Finds the addresses of `host:port`.
-    pub lookup: Arc<Lookup>,
-    /// How often a name is looked up.
-    pub lookup_every: Duration,
-    /// An address is removed after answers have lacked it for this long.
-    pub hold: Duration,
-    /// How often a file is looked at.
-    pub look_every: Duration,
-}
-
-impl Default for Following {
-    fn default() -> Following {
-        Following {
-            lookup: Arc::new(net::resolve),
-            lookup_every: Duration::from_secs(5),
-            hold: Duration::from_secs(30),
-            look_every: Duration::from_secs(1),
-        }
-    }
-}
-
-impl fmt::Debug for Following {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Following").field("lookup_every", &self.lookup_every).field("hold", &self.hold).finish()
-    }
-}
 
 /// The handle: ends and joins the threads when dropped.
 #[derive(Debug)]
@@ -306,3 +270,6 @@ fn log_change(change: &Change, source: &ConsumerSource) {
         Change::Stays(member) => log("consumer-stays", member),
     }
 }
+
+#[cfg(test)]
+mod tests;

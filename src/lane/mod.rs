@@ -21,11 +21,11 @@
 //! subscription and commands reach one server. `election` competes for the `lease`; `precedence` decides who goes
 //! first. It begins a `term`, to which it passes what `elected` holds and a `kill_switch`. `ingest` and `intake` store
 //! messages. `courier` delivers them, with `table`, `places`, `backlog` and `strays`, to the consumers on the `roster`,
-//! which `discovery` changes, as `group_settings` and its gate allow, and in the order that `order_key` asks for;
-//! `delivery_state` is what is shown of that. `dialers`, each with `dialer`, `handshake`, `credentials` and `greeting`,
-//! make each `link`, and `sockets` waits for them. `tasks` lead to `redistributor`, with `refused`, `dead_letters` and
-//! `deaths`. `retry` repeats failed Redis commands; `tests` makes lanes for unit tests. `shadow` is another composition
-//! of a listener: it observes a group and takes part in nothing.
+//! which `discovery` changes by the rules of `following`, as `group_settings` and its gate allow, and in the order that
+//! `order_key` asks for; `delivery_state` is what is shown of that. `dialers`, each with `dialer`, `handshake`,
+//! `credentials` and `greeting`, make each `link`, and `sockets` waits for them. `tasks` lead to `redistributor`, with
+//! `refused`, `dead_letters` and `deaths`. `retry` repeats failed Redis commands; `tests` makes lanes for unit tests.
+//! `shadow` is another composition of a listener: it observes a group and takes part in nothing.
 
 mod backlog;
 mod courier;
@@ -38,6 +38,7 @@ mod dialers;
 mod discovery;
 mod elected;
 mod election;
+mod following;
 mod greeting;
 mod group_settings;
 mod handshake;
@@ -80,7 +81,7 @@ mod threads;
 
 pub use self::deaths::DEATHS_WINDOW;
 pub use self::delivery_state::{DeliveryState, Limit};
-pub use self::discovery::Following;
+pub use self::following::Following;
 pub use self::lifecycle::Lane;
 pub use self::settings::Settings;
 pub use self::shared::{ProcessHandles, Shared};

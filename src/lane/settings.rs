@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::discovery::Following;
+use super::following::Following;
 use super::order_key::OrderKey;
 use super::roster::ConsumerSource;
 use crate::base::delivery_rate::DeliveryRate;

@@ -137,6 +137,18 @@ impl CommonConfig {
     }
 }
 
+/// This machine's or container's name, as far as it may be part of a program's id; empty if it is unknown.
+pub fn host_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .unwrap_or_default();
+    let mut host: String =
+        host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '.' || *c == '-').collect();
+    host.truncate(40);
+    host
+}
+
 /// What is needed for consumers with TLS. Without such a consumer, flags with files are a mistake: nothing would be
 /// encrypted. Variables are not, since one file of variables may serve consumers, too.
 pub fn link_tls(values: &Values<'_>, is_secure: bool) -> Result<Option<ClientTls>, ConfigError> {

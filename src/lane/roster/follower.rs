@@ -1,10 +1,9 @@
 //! The roster as the courier sees it: each change is seen once, and only the courier releases members meanwhile.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use super::Roster;
 use super::members::{Change, Member, MemberId};
+use super::state::Roster;
 
 /// Ends when it is dropped, even after a panic. There is at most one for a roster.
 pub(crate) struct Follower {
@@ -17,7 +16,7 @@ pub(crate) struct Follower {
 impl Roster {
     /// Begins to follow.
     pub(crate) fn follow(self: &Arc<Roster>) -> Follower {
-        self.state.lock().is_followed = true;
+        self.set_followed(true);
         Follower { roster: self.clone(), seen: 0, members: Vec::new() }
     }
 }
@@ -25,7 +24,7 @@ impl Roster {
 impl Follower {
     /// What has changed since the last call; at the first call all members are new.
     pub(crate) fn changes(&mut self) -> Vec<Change> {
-        let version = self.roster.version.load(Ordering::Acquire);
+        let version = self.roster.version();
         if self.seen == version {
             return Vec::new();
         }
@@ -88,6 +87,6 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.roster.state.lock().is_followed = false;
+        self.roster.set_followed(false);
     }
 }

@@ -1,5 +1,6 @@
 //! The settings of the consumer program.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -18,7 +19,8 @@ use crate::process::log::settings::LOG_LEVEL;
 use crate::process::metrics::settings::{METRICS_ADDR, METRICS_HOST, METRICS_TOKEN_FILE};
 use crate::process::program::{self, CommandLine};
 use crate::programs::common::{
-    CommonConfig, GROUP, LINK_SECRET_FILE, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL, TLS_CERT, TLS_KEY, identity,
+    CommonConfig, GROUP, LINK_SECRET_FILE, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL, TLS_CERT, TLS_KEY, host_name,
+    identity,
 };
 use crate::wire;
 
@@ -92,7 +94,13 @@ pub const SETTINGS: &[Setting] = &[
     REDIS_CERT,
     REDIS_KEY,
     GROUP,
-    Setting::new("consumer-id", "NAME", Found("the listen address"), "This consumer's name, recorded with each result"),
+    Setting::new(
+        "consumer-id",
+        "NAME",
+        Found("the listen address"),
+        "This consumer's name, recorded with each result. If it listens on all addresses, the default has the host's \
+         name in their place",
+    ),
     Setting::new("concurrency", "N", Found("number of cores"), "Handlers that run at the same time"),
     Setting::new(
         "prefetch",
@@ -201,7 +209,7 @@ pub fn read_values(values: &Values<'_>) -> Result<ConsumerConfig, ConfigError> {
         consumer_id: match values.text("consumer-id")? {
             Some(id) if is_plain_name(&id) => id,
             Some(id) => return Err(ConfigError::new("consumer-id", quoted(&id), PLAIN_NAME)),
-            None => listen.clone(),
+            None => default_id(&listen),
         },
         listen,
         tls: identity(values, [TLS_CERT.name, TLS_KEY.name])?,
@@ -253,6 +261,16 @@ fn retry_policy(values: &Values<'_>) -> Result<Option<RetryPolicy>, ConfigError>
     values.text("retry")?.map(policy).transpose()
 }
 
+/// The listen address; with the host's name in place of 0.0.0.0 or [::], which containers have in common.
+fn default_id(listen: &str) -> String {
+    let all = listen.parse::<SocketAddr>().is_ok_and(|listen| listen.ip().is_unspecified() && listen.port() != 0);
+    let host = if all { host_name() } else { String::new() };
+    match listen.rsplit_once(':') {
+        Some((_, port)) if !host.is_empty() => format!("{host}:{port}"),
+        _ => listen.to_owned(),
+    }
+}
+
 /// The handler that was chosen, with its settings.
 fn handler(values: &Values<'_>) -> Result<BuiltIn, ConfigError> {
     const NAMES: &str = "stamp, forward, http or exec";
@@ -269,5 +287,20 @@ fn handler(values: &Values<'_>) -> Result<BuiltIn, ConfigError> {
         "http" => http::settings::read(values).map(BuiltIn::Http),
         "exec" => exec::read(values).map(BuiltIn::Exec),
         _ => Err(ConfigError::new("handler", quoted(&name), NAMES)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn consumers_that_listen_on_all_addresses_have_different_names() {
+        let host = host_name();
+        assert_eq!(default_id("0.0.0.0:6969"), format!("{host}:6969"));
+        assert_eq!(default_id("[::]:6969"), format!("{host}:6969"));
+        for listen in ["10.0.0.1:6969", "0.0.0.0:0", "consumer:6969"] {
+            assert_eq!(default_id(listen), listen);
+        }
     }
 }

@@ -21,7 +21,7 @@ use crate::process::metrics::settings::{METRICS_ADDR, METRICS_HOST, METRICS_TOKE
 use crate::process::program::{self, CommandLine};
 use crate::programs::common::{
     CommonConfig, GROUP, LINK_SECRET_FILE, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL, TLS_CA, TLS_CERT, TLS_KEY,
-    link_tls,
+    host_name, link_tls,
 };
 use crate::programs::consumer_sources::{consumer_sources, may_be_secure};
 use crate::programs::interests::{CHANNEL, KEYEVENT, KEYSPACE_DB, PATTERN, interests};
@@ -347,15 +347,7 @@ fn stream_key(values: &Values<'_>, keys: &Keys) -> Result<String, ConfigError> {
 
 /// The host's name and the process id.
 fn default_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .ok()
-        .or_else(|| std::env::var("HOSTNAME").ok())
-        .unwrap_or_default();
-    let mut host: String =
-        host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '.' || *c == '-').collect();
-    host.truncate(40);
-    if host.is_empty() {
-        host.push_str("dispatcher");
-    }
+    let host = host_name();
+    let host = if host.is_empty() { "dispatcher" } else { &host };
     format!("{host}-{}", std::process::id())
 }

@@ -4,6 +4,7 @@
 //! Runs on the caller's thread. What is tried, and how, is in [`ledger::doctor`](crate::ledger::doctor); `report` shows
 //! it, as text and as JSON.
 
+mod consumers;
 mod report;
 mod run;
 pub mod settings;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
+use super::consumers::CheckedSource;
 use crate::base::text::Escaped;
 use crate::ledger::doctor::{Diagnosis, Effect, Examined, Finding, Patient, Remedy};
 
@@ -14,6 +15,7 @@ pub struct Report {
     user: String,
     group: String,
     diagnosis: Diagnosis,
+    consumers: Vec<CheckedSource>,
 }
 
 /// What is said of a program.
@@ -29,19 +31,21 @@ fn verdict(examined: &Examined) -> &'static str {
 
 impl Report {
     /// The report about a server.
-    pub fn new(patient: &Patient<'_>, diagnosis: Diagnosis) -> Report {
+    pub fn new(patient: &Patient<'_>, diagnosis: Diagnosis, consumers: Vec<CheckedSource>) -> Report {
         Report {
             server: patient.server.shown().to_owned(),
             database: patient.server.database(),
             user: patient.user(),
             group: patient.keys.group.clone(),
             diagnosis,
+            consumers,
         }
     }
 
-    /// 0 if every program works, else 3.
+    /// 0 if every program works and every consumer is reached, else 3.
     pub fn exit_code(&self) -> u8 {
-        if self.diagnosis.programs.iter().all(Examined::works) { 0 } else { 3 }
+        let works = self.diagnosis.programs.iter().all(Examined::works);
+        if works && self.consumers.iter().all(CheckedSource::works) { 0 } else { 3 }
     }
 
     /// What to type, as an administrator of the server, so that a program works, or works better.
@@ -79,6 +83,7 @@ impl Report {
             "user": self.user,
             "group": self.group,
             "programs": programs,
+            "consumers": self.consumers.iter().map(CheckedSource::to_json).collect::<Value>(),
             "server": warnings,
         })
     }
@@ -161,7 +166,7 @@ fn finding_to_json(finding: &Finding) -> Value {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { server, database, user, group, diagnosis } = self;
+        let Report { server, database, user, group, diagnosis, consumers } = self;
         let head = format!("redis {server} database {database}, user {user}, group {group}");
         writeln!(f, "{}\n", Escaped(head))?;
         for examined in &diagnosis.programs {
@@ -172,6 +177,10 @@ impl fmt::Display for Report {
                 self.show_program(examined, f)?;
             }
         }
+        if !consumers.is_empty() {
+            writeln!(f, "\nconsumers:")?;
+        }
+        consumers.iter().try_for_each(|source| writeln!(f, "- {}", Escaped(source)))?;
         if !diagnosis.warnings.is_empty() {
             writeln!(f, "\nserver:")?;
         }

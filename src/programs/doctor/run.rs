@@ -1,5 +1,6 @@
 //! Runs the subcommand.
 
+use super::consumers::check;
 use super::report::Report;
 use super::settings::DoctorConfig;
 use crate::base::error::Result;
@@ -11,7 +12,7 @@ pub fn run(config: &DoctorConfig) -> Result<u8> {
     let _log = log::init(config.common.log_level, "oncecast", "doctor")?;
     let patient = Patient::new(config.common.redis.clone(), config.common.keys.clone(), &config.interests);
     let diagnosis = diagnose(&patient, &config.programs)?;
-    let report = Report::new(&patient, diagnosis);
+    let report = Report::new(&patient, diagnosis, check(&config.consumers));
     let shown = if config.json { format!("{}\n", report.to_json()) } else { report.to_string() };
     output::print(shown).map(|_| report.exit_code())
 }

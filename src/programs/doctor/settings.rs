@@ -3,12 +3,14 @@
 use clap::{ArgMatches, Command};
 
 use crate::base::setting::ConfigError;
+use crate::lane::roster::ConsumerSource;
 use crate::ledger::Interests;
 use crate::ledger::doctor::Program;
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{self, Environment, Setting, Values, quoted};
 use crate::process::log::settings::LOG_LEVEL;
 use crate::programs::common::{CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
+use crate::programs::consumer_sources;
 use crate::programs::interests::{CHANNEL, KEYEVENT, KEYSPACE_DB, PATTERN, interests};
 
 /// The settings of `oncecast doctor`.
@@ -20,6 +22,8 @@ pub struct DoctorConfig {
     pub interests: Interests,
     /// The programs to examine the server for.
     pub programs: Vec<Program>,
+    /// The consumers to look for; none if there is nothing to look for.
+    pub consumers: Vec<ConsumerSource>,
     /// As JSON.
     pub json: bool,
 }
@@ -50,6 +54,12 @@ pub const SETTINGS: &[Setting] = &[
         "consumers, or stream: where the group's dispatchers put messages. With stream no consumer is needed",
     ),
     Setting::new("stream", "KEY", Found("<group>:messages"), "The stream of --deliver stream"),
+    Setting::new(
+        "consumers",
+        "HOST:PORT,…",
+        Found("none"),
+        "Also try these entries of the dispatchers' --consumers: look names up, read files, and connect to each address",
+    ),
     Setting::switch("json", "Print JSON, one line"),
     LOG_LEVEL,
 ];
@@ -73,10 +83,11 @@ shown, such as ACL SETUSER … or CONFIG SET …, for an administrator of the se
 Examples:
   oncecast doctor --redis-url redis://10.0.0.1:6379
   ONCECAST_REDIS_URL_FILE=/etc/oncecast/consumer-redis-url oncecast doctor --program consumer
+  oncecast doctor --program dispatcher --consumers dns:consumers.internal:6969
   oncecast doctor --deliver stream --pattern 'orders.*' --program dispatcher --json
 
 Exit codes: 0 every program works, if need be slower, 1 Redis can't be reached or refuses the login, 2 invalid settings,
-3 a program does not work.",
+3 a program does not work, or a consumer of --consumers can't be reached.",
         SETTINGS,
     )
 }
@@ -104,6 +115,10 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Doctor
     Ok(DoctorConfig {
         interests: interests(values, &common.keys, common.redis.database())?,
         programs: programs(values, to_stream)?,
+        consumers: match values.text("consumers")? {
+            Some(text) => consumer_sources::parse(&text)?,
+            None => Vec::new(),
+        },
         json: values.is_on("json")?,
         common,
     })

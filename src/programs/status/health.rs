@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::delivery::{LONG_PAUSE, paused_in_words};
-use super::report::Report;
+use super::report::{Report, SourceReport};
 use super::shadow::ShadowMember;
 use super::state::{MANY_DEATHS, Member, Status};
 use crate::lane::DEATHS_WINDOW;
@@ -113,8 +113,8 @@ impl Status {
             && report.consumers.iter().all(|consumer| consumer.draining || consumer.leaving)
         {
             problems.push(
-                "no consumer accepts messages: each is stopping or no longer listed, its handler can't work, or Redis takes no results \
-                 from it (its log says which: event=unable)"
+                "no consumer accepts messages: each is stopping or no longer listed, its handler can't work, or Redis \
+                 takes no results from it (its log says which: event=unable)"
                     .to_owned(),
             );
         }
@@ -210,11 +210,8 @@ impl Status {
 /// Which lists of consumers can't be followed.
 fn notes_on_sources(report: &Report) -> impl Iterator<Item = String> {
     let failing = report.sources.iter().filter(|source| !source.error.is_empty());
-    failing.map(|source| {
-        format!(
-            "{} can't be followed, so the {} addresses known stay: {}",
-            source.source, source.addresses, source.error
-        )
+    failing.map(|SourceReport { source, addresses, error, .. }| {
+        format!("{source} can't be followed, so the {addresses} addresses known stay: {error}")
     })
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::delivery::DeliveryReport;
-use super::report::{ConsumerReport, Rates, Report};
+use super::report::{ConsumerReport, Rates, Report, SourceReport};
 use super::*;
 use crate::base::id::{Epoch, MessageId};
 use crate::lane::DeliveryState;
@@ -235,8 +235,8 @@ fn problems_are_named_and_change_the_exit_code() {
             leaders_report(status).missing.push("a:1".to_owned());
         }),
         (
-            "no consumer accepts messages: each is stopping, its handler can't work, or Redis takes no results from \
-             it (its log says which: event=unable)",
+            "no consumer accepts messages: each is stopping or no longer listed, its handler can't work, or Redis \
+             takes no results from it (its log says which: event=unable)",
             |status| leaders_report(status).consumers.iter_mut().for_each(|consumer| consumer.draining = true),
         ),
         ("the oldest message has been pending for 1.5 s, more than 1.0 s", |status| {
@@ -368,4 +368,30 @@ fn a_pause_is_shown_and_a_problem_only_when_it_lasts() {
     status.now_us += 2 * 3_600 * 1_000_000;
     let problem = "the group has been paused for 2.0 h: nothing is delivered (oncecast resume)";
     assert_eq!((status.problems(), status.exit_code()), (vec![problem.to_owned()], NEEDS_ATTENTION));
+}
+
+#[test]
+fn lists_of_consumers_are_shown_and_their_failures_noted() {
+    let mut status = status();
+    let report = leaders_report(&mut status);
+    report.consumers[0].leaving = true;
+    let source = |source: &str, error: &str| SourceReport {
+        source: source.to_owned(),
+        addresses: 2,
+        answer_age_s: error.is_empty().then_some(3.0),
+        error: error.to_owned(),
+    };
+    report.sources = vec![source("dns:c:1", ""), source("file:/c", "line 2: \"x\"")];
+    let text = status.to_string();
+    for line in [
+        "  c0          c0.example:6969 leaving, 3 of 64 in flight",
+        "found by      dns:c:1: 2 addresses, answered 3 s ago\n",
+        "found by      file:/c: 2 addresses, answered never, now: line 2",
+        "note          file:/c can't be followed, so the 2 addresses known stay: line 2",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let json = status.to_json();
+    assert_eq!(json["sources"][0]["answer_age_s"], 3.0);
+    assert_eq!(json["consumers"][0]["state"], "leaving");
 }

@@ -11,6 +11,7 @@ mod pause;
 mod precedence;
 mod recall;
 mod retries;
+mod roster;
 mod shadow;
 mod streams;
 mod switch;

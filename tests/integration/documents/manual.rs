@@ -121,7 +121,7 @@ fn the_settings_files_explain_each_setting_and_show_its_default() {
     const DISPATCHER: &str = include_str!("../../../systemd/dispatcher.env.example");
     const CONSUMER: &str = include_str!("../../../systemd/consumer.env.example");
     // These have no default that could be shown.
-    const FOUND: [&str; 10] = [
+    const FOUND: [&str; 11] = [
         "the system's authorities",
         "required",
         "host name and pid",

@@ -151,8 +151,8 @@ proptest! {
             }
             let present: Vec<String> =
                 members.iter().filter(|m| m.leaving_since.is_none()).map(ToString::to_string).collect();
-            for bit in 0..8 {
-                let wanted = bit == 7 || answered[bit].is_some() || listed & (1 << bit) != 0;
+            for (bit, answered) in answered.iter().enumerate() {
+                let wanted = bit == 7 || answered.is_some() || listed & (1 << bit) != 0;
                 prop_assert_eq!(present.contains(&format!("10.0.0.{bit}:1")), wanted, "address {}", bit);
             }
             let all: HashSet<String> = members.iter().map(ToString::to_string).collect();
