@@ -15,7 +15,7 @@ DESTDIR ?=
 
 .PHONY: help demo chaos bench micro-bench takeovers test faults model check fuzz cargo redis monitoring-check
 .PHONY: deny check-sdk check-servers servers interpreters workers
-.PHONY: check-compose check-without-tls
+.PHONY: check-compose check-kubernetes check-without-tls
 .PHONY: compose-test build man book install uninstall dist deb check-systemd check-packaging systemd-test cargo-deb
 
 help:
@@ -29,11 +29,12 @@ help:
 	@echo 'make model   check the model of leadership and intake with larger bounds'
 	@echo 'make monitoring-check  alerts and dashboard against a real Prometheus and a real cluster'
 	@echo 'make compose-test  build the image, start compose.yml, inject faults, audit (DURATION=60 SEED=7); the same with'
-	@echo '             compose.secure.yml, replacing secrets'
+	@echo '             compose.secure.yml, replacing secrets; and compose.scale.yml with 1 to 5 consumers'
 	@echo 'make check-servers  the main tests with Redis 6.2 to 8 and Valkey 8 and 9; make servers only fetches these'
 	@echo 'make check-sdk  the packages for Python and Node: types, tests, conformance, contents'
 	@echo 'make check   formatting, lints and documentation; warnings are errors'
-	@echo 'make check-compose, check-without-tls  the Compose files without an engine; the programs without the feature tls'
+	@echo 'make check-compose, check-kubernetes  the Compose files without an engine; the manifests against the API'
+	@echo 'make check-without-tls  the programs without the feature tls'
 	@echo "make fuzz    feed each parser arbitrary bytes, for FUZZ_SECONDS=$(FUZZ_SECONDS) each (cargo install cargo-fuzz)"
 	@echo 'make deny    licences and known vulnerabilities of the dependencies (cargo install cargo-deny)'
 	@echo 'make build   build the programs for use'
@@ -88,9 +89,13 @@ monitoring-check: cargo redis
 compose-test:
 	@bash scripts/compose-test.sh
 	@bash scripts/compose-secure-test.sh
+	@bash scripts/compose-scale-test.sh
 
 check-compose:
 	@bash scripts/check-compose.sh
+
+check-kubernetes:
+	@bash scripts/check-kubernetes.sh
 
 # A build of its own, without the TLS library.
 check-without-tls: cargo

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks compose.yml and compose.secure.yml without an engine: Compose accepts both, scripts/trial-secrets.sh makes each
+# Checks the Compose files without an engine: Compose accepts them, scripts/trial-secrets.sh makes each
 # file that they name, each secret that a setting names is given to its service, and no secret is in the configuration.
 # Without Compose or openssl the check is skipped.
 set -euo pipefail
@@ -29,6 +29,7 @@ export SECRETS=$work/secrets
 scripts/trial-secrets.sh "$SECRETS" >/dev/null
 profiles=(--profile load --profile audit --profile monitoring --profile chaos)
 "${compose[@]}" -f compose.yml "${profiles[@]}" config >/dev/null || fail 'compose.yml is refused'
+"${compose[@]}" -f compose.scale.yml "${profiles[@]}" config >/dev/null || fail 'compose.scale.yml is refused'
 "${compose[@]}" -f compose.yml -f compose.secure.yml "${profiles[@]}" config >"$work/config" ||
     fail 'compose.secure.yml is refused'
 

@@ -47,6 +47,7 @@ mod refusals;
 mod replays;
 mod replies;
 mod restarts;
+mod roster;
 mod router;
 mod run;
 mod servers;
