@@ -133,7 +133,7 @@ impl Courier {
             roster: shared.roster.follow(),
             links: LinkSet::new(),
             tended: now,
-            consumer_reports: ConsumerReports::new(),
+            consumer_reports: ConsumerReports::new(&shared.settings),
             table: Table::new(backlog_end).in_order(order_of(&shared.settings)),
             backlog: Backlog::new(backlog_end),
             undelivered,

@@ -11,6 +11,7 @@ pub mod exposition;
 pub mod http;
 pub mod keeper;
 pub mod load;
+pub mod order;
 pub mod peer;
 pub mod processes;
 pub mod programs;

@@ -1,10 +1,12 @@
 //! The consumers' reports at the start of a term. A new leader reads the backlog once every consumer has reported what
-//! it holds or can't be reached, at the latest after [`REPORT_LIMIT`].
+//! it holds or can't be reached, at the latest after [`REPORT_LIMIT`]. With an order by key it waits as long as a link
+//! may be silent, because a consumer that reports too late may run a message while the next of its key is delivered.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::lane::roster::Follower;
+use crate::lane::settings::Settings;
 
 /// How long a new leader waits for the consumers' reports.
 const REPORT_LIMIT: Duration = Duration::from_millis(500);
@@ -13,12 +15,15 @@ pub(super) struct ConsumerReports {
     /// The slots of consumers that have neither answered nor failed to.
     awaited: BTreeSet<usize>,
     began: Instant,
+    limit: Duration,
     complete: bool,
 }
 
 impl ConsumerReports {
-    pub(super) fn new() -> ConsumerReports {
-        ConsumerReports { awaited: BTreeSet::new(), began: Instant::now(), complete: false }
+    pub(super) fn new(settings: &Settings) -> ConsumerReports {
+        let limit = if settings.order_key.is_some() { settings.link_timeout } else { REPORT_LIMIT };
+        let limit = limit.max(REPORT_LIMIT);
+        ConsumerReports { awaited: BTreeSet::new(), began: Instant::now(), limit, complete: false }
     }
 
     /// There is a consumer that may report.
@@ -41,7 +46,7 @@ impl ConsumerReports {
         if self.complete {
             return;
         }
-        if (self.awaited.is_empty() && roster.is_settled()) || self.began.elapsed() >= REPORT_LIMIT {
+        if (self.awaited.is_empty() && roster.is_settled()) || self.began.elapsed() >= self.limit {
             self.complete = true;
             log::info!("event=consumers-reported consumers={linked} ms={}", self.began.elapsed().as_millis());
         }

@@ -287,9 +287,9 @@ impl KeyOrder {
         if let Some(Rest { parked, cut: Some(cut) }) = line.rest.as_deref() {
             match (cut.open, line.in_hand) {
                 (true, _) => {}
-                (false, 0) => drop(self.idle.insert((cut.from, key))),
+                (false, 0) => _ = self.idle.insert((cut.from, key)),
                 (false, _) if parked.len() <= self.limits.few / 4 && !cut.stalled => {
-                    drop(self.low.insert((cut.from, key)))
+                    _ = self.low.insert((cut.from, key));
                 }
                 _ => {}
             }

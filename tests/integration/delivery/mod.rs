@@ -7,6 +7,7 @@ mod forward;
 mod gaps;
 mod interests;
 mod one_result;
+mod order;
 mod pause;
 mod precedence;
 mod recall;
