@@ -34,6 +34,8 @@ pub(super) enum Whereabouts {
     New,
     /// Waiting here for a consumer.
     Ready,
+    /// It came back and waits for others of its key. What is left of it in a line does not count.
+    Parked,
     /// At the consumer of this link.
     Sent(usize),
     /// With the redistributor: being settled, delayed or read again.
@@ -192,8 +194,10 @@ impl Table {
         if self.whereabouts(again.message.id) != Some(Whereabouts::Away) {
             return false;
         }
-        self.known.insert(again.message.id, Whereabouts::Ready);
-        if self.order.as_mut().is_some_and(|order| order.keeps_back(&again.message)) {
+        let is_parked = self.order.as_mut().is_some_and(|order| order.keeps_back(&again.message));
+        let whereabouts = if is_parked { Whereabouts::Parked } else { Whereabouts::Ready };
+        self.known.insert(again.message.id, whereabouts);
+        if is_parked {
             return true;
         }
         match again.line() {
@@ -247,6 +251,9 @@ impl Table {
     pub(super) fn forget(&mut self, id: MessageId) -> bool {
         if let Some(next) = self.order.as_mut().and_then(|order| order.forget(id)) {
             self.ready_bytes += cost(&next);
+            if let Some(parked @ Whereabouts::Parked) = self.known.get_mut(&next.id) {
+                *parked = Whereabouts::Ready;
+            }
             self.released.push_back(next);
         }
         self.known.remove(&id).is_some()

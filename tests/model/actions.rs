@@ -211,7 +211,8 @@ impl Protocol {
                 continue;
             }
             for (id, message, at) in &term.table {
-                if *at == Whereabouts::Ready && self.may_be_given(term, c) {
+                let may_go = *at == Whereabouts::Ready && self.is_its_turn(term, *id, *message);
+                if may_go && self.may_be_given(term, c) {
                     actions.push(Action::Deliver { dispatcher: d, consumer: c, id: *id, message: *message });
                 }
             }

@@ -59,6 +59,7 @@ mod intake;
 mod interests;
 mod liars;
 mod names;
+mod order;
 mod overruns;
 mod promises;
 mod redis;
@@ -83,7 +84,8 @@ const LONG: &str = "ONCECAST_LONG";
 /// Two dispatchers. Without consumers a message ends in the sorted set.
 fn bounds(consumers: usize, messages: u8, budget: Budget) -> Bounds {
     let (refusals, servers, gaps) = (&[] as &[_], Servers::One, false);
-    Bounds { dispatchers: 2, consumers, messages, budget, refusals, servers, lies: &[], prefetch: u8::MAX, gaps }
+    let prefetch = u8::MAX;
+    Bounds { dispatchers: 2, consumers, messages, budget, refusals, servers, lies: &[], prefetch, gaps, keys: 0 }
 }
 
 /// Faults of dispatchers and of their connections.

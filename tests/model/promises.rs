@@ -3,6 +3,7 @@
 use stateright::Property;
 
 use crate::actions::Protocol;
+use crate::order::{self, IN_TURN, ONE_AT_A_TIME};
 use crate::redis::Script;
 use crate::ring::Message;
 use crate::rules::Budget;
@@ -20,8 +21,19 @@ pub const NOT_TWICE: &str = "P3: no two consumers hold the same message when the
 pub const NOT_DEAD_UNUSED: &str = "a message is dead only if a handler rejected it or a consumer was lost with it";
 pub const ALL_HEAR: &str = "at rest every dispatcher receives what is published";
 /// All that must hold in every state.
-pub const PROMISES: [&str; 9] =
-    [ONE_RESULT, NONE_LOST, NOT_TWICE, FENCED, DRAINED, NOT_DEAD_UNUSED, LEASE_STANDS, NOT_SILENT, ALL_HEAR];
+pub const PROMISES: [&str; 11] = [
+    ONE_AT_A_TIME,
+    IN_TURN,
+    ONE_RESULT,
+    NONE_LOST,
+    NOT_TWICE,
+    FENCED,
+    DRAINED,
+    NOT_DEAD_UNUSED,
+    LEASE_STANDS,
+    NOT_SILENT,
+    ALL_HEAR,
+];
 
 pub const TAKEOVER: &str = "another dispatcher has taken over and stored a message";
 pub const FILLED_IN: &str = "a ring has filled in what Redis had lost";
@@ -43,7 +55,8 @@ pub const DRAINED_AWAY: &str = "a consumer has drained and is gone while another
 
 /// The promises, which hold in every state, and the events, each of which some state shows.
 pub fn all() -> Vec<Property<Protocol>> {
-    vec![
+    let mut all = Vec::from(order::properties());
+    all.extend([
         Property::always(ONE_RESULT, |_, world: &World| messages(world).all(|message| world.redis.times(message) <= 1)),
         Property::always(NONE_LOST, |_, world: &World| messages(world).all(|message| is_safe(world, message))),
         Property::always(NOT_TWICE, |protocol, world| is_twice_allowed(protocol) || !is_run_twice(world)),
@@ -80,7 +93,8 @@ pub fn all() -> Vec<Property<Protocol>> {
             world.budget.replays < protocol.bounds.budget.replays && world.redis.results.contains(&1)
         }),
         Property::sometimes(DEAD_LETTERED, |_, world: &World| world.redis.dead.contains(&1)),
-    ]
+    ]);
+    all
 }
 
 fn messages(world: &World) -> impl Iterator<Item = Message> {

@@ -118,6 +118,12 @@ pub enum Rule {
     UnprovenRaisesRecall,
     /// Dispatchers are told of replayed dead letters.
     ReplaysAreAnnounced,
+    /// With an order by key: only one message of a key is at a consumer.
+    OneOfAKeyInHand,
+    /// One that came back counts as in hand until it is done.
+    ReturnedIsInHand,
+    /// New messages queue behind the backlog, also while it can't be read.
+    ArrivalsQueueBehindTheBacklog,
     /// A new leader forgets what it was told before it acquires the lease, and nothing after that.
     ReplaysForgottenBefore,
 }
@@ -204,6 +210,8 @@ pub struct Bounds {
     pub lies: &'static [Lie],
     /// The most messages that a consumer may hold.
     pub prefetch: u8,
+    /// With an order by key: how many keys there are. 0: no order.
+    pub keys: u8,
     /// Whether recorded gaps are remembered. That multiplies the states.
     pub gaps: bool,
 }

@@ -73,7 +73,7 @@ pub fn assert_in_order(connection: &mut redis::Connection, killed: &BTreeSet<Str
     for entry in &entries {
         let words: Vec<&str> = entry.split(' ').collect();
         let &[what, process, payload] = &words[..] else { panic!("{entry}") };
-        let (key, number) = payload.split_once(':').expect("a key and a number");
+        let Some((key, number)) = payload.split_once(':') else { continue };
         let number: u64 = number.parse().expect("a number");
         if what == "end" {
             assert_eq!(running.remove(key), Some((process, number)), "{entry}: another run had begun");

@@ -79,7 +79,7 @@ impl Courier {
                 Some(Whereabouts::Sent(link)) if link == index => continue,
                 // The consumer that had it first keeps it.
                 Some(Whereabouts::Sent(_)) => Some(Place::Elsewhere),
-                Some(Whereabouts::Ready | Whereabouts::Away) => Some(Place::Here),
+                Some(Whereabouts::Ready | Whereabouts::Parked | Whereabouts::Away) => Some(Place::Here),
                 // This leader delivered it and no longer tracks it, so it is done.
                 None if *id > self.inherited => Some(Place::NotPending),
                 // There is no room for more; it may be delivered to another consumer when it is read from Redis.

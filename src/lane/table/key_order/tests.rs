@@ -180,7 +180,7 @@ impl Group {
             Step::Report(n) => {
                 let unknown = (1..=self.inherited).filter(|id| {
                     let at = self.table.whereabouts(MessageId(*id));
-                    self.pending.contains_key(id) && matches!(at, None | Some(Whereabouts::Ready))
+                    self.pending.contains_key(id) && matches!(at, None | Some(Whereabouts::Ready | Whereabouts::Parked))
                 });
                 if let Some(id) = nth(&unknown.collect(), n) {
                     self.table.adopt(MessageId(id), LINK);
