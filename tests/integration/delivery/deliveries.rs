@@ -102,7 +102,8 @@ fn broken_links_of_a_held_message_do_not_count_as_deliveries() {
     cut_while_held(&proxy, &dispatcher, 3);
     worker.permits.send(Err(HandlerError::retry("not yet"))).expect("the handler waits");
     worker.wait_for_runs(2);
-    assert_eq!(run::<Vec<u16>>(connection, &["HVALS", "messages:attempts"]), [2]);
+    let counted: Vec<String> = run(connection, &["HVALS", "messages:attempts"]);
+    assert!(counted.len() == 1 && counted[0].starts_with("2 @"), "{counted:?}");
     cut_while_held(&proxy, &dispatcher, 3);
     worker.permits.send(Err(HandlerError::retry("never"))).expect("the handler waits");
     wait_until_done(connection, 1);
