@@ -19,8 +19,9 @@ use crate::programs::dead::settings::DeadConfig;
 use crate::programs::doctor::settings::DoctorConfig;
 use crate::programs::operate::settings::OperateConfig;
 use crate::programs::pending::settings::PendingConfig;
+use crate::programs::results::settings::ResultsConfig;
 use crate::programs::status::settings::StatusConfig;
-use crate::programs::{audit, conform, dead, doctor, operate, pending, status};
+use crate::programs::{audit, conform, dead, doctor, operate, pending, results, status};
 
 /// The tool's command line.
 pub const TOOL: CommandLine<ToolConfig> = CommandLine { command, read };
@@ -38,6 +39,8 @@ pub enum ToolConfig {
     Operate(Box<OperateConfig>),
     /// List or show pending messages.
     Pending(Box<PendingConfig>),
+    /// Follow the results.
+    Results(Box<ResultsConfig>),
     /// Say whether each program works with a server.
     Doctor(Box<DoctorConfig>),
     /// Test a consumer.
@@ -65,6 +68,7 @@ pub(super) fn command() -> Command {
         .subcommand(pending::settings::command())
         .subcommand(dead::settings::command())
         .subcommands(operate::settings::commands())
+        .subcommand(results::settings::command())
         .subcommand(doctor::settings::command())
         .subcommand(conform::settings::command())
         .subcommand(demo::settings::command())
@@ -85,6 +89,7 @@ fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ToolConfig
         name if operate::settings::NAMES.contains(&name) => {
             ToolConfig::Operate(Box::new(operate::settings::read(name, matches, environment)?))
         }
+        "results" => ToolConfig::Results(Box::new(results::settings::read(matches, environment)?)),
         "doctor" => ToolConfig::Doctor(Box::new(doctor::settings::read(matches, environment)?)),
         "conform" => ToolConfig::Conform(Box::new(conform::settings::read(matches, environment)?)),
         "demo" => ToolConfig::Demo(demo::settings::read(matches, environment)?),
@@ -106,6 +111,7 @@ pub fn run_tool(config: ToolConfig) -> Result<u8> {
         ToolConfig::Pending(config) => pending::run(&config),
         ToolConfig::Dead(config) => dead::run(&config),
         ToolConfig::Operate(config) => operate::run(&config),
+        ToolConfig::Results(config) => results::run(&config),
         ToolConfig::Doctor(config) => doctor::run(&config),
         ToolConfig::Conform(config) => conform::run(&config),
         ToolConfig::Demo(config) => demo::run(&config),

@@ -88,6 +88,11 @@ impl Table {
         self.order.is_some()
     }
 
+    /// Whether a message waits for an earlier one of its key.
+    pub(super) fn is_parked(&self, id: MessageId) -> bool {
+        self.order.as_ref().is_some_and(|order| order.is_parked(id))
+    }
+
     /// The order by key, if there is one.
     pub(super) fn order(&mut self) -> Option<&mut KeyOrder> {
         self.order.as_deref_mut()

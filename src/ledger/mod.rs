@@ -27,6 +27,7 @@ pub mod interests;
 mod keys;
 mod leadership;
 mod lease;
+pub mod letters;
 mod limits;
 mod looking;
 mod member;

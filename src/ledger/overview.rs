@@ -19,6 +19,7 @@ use super::core::Ledger;
 use super::cursor::Cursor;
 use super::keys::Keys;
 use super::lease::Lease;
+use super::letters::LetterHead;
 use super::member;
 use super::reading::RecordedGap;
 use super::value::text;
@@ -71,8 +72,8 @@ pub struct GroupView {
     known: KnownDispatchers,
     /// The parts that the last reading had to leave out.
     refused: BTreeSet<Part>,
-    /// Whether to look for the oldest pending message.
-    seeks_oldest: bool,
+    /// Whether the user may call scripts.
+    calls_scripts: bool,
 }
 
 /// Returns the first bytes of the oldest member, which hold its id. The payload after it may have megabytes.
@@ -96,14 +97,14 @@ impl GroupView {
             ledger: Ledger::over(connection, Arc::new(keys)),
             known: KnownDispatchers::default(),
             refused: BTreeSet::new(),
-            seeks_oldest: true,
+            calls_scripts: true,
         }
     }
 
-    /// The same for a user that may not call scripts. Snapshots then lack the oldest message; see
-    /// [`oldest_read_whole`](GroupView::oldest_read_whole).
+    /// The same for a user that may not call scripts. Snapshots then lack the oldest message (see
+    /// [`oldest_read_whole`](GroupView::oldest_read_whole)), and no dead letters are read.
     pub fn without_scripts(self) -> GroupView {
-        GroupView { seeks_oldest: false, ..self }
+        GroupView { calls_scripts: false, ..self }
     }
 
     /// The connection, for other commands.
@@ -212,6 +213,15 @@ impl GroupView {
         Ok(self.allowed(Part::RecentGaps, found)?.unwrap_or_default())
     }
 
+    /// The newest dead letters, the newest first; `None` without the right to call scripts.
+    pub fn newest_letters(&mut self, most: usize) -> Result<Option<Vec<LetterHead>>> {
+        if !self.calls_scripts {
+            return Ok(None);
+        }
+        let found = self.ledger.newest_letters(most);
+        self.allowed(Part::RecentLetters, found)
+    }
+
     /// How many entries a stream has; `None` if Redis refuses to say.
     pub fn count_entries(&mut self, stream: &str) -> Result<Option<u64>> {
         let reply = self.ledger.connection.query("counting a stream's entries", Command::of(&["XLEN", stream]));
@@ -246,7 +256,7 @@ impl GroupView {
         let snapshot = snapshot
             .ok_or_else(|| Error::Failed(format!("reading the group's state: unexpected answers {replies:?}")))?;
         let oldest =
-            if self.seeks_oldest { self.oldest(Command::of(&["EVAL", OLDEST, "1", &keys.pending]))? } else { None };
+            if self.calls_scripts { self.oldest(Command::of(&["EVAL", OLDEST, "1", &keys.pending]))? } else { None };
         Ok(Snapshot { oldest, ..snapshot })
     }
 

@@ -85,6 +85,7 @@ fn location() -> impl Strategy<Value = Location> {
         consumer.prop_map(|consumer| Location::Recording { consumer }),
         any::<u64>().prop_map(|due_ms| Location::Delayed { due_ms }),
         Just(Location::Waiting),
+        Just(Location::Behind),
         Just(Location::Settling),
         Just(Location::Stored),
         Just(Location::Unknown),

@@ -77,6 +77,8 @@ pub enum Location {
     },
     /// `waiting`: in the leader's memory, for a consumer with a free place.
     Waiting,
+    /// `behind`: for an earlier message with its key.
+    Behind,
     /// `delayed <ms>`: it failed, and is due for its next delivery in so long.
     Delayed {
         /// Until then.
@@ -96,6 +98,7 @@ impl fmt::Display for Location {
             Location::At { for_ms, delivery, consumer } => write!(f, "at {for_ms} {delivery} {}", Escaped(consumer)),
             Location::Recording { consumer } => write!(f, "recording {}", Escaped(consumer)),
             Location::Waiting => f.write_str("waiting"),
+            Location::Behind => f.write_str("behind"),
             Location::Delayed { due_ms } => write!(f, "delayed {due_ms}"),
             Location::Settling => f.write_str("settling"),
             Location::Stored => f.write_str("stored"),
@@ -120,6 +123,7 @@ impl FromStr for Location {
             ("recording", consumer) => Ok(Location::Recording { consumer: consumer.to_owned() }),
             ("delayed", due) => Ok(Location::Delayed { due_ms: number(due)? }),
             ("waiting", "") => Ok(Location::Waiting),
+            ("behind", "") => Ok(Location::Behind),
             ("settling", "") => Ok(Location::Settling),
             ("stored", "") => Ok(Location::Stored),
             ("unknown", "") => Ok(Location::Unknown),

@@ -177,6 +177,10 @@ scripts! {
     keys () then (stream);
     FollowCall<'a> { after: &'a str, most_entries: u64, most_bytes: u64 }
 
+    LETTER_HEADS = include_str!("lua/letters.lua");
+    keys (dead);
+    LettersCall { most_letters: u64, most_bytes: u64, most_text: u64 }
+
     TRIAL = include_str!("lua/trial.lua");
     keys (leader, epoch, pending, processed, attempts, dead, recall);
     TrialCall<'a> { expected: &'a [u8], epoch: &'a [u8], clears: bool }

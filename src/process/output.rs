@@ -9,6 +9,9 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::base::error::{Error, Result};
 use crate::base::text::Inert;
@@ -42,6 +45,15 @@ pub fn print_on_cleared(text: impl fmt::Display) -> Result<StdoutReader> {
 fn write(before: &str, text: impl fmt::Display) -> Result<StdoutReader> {
     let mut out = io::stdout().lock();
     judge(write!(out, "{before}{}", Inert(text)).and_then(|()| out.flush()))
+}
+
+/// Whether standard output still has a reader, without writing. Only a pipe can lose it.
+pub fn reader() -> StdoutReader {
+    let out = io::stdout();
+    let mut polled = [PollFd::new(out.as_fd(), PollFlags::empty())];
+    let gone = poll(&mut polled, PollTimeout::ZERO).is_ok()
+        && polled[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR));
+    if gone { StdoutReader::Gone } else { StdoutReader::Present }
 }
 
 /// Distinguishes a closed reader from a failure.

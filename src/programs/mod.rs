@@ -16,4 +16,5 @@ pub mod operate;
 pub mod patience;
 pub mod pending;
 pub mod publisher;
+pub mod results;
 pub mod status;

@@ -36,7 +36,7 @@ pub fn patiently<T>(
 }
 
 /// Whether repeating may help, unlike with a wrong password or a key of another type.
-fn may_pass(error: &Error) -> bool {
+pub fn may_pass(error: &Error) -> bool {
     let lasting = error.is_denied() || matches!(error.refusal(), Some(Refusal::WrongType | Refusal::TooLarge));
     matches!(error, Error::Redis { .. }) && !lasting
 }

@@ -28,8 +28,9 @@ impl Courier {
 
     fn locate(&self, id: MessageId, now: Instant) -> Location {
         match self.table.whereabouts(id) {
+            Some(_) if self.table.is_parked(id) => Location::Behind,
             Some(Whereabouts::New | Whereabouts::Ready) => Location::Waiting,
-            Some(Whereabouts::Away) => Location::Settling,
+            Some(Whereabouts::Away | Whereabouts::Parked) => Location::Settling,
             Some(Whereabouts::Sent(index)) => self.locate_at(index, id, now),
             None if self.backlog.covers(id) => Location::Stored,
             None => Location::Unknown,

@@ -208,6 +208,12 @@ impl KeyOrder {
         OrderFigures { keys: self.lines.len(), parked: self.parked, cut: self.cut }
     }
 
+    /// Whether a message is parked.
+    pub(super) fn is_parked(&self, id: MessageId) -> bool {
+        let rest = self.keys.get(&id).and_then(|key| self.lines.get(key)?.rest.as_ref());
+        rest.is_some_and(|rest| rest.parked.binary_search_by_key(&id, |message| message.id).is_ok())
+    }
+
     /// A parked message, if there is one.
     pub(super) fn parked(&self) -> impl Iterator<Item = MessageId> {
         let lines = if self.parked > 0 { Some(self.lines.values()) } else { None };

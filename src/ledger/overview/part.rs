@@ -35,6 +35,8 @@ pub enum Part {
     Reports,
     /// The newest gaps.
     RecentGaps,
+    /// The newest dead letters.
+    RecentLetters,
 }
 
 impl Part {
@@ -50,7 +52,7 @@ impl Part {
             Part::Consumers => "LRANGE",
             Part::Members => "PUBSUB CHANNELS",
             Part::Reports => "MGET",
-            Part::RecentGaps => "XREVRANGE",
+            Part::RecentGaps | Part::RecentLetters => "XREVRANGE",
         }
     }
 }
@@ -73,6 +75,7 @@ impl fmt::Display for Part {
             Part::Members => "the dispatchers other than the leader",
             Part::Reports => "the dispatchers' reports",
             Part::RecentGaps => "the newest gaps",
+            Part::RecentLetters => "the newest dead letters",
         })
     }
 }

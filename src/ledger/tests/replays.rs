@@ -118,3 +118,33 @@ fn the_sum_of_a_sample_stays_the_same() {
         assert_eq!(stored(&mut f), 2);
     }
 }
+
+#[test]
+fn the_newest_letters_are_read_without_their_payloads() {
+    let mut f = fixture();
+    assert_eq!(f.ledger.newest_letters(20).unwrap(), []);
+    let large = "x".repeat(700_000);
+    for (entry, id, payload) in [("0-1", "1", "x"), ("2-1", "2", &*large), ("3-1", "3", &*large), ("4-1", "4", "x")] {
+        let letter = ["XADD", "messages:dead", entry, "id", id, "payload", payload, "reason", payload];
+        f.run(&[&letter[..], &["deliveries", "8", "consumer", "c0"]].concat());
+    }
+    f.run(&["XADD", "messages:dead", "5-1", "a stranger's", "x"]);
+    let ids = |f: &mut Fixture, most: usize| -> Vec<String> {
+        let letters = f.ledger.newest_letters(most).expect("they are read");
+        assert!(letters.iter().all(|letter| letter.reason.len() <= 300));
+        letters.into_iter().map(|letter| letter.id).collect()
+    };
+    assert_eq!(ids(&mut f, 2), ["", "4"]);
+    assert_eq!(ids(&mut f, 20), ["", "4", "3"], "bounded by the bytes that are read");
+    f.run(&["XDEL", "messages:dead", "2-1", "3-1", "5-1"]);
+    let letters = f.ledger.newest_letters(20).expect("they are read");
+    let head = |at_ms: u64, id: &str| letters::LetterHead {
+        at_ms,
+        id: id.to_owned(),
+        channel: None,
+        reason: "x".to_owned(),
+        deliveries: "8".to_owned(),
+        consumer: "c0".to_owned(),
+    };
+    assert_eq!(letters, [head(4, "4"), head(0, "1")], "to the first of all ids");
+}

@@ -117,6 +117,7 @@ impl Row<'_> {
             }
             Some(Location::Recording { consumer }) => format!("being recorded for {consumer}"),
             Some(Location::Waiting) => "waits for a consumer".to_owned(),
+            Some(Location::Behind) => "waits for an earlier one of its key".to_owned(),
             Some(Location::Delayed { due_ms }) => format!("waits for its time, in {}", ms(due_ms)),
             Some(Location::Settling) => "being settled".to_owned(),
             Some(Location::Stored) => "in Redis only, not read yet".to_owned(),
@@ -133,7 +134,7 @@ fn to_json(location: &Location) -> Value {
         }
         Location::Recording { consumer } => json!({ "state": "recording", "consumer": consumer }),
         Location::Delayed { due_ms } => json!({ "state": "delayed", "due_in_ms": due_ms }),
-        Location::Waiting | Location::Settling | Location::Stored | Location::Unknown => {
+        Location::Waiting | Location::Behind | Location::Settling | Location::Stored | Location::Unknown => {
             json!({ "state": location.to_string() })
         }
     }

@@ -7,15 +7,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::shadow::ShadowMember;
-use super::state::{Member, SHOWN_GAPS, Status};
+use super::state::{Member, SHOWN_GAPS, SHOWN_LETTERS, Status};
 use crate::base::error::Result;
 use crate::base::id::{MessageId, wall_clock_us};
+use crate::ledger::letters::LetterHead;
 use crate::ledger::overview::{GroupView, Part};
 use crate::ledger::server_check::{self, Warning};
 use crate::ledger::{Connection, Interests, Keys};
 
 /// How often the server's settings are checked.
 const SETTINGS_EVERY: Duration = Duration::from_secs(60);
+
+/// How often the newest dead letters are read, although there are as many as before.
+const LETTERS_EVERY: Duration = Duration::from_secs(10);
 
 /// Reads one group's status repeatedly, through one connection.
 pub struct StatusReader {
@@ -25,6 +29,8 @@ pub struct StatusReader {
     max_age: Duration,
     /// The warnings about the server's settings, and when they were checked; forgotten after a failure.
     settings: Option<(Vec<Warning>, Instant)>,
+    /// The newest dead letters, how many there were, and when they were read.
+    letters: Option<(Option<Vec<LetterHead>>, u64, Instant)>,
     /// What the group listens to, if it is known here.
     interests: Option<Arc<Interests>>,
 }
@@ -37,6 +43,7 @@ impl StatusReader {
             relies_on_reports: false,
             max_age,
             settings: None,
+            letters: None,
             interests: None,
         }
     }
@@ -58,6 +65,7 @@ impl StatusReader {
         if status.is_err() {
             // By the next check there may be another server at this address.
             self.settings = None;
+            self.letters = None;
         }
         status
     }
@@ -79,6 +87,7 @@ impl StatusReader {
             None => None,
         };
         let gaps = self.view.newest_gaps(SHOWN_GAPS)?;
+        let letters = self.letters(snapshot.dead)?;
         let settings = self.settings()?.to_vec();
         Ok(Status {
             group: self.view.keys().group.clone(),
@@ -89,9 +98,23 @@ impl StatusReader {
             shadows,
             stream_entries,
             gaps,
+            letters,
             settings,
             max_age: self.max_age,
         })
+    }
+
+    /// The newest dead letters, read again if there are more or fewer than before, or after a while: as many may have
+    /// come as gone.
+    fn letters(&mut self, count: u64) -> Result<Option<Vec<LetterHead>>> {
+        let current = |(_, counted, read): &(_, u64, Instant)| {
+            *counted == count && (count == 0 || read.elapsed() < LETTERS_EVERY)
+        };
+        let letters = match self.letters.take().filter(current) {
+            Some(letters) => letters,
+            None => (self.view.newest_letters(SHOWN_LETTERS)?, count, Instant::now()),
+        };
+        Ok(self.letters.insert(letters).0.clone())
     }
 
     /// The warnings about the server's settings, checked now or recently.

@@ -12,6 +12,7 @@ use super::state::{Member, SHOWN_GAPS, Status};
 use crate::base::id::{MessageId, wall_clock_us};
 use crate::base::text::{Escaped, Inert, Quoted};
 use crate::ledger::Cursor;
+use crate::ledger::letters::LetterHead;
 use crate::ledger::overview::Part;
 use crate::ledger::reading::RecordedGap;
 use crate::process::log::Timestamp;
@@ -59,6 +60,7 @@ impl Status {
             "next_retry_ms": self.next_retry().map(|left| left.as_millis() as u64),
             "order": self.leaders_report().and_then(|report| report.order.as_ref()).map(OrderReport::to_json),
             "dead_letters": self.known(Part::Dead, snapshot.dead),
+            "recent_dead_letters": self.letters.as_ref().map(|letters| letters.iter().map(letter_to_json).collect::<Value>()),
             "recent_deaths": self.recent_deaths(),
             "gaps": self.known(Part::Gaps, snapshot.gaps),
             "recent_gaps": self.known(Part::RecentGaps, self.gaps.iter().map(gap_to_json).collect::<Value>()),
@@ -109,6 +111,17 @@ fn state_of(consumer: &ConsumerReport) -> &'static str {
         ConsumerReport { prefetch: 0, .. } => "paused",
         _ => "linked",
     }
+}
+
+fn letter_to_json(letter: &LetterHead) -> Value {
+    json!({
+        "id": letter.id,
+        "time": Timestamp(letter.at_ms.saturating_mul(1_000)).to_string(),
+        "channel": letter.channel,
+        "reason": letter.reason,
+        "deliveries": letter.deliveries.parse::<u64>().ok(),
+        "consumer": Some(&letter.consumer).filter(|consumer| !consumer.is_empty()),
+    })
 }
 
 /// JSON on one line, with control characters escaped so that they can't affect a terminal.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::delivery::DeliveryReport;
 use super::report::{Rates, Report};
 use super::shadow::ShadowMember;
+use crate::ledger::letters::LetterHead;
 use crate::ledger::overview::{self, Part, Snapshot};
 use crate::ledger::reading::RecordedGap;
 use crate::ledger::server_check::Warning;
@@ -13,6 +14,8 @@ use crate::ledger::{Lease, Pause};
 
 /// The most gaps that are shown.
 pub const SHOWN_GAPS: usize = 10;
+/// The most dead letters that are shown.
+pub const SHOWN_LETTERS: usize = 20;
 /// The most warnings that are taken from the leader's report.
 const MAX_REPORTED_WARNINGS: usize = 16;
 /// How long a message may be pending before that needs attention, unless set otherwise.
@@ -40,6 +43,8 @@ pub struct Status {
     pub stream_entries: Option<u64>,
     /// Its newest gaps, the newest first.
     pub gaps: Vec<RecordedGap>,
+    /// Its newest dead letters, the newest first; `None` if they were not read.
+    pub letters: Option<Vec<LetterHead>>,
     /// Warnings about the server's settings.
     pub settings: Vec<Warning>,
     /// How long a message may be pending before that needs attention.

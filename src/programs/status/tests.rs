@@ -71,6 +71,7 @@ fn status() -> Status {
         members: vec![member("d0-5f3a9c", leader), member("d1-77aa01", standby)],
         shadows: Vec::new(),
         gaps: vec![gap],
+        letters: None,
         stream_entries: None,
         settings: Vec::new(),
         max_age: MAX_AGE,

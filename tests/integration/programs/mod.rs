@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod backup;
 mod dead;
 mod doctor;
 pub mod example;
@@ -15,6 +16,7 @@ mod pending;
 mod publisher;
 mod readme;
 mod redis_settings;
+mod results;
 mod settings;
 mod slow_names;
 mod status;

@@ -51,7 +51,7 @@ fn status() -> Value {
               "acked_per_s": 8666.0 },
         ],
         "pending": 120, "oldest_age_s": 0.004, "spilled": 0, "results": 1_234_567, "dead_letters": 0, "gaps": 0,
-        "recent_gaps": [],
+        "recent_gaps": [], "recent_dead_letters": [],
         "rates": { "published": 26000.0, "taken_in": 26000.0, "dispatched": 26000.0, "acked": 8666.4,
                    "redelivered": 0.5 },
         "redis_warnings": [], "served_by": "d1-77aa01",
@@ -175,6 +175,8 @@ fn problems_are_shown_as_escaped_text() {
     bad["dispatchers"][0]["id"] = json!(evil);
     bad["dispatchers"][1] = json!({ "id": "d9-000000", "role": "standby", "reporting": false });
     bad["recent_gaps"] = json!([{ "time": evil, "reason": evil, "dispatcher": evil, "messages": "" }]);
+    bad["recent_dead_letters"] =
+        json!([{ "time": evil, "id": evil, "reason": evil, "channel": evil, "consumer": evil, "deliveries": 8 }]);
     let (stand_in, mut page) = shown(&mut browser, &bad);
     let shown = page.eval("[...document.querySelectorAll('#notes li')].map(line => line.textContent)");
     let expected = [("Problem", "problems"), ("Redis", "redis_warnings"), ("Note", "notes")];
@@ -186,6 +188,7 @@ fn problems_are_shown_as_escaped_text() {
     assert_eq!(page.eval("document.title"), json!(format!("(!) {evil} · Oncecast")));
     page.wait_for("document.querySelector('#gaps tr').textContent.includes('unknown')");
     page.wait_for("document.querySelector('#dispatchers').textContent.includes('silent')");
+    page.wait_for("document.querySelector('#letters tr').textContent.includes('onerror')");
     for dark in [false, true] {
         assert_fits(&mut page, Screen { dark, ..PHONE });
     }
@@ -252,6 +255,12 @@ fn text_is_legible_in_light_and_dark_mode() {
     all["notes"] = json!(["no standby is in sync"]);
     all["recent_gaps"] = json!([{ "time": "2026-11-25T16:00:00.000Z", "reason": "ring-overrun",
                                   "dispatcher": "d0-5f3a9c", "messages": "7" }]);
+    all["recent_dead_letters"] = json!([
+        { "time": "2026-11-25T16:00:00.000Z", "id": "0006423f1c8a5e10", "reason": "no such customer",
+          "channel": "orders.eu", "consumer": "c0", "deliveries": 8 },
+        { "time": "2026-11-25T15:00:00.000Z", "id": "0006423f1c8a5e0f", "reason": "too large", "channel": null,
+          "consumer": null, "deliveries": 0 },
+    ]);
     let (stand_in, mut page) = shown(&mut browser, &status());
     let mut next = all.clone();
     next["leader"] = json!({ "id": "d1-77aa01", "name": "d1", "epoch": 1_764_086_500_000_u64, "lease_left_ms": 2000 });

@@ -10,7 +10,7 @@ use std::time::Duration;
 use oncecast::lab::{ChildProcess, Cluster, ports};
 use oncecast::ledger::{Connection, Keys};
 use oncecast::programs::status::{MAX_AGE, StatusReader};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::programs::status::{status, status_json};
 use crate::support::http::get;
@@ -245,4 +245,38 @@ fn a_metrics_server_recovers_after_running_out_of_descriptors() {
     wait_until("it to answer again", alive);
     let spent = ticks() - before;
     assert!(spent < 200, "it used {spent} hundredths of a second of CPU time");
+}
+
+/// Dispatchers show the newest dead letters, without payloads. `oncecast status` needs no right to call scripts, and
+/// leaves them out.
+#[test]
+fn a_dispatcher_shows_the_newest_dead_letters() {
+    let mut cluster = Cluster::start(options(0, 0, "", "")).expect("it starts");
+    let mut redis = client_of(&mut cluster);
+    let letter = ["id", "0006423f1c8a5e10", "payload", "secret", "reason", "why \u{1b}[31m", "deliveries", "8"];
+    for number in 0..25 {
+        let rest = ["consumer", "c0", "channel", &format!("orders.{number}")];
+        let _: String = run(&mut redis, &[&["XADD", "messages:dead", "*"], &letter[..], &rest].concat());
+    }
+    let address = SocketAddr::from(([127, 0, 0, 1], ports::free_port().expect("a free port")));
+    let mut command = programs().command("oncecast-dispatcher").expect("the program is built");
+    command.args(["--dispatcher-id", "d0", "--consumers", "127.0.0.1:1", "--redis-url", &cluster.redis_url()]);
+    command.args(["--metrics-addr", &address.to_string()]);
+    let _dispatcher = ChildProcess::spawn("d0", command).expect("it starts");
+    let shown = |count: usize| {
+        wait_until(format!("{count} letters to be shown"), || {
+            let text = get(address, "/status.json")?.1;
+            assert!(!text.contains("secret") && !text.contains('\u{1b}'), "{text}");
+            let json: Value = serde_json::from_str(&text).ok()?;
+            let letters = json["recent_dead_letters"].as_array()?.clone();
+            (letters.len() == count).then_some(letters)
+        })
+    };
+    let first = &shown(20)[0];
+    let fields = ["id", "channel", "reason", "deliveries", "consumer"].map(|field| first[field].clone());
+    let expected = [json!("0006423f1c8a5e10"), json!("orders.24"), json!("why \u{1b}[31m"), json!(8), json!("c0")];
+    assert_eq!(fields, expected);
+    let () = run(&mut redis, &["XTRIM", "messages:dead", "MAXLEN", "3"]);
+    shown(3);
+    assert!(status_json(&cluster)["recent_dead_letters"].is_null());
 }
