@@ -151,7 +151,11 @@ proptest! {
 
     #[test]
     fn any_text_is_an_answer_or_refused(
-        text in prop_oneof!["([0-9a-f]{16} (at|delayed|waiting|recording|stored)( [0-9a-z]{0,5}){0,4}\n){0,3}", any::<String>()],
+        text in prop_oneof![
+            "([0-9a-f]{16} (at|delayed|waiting|recording|stored)( [0-9a-z]{0,5}){0,4}\n){0,3}",
+            "[0-9a-f]{16}( [0-9a-f]{16}){0,3}",
+            any::<String>(),
+        ],
     ) {
         if let Ok(answer) = text.parse::<Answer>() {
             prop_assert!(answer.0.len() <= MOST_ASKED);

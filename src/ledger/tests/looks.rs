@@ -66,7 +66,7 @@ fn a_question_is_heard_and_only_the_leader_can_answer() {
         let asked = subscription.read().expect("it is connected").map(|batch| batch.asked);
         Ok(asked.filter(|asked| !asked.is_empty()))
     });
-    assert_eq!(heard.expect("it comes"), [question.clone()]);
+    assert_eq!(heard.expect("it comes"), std::slice::from_ref(&question));
     assert_eq!(f.ledger.answer_to(question.request).unwrap(), None);
     let answer = Answer(vec![
         (MessageId(7), Location::At { for_ms: 12, delivery: 2, consumer: "c 0".to_owned() }),

@@ -72,7 +72,8 @@ impl Asker {
             if Instant::now() >= deadline {
                 let within = ANSWER_WITHIN.as_secs();
                 return Ok(Some(format!(
-                    "the leader did not answer within {within} s: it is busy, does not reach Redis, or its version can't"
+                    "the leader did not answer within {within} s: it is busy, does not reach Redis, or its version \
+                     can't"
                 )));
             }
             if asked.elapsed() >= ASK_AGAIN_AFTER {

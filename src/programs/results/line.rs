@@ -41,8 +41,8 @@ mod tests {
         let fields =
             vec![field("a", b"1"), field("b", b"\xff"), field("a", b"2"), field("a", b"3"), field("c", b"\x1b[31m")];
         let shown = line(&Entry { id: "1000-2".to_owned(), fields });
-        let expected = "{\"entry\":\"1000-2\",\"at\":\"1970-01-01T00:00:01.000Z\",\"fields\":{\"a\":[\"1\",\"2\",\"3\"],\
-                        \"b\":{\"base64\":\"/w==\"},\"c\":\"\\u001b[31m\"}}\n";
+        let expected = "{\"entry\":\"1000-2\",\"at\":\"1970-01-01T00:00:01.000Z\",\"fields\":{\
+                        \"a\":[\"1\",\"2\",\"3\"],\"b\":{\"base64\":\"/w==\"},\"c\":\"\\u001b[31m\"}}\n";
         assert_eq!(shown, expected);
     }
 }

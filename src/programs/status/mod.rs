@@ -5,6 +5,7 @@ mod health;
 pub mod order;
 mod page;
 mod reader;
+mod records;
 pub mod report;
 mod run;
 pub mod settings;

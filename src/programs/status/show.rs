@@ -6,13 +6,12 @@ use serde_json::{Value, json};
 
 use super::delivery::DeliveryReport;
 use super::order::OrderReport;
+use super::records;
 use super::report::{ConsumerReport, Rates, SourceReport, tenths};
 use super::shadow::{NOT_REPORTING, ShadowMember};
 use super::state::{Member, SHOWN_GAPS, Status};
-use crate::base::id::{MessageId, wall_clock_us};
+use crate::base::id::wall_clock_us;
 use crate::base::text::{Escaped, Inert, Quoted};
-use crate::ledger::Cursor;
-use crate::ledger::letters::LetterHead;
 use crate::ledger::overview::Part;
 use crate::ledger::reading::RecordedGap;
 use crate::process::log::Timestamp;
@@ -60,10 +59,10 @@ impl Status {
             "next_retry_ms": self.next_retry().map(|left| left.as_millis() as u64),
             "order": self.leaders_report().and_then(|report| report.order.as_ref()).map(OrderReport::to_json),
             "dead_letters": self.known(Part::Dead, snapshot.dead),
-            "recent_dead_letters": self.letters.as_ref().map(|letters| letters.iter().map(letter_to_json).collect::<Value>()),
+            "recent_dead_letters": self.letters.as_deref().map(records::letters),
             "recent_deaths": self.recent_deaths(),
             "gaps": self.known(Part::Gaps, snapshot.gaps),
-            "recent_gaps": self.known(Part::RecentGaps, self.gaps.iter().map(gap_to_json).collect::<Value>()),
+            "recent_gaps": self.known(Part::RecentGaps, records::gaps(&self.gaps)),
             "rates": self.rates().map(Rates::to_json),
             "redis_warnings": self.redis_warnings(),
         })
@@ -113,17 +112,6 @@ fn state_of(consumer: &ConsumerReport) -> &'static str {
     }
 }
 
-fn letter_to_json(letter: &LetterHead) -> Value {
-    json!({
-        "id": letter.id,
-        "time": Timestamp(letter.at_ms.saturating_mul(1_000)).to_string(),
-        "channel": letter.channel,
-        "reason": letter.reason,
-        "deliveries": letter.deliveries.parse::<u64>().ok(),
-        "consumer": Some(&letter.consumer).filter(|consumer| !consumer.is_empty()),
-    })
-}
-
 /// JSON on one line, with control characters escaped so that they can't affect a terminal.
 pub fn json_text(json: &Value) -> String {
     // Such a character can only be in a string.
@@ -155,22 +143,6 @@ impl Member {
             "reporting": self.report.is_some(),
         })
     }
-}
-
-/// When the last message before a gap was stored.
-fn begun(cursor: &str) -> Option<Timestamp> {
-    let last_id = cursor.parse::<Cursor>().ok()?.last_id;
-    (last_id > MessageId::ZERO).then_some(Timestamp(last_id.0))
-}
-
-fn gap_to_json(gap: &RecordedGap) -> Value {
-    json!({
-        "time": Timestamp(gap.at_ms * 1_000).to_string(),
-        "since": begun(&gap.begin).map(|since| since.to_string()),
-        "reason": gap.reason,
-        "dispatcher": gap.dispatcher,
-        "messages": gap.count,
-    })
 }
 
 impl fmt::Display for Status {
@@ -207,7 +179,7 @@ impl fmt::Display for Status {
         line("gaps", or_unknown(Part::Gaps, self.snapshot.gaps))?;
         for RecordedGap { at_ms, reason, dispatcher, begin, count, .. } in &self.gaps {
             let at = Timestamp(at_ms * 1_000);
-            let since = begun(begin).map_or_else(|| "an unknown time".to_owned(), |since| since.to_string());
+            let since = records::begun(begin).map_or_else(|| "an unknown time".to_owned(), |since| since.to_string());
             let gap = format!("{at} {reason}, found by {dispatcher}: published since {since}, messages: {count}");
             writeln!(f, "  {}", Escaped(gap))?;
         }

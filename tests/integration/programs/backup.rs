@@ -1,5 +1,5 @@
-//! A backup is taken and restored as docs/OPERATIONS.md says, by the document's own commands: of a group with consumers,
-//! and of one that delivers to a stream, into the server that has lost its data and into another one.
+//! A backup is taken and restored as docs/OPERATIONS.md says, by the document's own commands: of a group with
+//! consumers, and of one that delivers to a stream, into the server that has lost its data and into another one.
 
 use std::collections::HashMap;
 use std::fs;

@@ -174,7 +174,8 @@ fn reports_and_reads() -> Vec<Step> {
         Step { commands: &[], ..script("look at one message", &LOOK,
             |c| came(c.ledger.look_whole(MessageId(2)))).reads() },
         Step { commands: &[], ..script("follow a stream", &FOLLOW,
-            |c| came(Follower::from_start(reading::EntryStream::Processed).read(&mut c.ledger).map(|read| read.skipped))).reads() },
+            |c| came(Follower::from_start(reading::EntryStream::Processed).read(&mut c.ledger).map(|of| of.skipped)))
+            .reads() },
         script("newest dead letters", &LETTER_HEADS, |c| came(c.ledger.newest_letters(0))).reads(),
         script("answer where messages are", &ANSWER,
             |c| came(c.ledger.write_answer(MINE, RequestId(steps::NONCE), &Answer::default()))).needs_room(),

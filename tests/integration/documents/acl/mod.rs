@@ -6,6 +6,7 @@ mod calls;
 mod dead;
 mod doctor;
 mod forbidden;
+mod look;
 mod needed;
 mod operate;
 mod shadow;

@@ -16,6 +16,7 @@ pub const OPERATOR: &str = "oncecast-operator";
 pub const SHADOW: &str = "oncecast-shadow";
 pub const DEAD: &str = "oncecast-dead";
 pub const OPERATE: &str = "oncecast-operate";
+pub const LOOK: &str = "oncecast-look";
 
 /// A user of the document.
 pub struct User {
@@ -50,6 +51,11 @@ pub fn dead_user() -> User {
 /// The user of `oncecast pause`, `resume` and `set`.
 pub fn operate_user() -> User {
     users_in("acl-operate").remove(OPERATE).expect("it is the only one")
+}
+
+/// The user of `oncecast pending` and `oncecast results`.
+pub fn look_user() -> User {
+    users_in("acl-look").remove(LOOK).expect("it is the only one")
 }
 
 /// The users in a block of the document.
