@@ -40,6 +40,7 @@ mod mode;
 mod namespaces;
 #[cfg(target_os = "linux")]
 mod network;
+mod order;
 mod pauses;
 mod proxy;
 mod redis;
