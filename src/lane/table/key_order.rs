@@ -6,8 +6,8 @@
 //! and [read again](rereading) once few of its parked ones are left. So a key with very many messages, or one
 //! whose first message fails, takes a part of the memory and holds up no other key.
 //!
-//! Pure; part of the table. Keys are kept as hashes, each table with other seeds. Two keys with one hash share an order.
-//! A message that a consumer reported has no key here until it is read from Redis. Several messages of one key are in
+//! Pure; part of the table. Keys are kept as hashes, with other seeds in each table. Two keys with one hash share an
+//! order. A message that a consumer reported has no key until it is read from Redis. Several messages of one key are in
 //! hand only if consumers reported them so.
 
 use std::collections::hash_map::{Entry, RandomState};
@@ -30,7 +30,7 @@ pub(in crate::lane) struct Limits {
     pub(in crate::lane) messages: usize,
     /// Their memory.
     pub(in crate::lane) bytes: usize,
-    /// As many each key may have while there is any room. A key that is cut is read again when a quarter of them is left.
+    /// As many each key may have while there is any room. A cut key is read again when a quarter of them is left.
     pub(in crate::lane) few: usize,
     /// For one key.
     pub(in crate::lane) per_key: usize,
