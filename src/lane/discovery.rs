@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select, tic
 
 use super::dialers::Dialers;
 use super::following::Following;
-use super::roster::{Answer, Change, ConsumerSource, ListFile, Member};
+use super::roster::{Answer, Change, ConsumerSource, ListFile};
 use super::shared::Shared;
 use crate::base::error::Result;
 use crate::base::text::Quoted;
@@ -238,7 +238,7 @@ impl Tracker {
             );
         }
         self.warned_left_out = left_out > 0;
-        if !changes.is_empty() {
+        if !changes.is_empty() || failure != before {
             self.shared.note_change();
         }
     }
@@ -261,13 +261,17 @@ impl Tracker {
 }
 
 fn log_change(change: &Change, source: &ConsumerSource) {
-    let log = |event: &str, member: &Member| {
-        log::info!("event={event} address={member} slot={} source={}", member.id.slot, Quoted(source));
-    };
+    let source = Quoted(source);
     match change {
-        Change::Added(member) => log("consumer-added", member),
-        Change::Leaves(member) => log("consumer-leaving", member),
-        Change::Stays(member) => log("consumer-stays", member),
+        Change::Added(member) => {
+            log::info!("event=consumer-added address={member} slot={} source={source}", member.id.slot);
+        }
+        Change::Leaves(member) => {
+            log::info!("event=consumer-leaving address={member} slot={} source={source}", member.id.slot);
+        }
+        Change::Stays(member) => {
+            log::info!("event=consumer-stays address={member} slot={} source={source}", member.id.slot);
+        }
     }
 }
 

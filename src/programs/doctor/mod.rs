@@ -2,7 +2,7 @@
 //! type.
 //!
 //! Runs on the caller's thread. What is tried, and how, is in [`ledger::doctor`](crate::ledger::doctor); `report` shows
-//! it, as text and as JSON.
+//! it, as text and as JSON. `consumers` tries the entries of `--consumers`.
 
 mod consumers;
 mod report;

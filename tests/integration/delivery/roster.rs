@@ -99,8 +99,10 @@ fn a_file_with_addresses_is_followed() {
     list.write(&format!("{first}\nnonsense\n"));
     let line = dispatcher.stderr().wait_for("line 2", DEADLINE).expect("it is reported");
     assert!(line.contains("event=source-failed"), "{line}");
-    let (text, _) = status(&cluster.redis_url());
-    assert!(text.contains("2 addresses") && text.contains("line 2"), "{text}");
+    wait_until("the mistake in the status", || {
+        let (text, _) = status(&cluster.redis_url());
+        (text.contains("2 addresses") && text.contains("line 2")).then_some(())
+    });
     publish_payloads(connection, (50..100).map(|n| n.to_string()));
     wait_until_done(connection, 100);
 
