@@ -102,5 +102,5 @@ fn log_change(state: &DeliveryState, left: Option<Option<Duration>>) {
         Some(Some(left)) => ShownDuration(left).to_string(),
     };
     let by = state.pause.as_ref().map_or(String::new(), |pause| format!(" by={}", Quoted(&pause.by)));
-    log::info!("event=settings paused={paused}{by} max_in_flight={max_in_flight} max_rate={rate}");
+    log::info!("event=settings paused={paused}{by} max_in_flight={max_in_flight} rate={rate}");
 }

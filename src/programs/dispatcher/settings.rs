@@ -158,11 +158,11 @@ pub const SETTINGS: &[Setting] = &[
         "The most messages that all consumers hold together; oncecast set --max-in-flight comes first",
     ),
     Setting::new(
-        "max-rate",
+        "rate",
         "N/s",
         Found("no limit"),
         "The most deliveries per second (N/s), minute (N/m) or hour (N/h), redeliveries included; oncecast set \
-         --max-rate comes first",
+         --rate comes first",
     ),
     Setting::new(
         "order-key",
@@ -283,15 +283,15 @@ fn retry_policy(values: &Values<'_>) -> Result<RetryPolicy, ConfigError> {
 }
 
 fn max_rate(values: &Values<'_>) -> Result<Option<DeliveryRate>, ConfigError> {
-    let text = values.text("max-rate")?;
-    text.map(|text| text.parse().map_err(|takes| ConfigError::new("max-rate", quoted(&text), takes))).transpose()
+    let text = values.text("rate")?;
+    text.map(|text| text.parse().map_err(|takes| ConfigError::new("rate", quoted(&text), takes))).transpose()
 }
 
 /// Workers read a stream as fast as they like. As variables limits are no mistake: a file of variables may serve
 /// dispatchers of several groups.
 fn refuse_limits(values: &Values<'_>) -> Result<(), ConfigError> {
     const TAKES: &str = "no value with --deliver stream: workers read the stream themselves, at their own rate";
-    match ["max-in-flight", "max-rate"].into_iter().find(|name| values.is_flag_given(name)) {
+    match ["max-in-flight", "rate"].into_iter().find(|name| values.is_flag_given(name)) {
         Some(name) => Err(ConfigError::new(name, "a limit with --deliver stream", TAKES)),
         None => Ok(()),
     }

@@ -57,7 +57,7 @@ impl Outcome {
         if change.pause.is_none() {
             let (most, rate) = self.limits_in_words();
             // Writing to a text can't fail.
-            let _ = writeln!(text, "max in flight: {most}\nmax rate: {rate}");
+            let _ = writeln!(text, "max in flight: {most}\nrate: {rate}");
         }
         let _ = match &self.leader {
             Leader::Confirmed { id, .. } => writeln!(text, "the leader {id} keeps to this"),
@@ -118,7 +118,7 @@ impl Outcome {
         json!({
             "paused": set["paused"],
             "max_in_flight": set["max_in_flight"],
-            "max_rate": set["max_rate"],
+            "rate": set["rate"],
             "leader": leader,
             "confirmed": confirmed,
             "delivery": delivery,

@@ -88,13 +88,13 @@ fn set() -> Command {
     let about = "\
 Shows or changes a group's limits while it runs.
 
-They are kept in Redis and come before --max-in-flight and --max-rate of the dispatchers. Without a change, what is set
+They are kept in Redis and come before --max-in-flight and --rate of the dispatchers. Without a change, what is set
 is shown.";
     let after = after!(
         "\
 Examples:
   oncecast set --max-in-flight 20
-  oncecast set --max-rate 100/s --max-in-flight default
+  oncecast set --rate 100/s --max-in-flight default
   oncecast set --json"
     );
     let most = "The most messages that all consumers hold together; default: what the dispatchers have";
@@ -102,7 +102,7 @@ Examples:
                 the dispatchers have";
     config::command("set", about, after, SETTINGS)
         .arg(flag("max-in-flight", "N|default", most).value_parser(most_in))
-        .arg(flag("max-rate", "N/s|default", rate).value_parser(rate_in))
+        .arg(flag("rate", "N/s|default", rate).value_parser(rate_in))
 }
 
 fn flag(name: &'static str, value: &'static str, help: &'static str) -> Arg {
@@ -146,7 +146,7 @@ pub fn read(name: &str, matches: &ArgMatches, environment: Environment<'_>) -> R
         "resume" => change.pause = Some(PauseChange::Resume),
         _ => {
             change.max_in_flight = matches.get_one::<Option<u64>>("max-in-flight").copied();
-            change.rate = matches.get_one::<Option<DeliveryRate>>("max-rate").copied();
+            change.rate = matches.get_one::<Option<DeliveryRate>>("rate").copied();
         }
     }
     Ok(OperateConfig { common: CommonConfig::read(values)?, change, json: values.is_on("json")?, patience: PATIENCE })

@@ -32,8 +32,8 @@ impl DeliveryReport {
             "paused": pause,
             "max_in_flight": max_in_flight.map(|limit| limit.value),
             "max_in_flight_of": max_in_flight.map(whose),
-            "max_rate": rate.map(|limit| limit.value.to_string()),
-            "max_rate_of": rate.map(whose),
+            "rate": rate.map(|limit| limit.value.to_string()),
+            "rate_of": rate.map(whose),
         })
     }
 
@@ -48,11 +48,11 @@ impl DeliveryReport {
             by: paused["by"].as_str().unwrap_or_default().to_owned(),
         });
         let most = get("max_in_flight").as_u64().filter(|most| *most > 0);
-        let rate: Option<DeliveryRate> = get("max_rate").as_str().and_then(|text| text.parse().ok());
+        let rate: Option<DeliveryRate> = get("rate").as_str().and_then(|text| text.parse().ok());
         Some(DeliveryReport(DeliveryState {
             pause,
             max_in_flight: most.map(|value| Limit { value, of_group: of_group("max_in_flight_of") }),
-            rate: rate.map(|value| Limit { value, of_group: of_group("max_rate_of") }),
+            rate: rate.map(|value| Limit { value, of_group: of_group("rate_of") }),
         }))
     }
 
@@ -145,7 +145,7 @@ mod tests {
             assert_eq!(DeliveryReport::read(&report.to_json()), Some(report));
         }
         assert_eq!(DeliveryReport::read(&Value::Null), None);
-        let strange = json!({"paused": 7, "max_in_flight": "many", "max_rate": "fast"});
+        let strange = json!({"paused": 7, "max_in_flight": "many", "rate": "fast"});
         assert_eq!(DeliveryReport::read(&strange), Some(DeliveryReport::default()));
     }
 

@@ -227,7 +227,7 @@ fn a_pause_ends_by_itself_also_under_another_leader() {
 
 #[test]
 fn the_rate_is_kept_and_may_change() {
-    let (group, mut connection) = Group::start(1, 2, "--max-rate 50/s", Duration::ZERO);
+    let (group, mut connection) = Group::start(1, 2, "--rate 50/s", Duration::ZERO);
     let connection = &mut connection;
     let most = |per_s: f64, time: Duration| 1.0 + per_s * (0.1 + time.as_secs_f64());
     let all = names("a", 600);
@@ -237,8 +237,8 @@ fn the_rate_is_kept_and_may_change() {
     // Allows for what waits between dispatcher and handler: the first may be late, and then the others seem early.
     const LATE: Duration = Duration::from_millis(300);
     assert!(begun.len() as f64 <= most(50.0, begun[begun.len() - 1] - begun[0] + LATE), "{}", begun.len());
-    let told = group.tool(&["set", "--max-rate", "6000/m"]);
-    assert_eq!((&told["delivery"]["max_rate"], &told["delivery"]["max_rate_of"]), (&"6000/m".into(), &"group".into()));
+    let told = group.tool(&["set", "--rate", "6000/m"]);
+    assert_eq!((&told["delivery"]["rate"], &told["delivery"]["rate_of"]), (&"6000/m".into(), &"group".into()));
     let (first, at) = (group.seen.count(), Instant::now());
     wait_until("more to be delivered", || (group.seen.count() >= first + 200).then_some(()));
     let (count, time) = (group.seen.count() - first, at.elapsed());
@@ -246,11 +246,11 @@ fn the_rate_is_kept_and_may_change() {
     let (shown, _) = status(&group.cluster.redis_url());
     assert!(shown.contains("at most 6000/m (by oncecast set)"), "{shown}");
     // Sixteen seconds at its own rate.
-    group.tool(&["set", "--max-rate", "100000/s"]);
+    group.tool(&["set", "--rate", "100000/s"]);
     wait_until_done(connection, 600);
     assert_each_once(connection, &all);
-    let told = group.tool(&["set", "--max-rate", "default"]);
-    assert_eq!((&told["delivery"]["max_rate"], &told["max_rate"]), (&"50/s".into(), &Value::Null), "{told}");
+    let told = group.tool(&["set", "--rate", "default"]);
+    assert_eq!((&told["delivery"]["rate"], &told["rate"]), (&"50/s".into(), &Value::Null), "{told}");
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn what_can_not_be_done_is_said() {
         (&["pause", "--for", "soon"][..], "10m"),
         (&["pause", "--by", ""], "128 bytes"),
         (&["set", "--max-in-flight", "0"], "whole number from 1"),
-        (&["set", "--max-rate", "5"], "5/m"),
+        (&["set", "--rate", "5"], "5/m"),
     ] {
         let (code, text) = told(arguments);
         assert!(code == 2 && text.contains(part), "{arguments:?}: {text}");
@@ -333,6 +333,6 @@ fn what_can_not_be_done_is_said() {
         (code == 1).then_some(text)
     });
     assert!(stream.contains("messages:messages") && stream.contains("stop the workers"), "{stream}");
-    let (code, text) = told(&["set", "--max-rate", "5/s"]);
+    let (code, text) = told(&["set", "--rate", "5/s"]);
     assert!(code == 1 && text.contains("nothing was changed"), "{text}");
 }

@@ -127,7 +127,7 @@ fn numbers_and_durations_are_readable() {
     let mut next = status();
     next["oldest_age_s"] = json!(200);
     next["consumers"] = json!([]);
-    next["delivery"] = json!({ "paused": { "by": "me" }, "max_in_flight": 5, "max_rate": "2.5/m" });
+    next["delivery"] = json!({ "paused": { "by": "me" }, "max_in_flight": 5, "rate": "2.5/m" });
     stand_in.say(&next);
     page.wait_for_text("oldest", "3\u{202f}min");
     assert_eq!([page.text("health-text"), page.text("limits")], ["paused", "5 in flight, 2.5/m"]);

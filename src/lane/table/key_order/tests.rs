@@ -228,7 +228,9 @@ impl Group {
             self.order().end_page(page.read_up_to, frontier);
         } else {
             let (messages, _) = self.backlog.arrived(page);
-            messages.into_iter().for_each(|message| drop(self.table.admit(message)));
+            messages.into_iter().for_each(|message| {
+                self.table.admit(message);
+            });
             self.check_frontier();
         }
     }

@@ -15,7 +15,7 @@ const UNUSED: [&str; 15] = [
     "max-deliveries",
     "retry",
     "max-in-flight",
-    "max-rate",
+    "rate",
     "order-key",
     "ring-bytes",
     "ready-bytes",
