@@ -52,7 +52,8 @@ macro_rules! after {
         concat!(
             $examples,
             "\n\nExit codes: 0 done, and the leader keeps to it or there is none now, 1 Redis can't be read or \
-             written, or the group\ndelivers to a stream, 2 invalid settings, 3 done, and the leader has not confirmed it."
+             written, or the group\ndelivers to a stream, 2 invalid settings, 3 done, and the leader has not confirmed \
+             it."
         )
     };
 }
