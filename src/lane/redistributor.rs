@@ -31,7 +31,7 @@ use super::tasks::{Claims, RedistributorReply, Task};
 use crate::base::id::{Epoch, IdMap, MessageId};
 use crate::base::text::Quoted;
 use crate::lane::kill_switch::{KillSwitch, Reason};
-use crate::ledger::{Gap, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Returned, Splitter};
+use crate::ledger::{Fetched, Gap, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Pending, Returned, Splitter};
 
 /// The longest wait, so also how late the kill switch may be noticed.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -121,13 +121,9 @@ impl Redistributor {
         Err(Killed)
     }
 
-    /// Shows how many messages wait, and until when the first of them does.
     fn show_delayed(&self) {
-        let lines = [&self.suspects, &self.common];
-        let first = lines.iter().filter_map(|line| line.delayed.first_key_value()).map(|((due, _), _)| *due).min();
-        let left = first.map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now()));
-        let delayed: usize = lines.iter().map(|line| line.delayed.len()).sum();
-        set(&self.shared.stats.delayed, delayed as u64);
+        let (messages, left) = waiting::delays([&self.suspects, &self.common], Instant::now());
+        set(&self.shared.stats.delayed, messages as u64);
         set(&self.shared.stats.next_retry_ms, left.as_millis() as u64);
     }
 
@@ -259,24 +255,30 @@ impl Redistributor {
             let bytes = budget.free_bytes().min(MAX_BATCH_BYTES);
             let epoch = self.epoch;
             let fetch = |ledger: &mut Ledger| ledger.fetch(epoch, &ids, bytes);
-            let (looked_at, found) = match self.retry.carry(&mut self.ledger, &mut splitter, ids.len(), fetch)? {
-                Carried::Done(fetched) => fetched,
-                Carried::Halve => {
-                    most = ids.len() / 2;
-                    continue;
-                }
-                Carried::TooLarge(reason) => {
-                    self.waiting(line).delayed.remove(&rest[0]);
-                    self.dead_letter_unreadable(ids[0], &reason)?;
-                    rest = &rest[1..];
-                    continue;
-                }
-            };
+            let Fetched { looked_at, messages, delayed: early } =
+                match self.retry.carry(&mut self.ledger, &mut splitter, ids.len(), fetch)? {
+                    Carried::Done(fetched) => fetched,
+                    Carried::Halve => {
+                        most = ids.len() / 2;
+                        continue;
+                    }
+                    Carried::TooLarge(reason) => {
+                        self.waiting(line).delayed.remove(&rest[0]);
+                        self.dead_letter_unreadable(ids[0], &reason)?;
+                        rest = &rest[1..];
+                        continue;
+                    }
+                };
             let (seen, unseen) = rest.split_at(looked_at.clamp(1, rest.len()));
             let delayed = &mut self.waiting(line).delayed;
             let seen = seen.iter().filter_map(|entry| Some((entry.1, delayed.remove(entry)?)));
             let mut seen: IdMap<Option<Box<Loss>>> = seen.collect();
-            let back = found.into_iter().map(|message| {
+            // They came back twice meanwhile, as when a consumer listed them in HELD, and then failed.
+            let now = Instant::now();
+            let again =
+                early.into_iter().filter_map(|(Pending { id, .. }, wait)| Some(((now + wait, id), seen.remove(&id)?)));
+            delayed.extend(again);
+            let back = messages.into_iter().map(|message| {
                 let loss = seen.remove(&message.id).flatten();
                 Again::new(message, loss.map(|loss| *loss), &budget)
             });

@@ -8,7 +8,7 @@ use super::command::Command;
 use super::core::Ledger;
 use super::member;
 use super::scripts::{FetchCall, PageCall};
-use super::types::{Page, Pending};
+use super::types::{Fetched, Page, Pending};
 use super::value::{score, text};
 use crate::base::error::Result;
 use crate::base::id::{Epoch, MessageId};
@@ -56,15 +56,8 @@ impl Ledger {
         let Some(read_up_to) = read_up_to else { return self.unexpected_reply(DOING, last) };
         let counts = if let Value::Array(counts) = counts { counts.as_slice() } else { &[] };
         let counts = counts.iter().chain(std::iter::repeat(&Value::Nil));
-        let mut page = Page { read_up_to: Some(read_up_to), ..Page::default() };
-        for (member, count) in members.iter().zip(counts) {
-            match (pending_of(member, count), wait_of(count)) {
-                (Some(message), None) => page.messages.push(message),
-                (Some(message), Some(wait)) => page.delayed.push((message, wait)),
-                (None, _) => {}
-            }
-        }
-        Ok(page)
+        let (messages, delayed) = sorted_out(members.iter().zip(counts));
+        Ok(Page { read_up_to: Some(read_up_to), messages, delayed })
     }
 
     /// Whether a message is pending.
@@ -92,20 +85,20 @@ impl Ledger {
         Ok(missing)
     }
 
-    /// Reads those of `ids` that are still pending, up to about `most_bytes`.
-    ///
-    /// Returns how many of `ids` were looked up, at least one, and the messages found.
-    pub fn fetch(&mut self, epoch: Epoch, ids: &[MessageId], most_bytes: usize) -> Result<(usize, Vec<Pending>)> {
+    /// Reads those of `ids` that are still pending, up to about `most_bytes`. The caller has waited as long as it knows
+    /// that they must.
+    pub fn fetch(&mut self, epoch: Epoch, ids: &[MessageId], most_bytes: usize) -> Result<Fetched> {
         const DOING: &str = "reading messages again";
         let mut call = FetchCall { my_epoch: epoch, most_bytes: most_bytes as u64 }.on(&self.keys);
         ids.iter().for_each(|id| call.push(id));
         let reply = self.call(DOING, call)?;
         let parts = self.ok_parts(epoch, DOING, reply)?;
         match parts.split_first() {
-            Some((Value::Int(looked_at), found)) => Ok((
-                *looked_at as usize,
-                found.chunks_exact(2).filter_map(|pair| pending_of(&pair[0], &pair[1])).collect(),
-            )),
+            Some((Value::Int(looked_at), found)) => {
+                let pairs = found.chunks_exact(2).map(|pair| (&pair[0], &pair[1]));
+                let (messages, delayed) = sorted_out(pairs);
+                Ok(Fetched { looked_at: *looked_at as usize, messages, delayed })
+            }
             _ => self.unexpected_reply(DOING, &Value::Array(parts)),
         }
     }
@@ -126,6 +119,19 @@ impl Ledger {
     }
 }
 
+/// Divides members with their counts into messages that may be delivered and those that must wait.
+fn sorted_out<'a>(read: impl Iterator<Item = (&'a Value, &'a Value)>) -> (Vec<Pending>, Vec<(Pending, Duration)>) {
+    let (mut messages, mut delayed) = (Vec::new(), Vec::new());
+    for (member, count) in read {
+        match (pending_of(member, count), wait_of(count)) {
+            (Some(message), None) => messages.push(message),
+            (Some(message), Some(wait)) => delayed.push((message, wait)),
+            (None, _) => {}
+        }
+    }
+    (messages, delayed)
+}
+
 /// A member and its count of deliveries; `None` for a foreign member.
 fn pending_of(member: &Value, count: &Value) -> Option<Pending> {
     let Value::BulkString(member) = member else { return None };
@@ -133,7 +139,7 @@ fn pending_of(member: &Value, count: &Value) -> Option<Pending> {
     Some(Pending { id, delivery: delivery_of(count), body })
 }
 
-/// How long a message of a page must still wait.
+/// How long a message must still wait.
 fn wait_of(count: &Value) -> Option<Duration> {
     let (_, wait_ms) = text(count)?.split_once(' ')?;
     wait_ms.parse().ok().map(Duration::from_millis)

@@ -82,8 +82,8 @@ pub use self::sample::{GroupCounts, Sample};
 pub use self::server::{Mistake, Server};
 pub use self::split::{Split, Splitter};
 pub use self::types::{
-    Acquire, Arrival, Attempt, Commit, Committed, DeliveryNumber, Gap, Hold, IntakeAnswer, Page, Pending, Raise,
-    Recall, Recorded, Returned, Settled, Settlement, Settling, Verdict,
+    Acquire, Arrival, Attempt, Commit, Committed, DeliveryNumber, Fetched, Gap, Hold, IntakeAnswer, Page, Pending,
+    Raise, Recall, Recorded, Returned, Settled, Settlement, Settling, Verdict,
 };
 
 #[cfg(test)]

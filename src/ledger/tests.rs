@@ -417,7 +417,8 @@ fn failed_deliveries_are_counted_and_the_last_one_makes_a_dead_letter() {
         assert!(entry.contains(&part.replace('\'', "")), "{part}: {entry}");
     }
     f.ledger.settle(epoch, 3, &[settling(&returned(3, Verdict::Failed), 1)]).unwrap();
-    let (looked_at, found) = f.ledger.fetch(epoch, &[MessageId(1), MessageId(3)], 1000).unwrap();
+    let Fetched { looked_at, messages: found, .. } =
+        f.ledger.fetch(epoch, &[MessageId(1), MessageId(3)], 1000).unwrap();
     assert_eq!((looked_at, found.len(), found[0].delivery), (2, 1, 2));
     assert_eq!(f.ledger.commit(None, None, Raise::Nothing, &[commit(3)]).unwrap().recorded, 1);
     assert_eq!(f.number(&["HLEN", "messages:attempts"]), 0, "the count goes with the message");

@@ -111,6 +111,17 @@ pub struct Page {
     pub delayed: Vec<(Pending, Duration)>,
 }
 
+/// Messages that were read again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fetched {
+    /// How many ids were looked up, at least one.
+    pub looked_at: usize,
+    /// Those that are pending.
+    pub messages: Vec<Pending>,
+    /// Those of which Redis has that they must still wait for so long.
+    pub delayed: Vec<(Pending, Duration)>,
+}
+
 /// A result to record. Without fields the message is removed and nothing is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {

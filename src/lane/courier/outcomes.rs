@@ -276,7 +276,7 @@ impl Courier {
     }
 
     /// Takes in a page of the backlog.
-    fn read_back(&mut self, page: Page) {
+    pub(super) fn read_back(&mut self, page: Page) {
         let (messages, delayed) = self.backlog.arrived(page);
         self.keep_waiting(&delayed);
         let admitted = messages.into_iter().filter(|message| self.table.admit(message.clone())).count();

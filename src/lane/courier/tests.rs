@@ -9,7 +9,7 @@ use crate::lane::dialers::Dialers;
 use crate::lane::group_settings::KnownSettings;
 use crate::lane::table::{Again, Loss, Whereabouts};
 use crate::lane::tests::{lane_of, link, message};
-use crate::ledger::{GroupSettings, Pause, PauseEnd, SettingsReading};
+use crate::ledger::{GroupSettings, Page, Pause, PauseEnd, SettingsReading};
 
 /// A courier with links to peers that read nothing. The fields are in the order in which they must be dropped.
 struct Rig {
@@ -229,4 +229,19 @@ fn a_consumer_whose_link_was_replaced_has_two_addresses() {
     assert_eq!(links.new_duplicate(0, &consumer), None, "it may come back at its own address");
     assert_eq!(links.new_duplicate(1, &consumer), Some(0));
     assert_eq!(links.new_duplicate(1, &consumer), None, "it is reported once");
+}
+
+/// A consumer may list it in HELD before its page comes.
+#[test]
+fn what_must_wait_is_not_delivered_unless_a_consumer_has_it_already() {
+    let mut rig = Rig::new(&[4]);
+    let courier = &mut rig.courier;
+    courier.backlog = Backlog::new(MessageId(9));
+    courier.backlog.request(1).expect("there is something to read");
+    courier.table.adopt(MessageId(2), 0);
+    let delayed = [2, 3].map(|id| (message(id, 2), Duration::from_secs(60))).to_vec();
+    courier.read_back(Page { read_up_to: Some(MessageId(9)), messages: vec![message(1, 1)], delayed });
+    courier.deliver();
+    let at = |id| courier.table.whereabouts(MessageId(id));
+    assert_eq!([1, 2, 3].map(at), [Some(Whereabouts::Sent(0)), Some(Whereabouts::Sent(0)), Some(Whereabouts::Away)]);
 }

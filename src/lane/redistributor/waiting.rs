@@ -1,7 +1,7 @@
 //! The messages of one line that wait for their next delivery, and the memory for what is read again. Pure.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::base::budget::Budget;
 use crate::base::id::MessageId;
@@ -31,4 +31,11 @@ impl Waiting {
     pub(super) fn next(&self) -> Option<Instant> {
         self.delayed.first_key_value().filter(|_| self.has_room()).map(|((due, _), _)| *due)
     }
+}
+
+/// How many messages wait in these lines, and how long the first of them still does.
+pub(super) fn delays(lines: [&Waiting; 2], now: Instant) -> (usize, Duration) {
+    let first = lines.iter().filter_map(|line| line.delayed.first_key_value()).map(|((due, _), _)| *due).min();
+    let left = first.map_or(Duration::ZERO, |due| due.saturating_duration_since(now));
+    (lines.iter().map(|line| line.delayed.len()).sum(), left)
 }

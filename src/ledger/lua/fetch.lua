@@ -1,7 +1,9 @@
--- Reads those of the given messages that are still pending.
+-- Reads those of the given messages that are still pending, and for which the leader has waited by its own clock.
 -- KEYS  epoch, pending, attempts
 -- ARGV  my_epoch, most_bytes, then the ids
--- Gives {'OK', number of ids looked at, member, what `attempts` has for it or false, …} | {'STALE', epoch}
+-- Gives {'OK', number of ids looked at, member, number of its next delivery or false, …} | {'STALE', epoch}
+--       If a delivery isn't due yet, behind its number is a space and in how many milliseconds it is: it was delayed anew
+--       meanwhile
 local epoch_key, pending_key, attempts_key = unpack(KEYS)
 local my_epoch, most_bytes = unpack(ARGV, 1, 2)
 local epoch = redis.call('GET', epoch_key)
@@ -10,7 +12,7 @@ if epoch ~= my_epoch then
 end
 local FIRST = 3
 local bytes = tonumber(most_bytes)
-local out = {'OK', 0}
+local out, now = {'OK', 0}, now_ms()
 for i = FIRST, #ARGV do
   if bytes <= 0 then
     break
@@ -19,7 +21,7 @@ for i = FIRST, #ARGV do
   local member = ours(redis.call('ZRANGEBYSCORE', pending_key, id, id, 'LIMIT', 0, 16), id)
   if member then
     out[#out + 1] = member
-    out[#out + 1] = redis.call('HGET', attempts_key, id)
+    out[#out + 1] = to_deliver(redis.call('HGET', attempts_key, id), now, true)
     bytes = bytes - #member
   end
   out[2] = i - FIRST + 1

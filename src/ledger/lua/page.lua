@@ -6,8 +6,7 @@
 --       where the first one is
 -- Gives {'OK', score read up to or false if the range is empty, numbers of the next deliveries or false, member, …}
 --     | {'STALE', epoch}
---       If a delivery isn't due yet, behind its number is a space and in how many milliseconds it is, and the member
---       comes without its payload.
+--       If a delivery isn't due yet, behind its number is a space and in how many milliseconds it is
 local epoch_key, pending_key, attempts_key = unpack(KEYS)
 local my_epoch, after, up_to, most_messages, most_bytes = unpack(ARGV)
 local epoch = redis.call('GET', epoch_key)
@@ -50,15 +49,7 @@ if taken > 0 and redis.call('EXISTS', attempts_key) == 1 then
   end
   local counts, now = redis.call('HMGET', attempts_key, unpack(ids)), now_ms()
   for i = 1, taken do
-    if counts[i] then
-      local _, time = attempts_in(counts[i])
-      local remaining = time == '' and 0 or remaining_ms(time, now)
-      counts[i] = string.match(counts[i], '^[^ ]*')
-      if remaining > 0 then
-        counts[i] = string.format('%s %.0f', counts[i], remaining)
-        out[i + 3] = string.sub(out[i + 3], 1, 16) .. ':'
-      end
-    end
+    counts[i] = to_deliver(counts[i], now, false)
   end
   out[3] = counts
 end

@@ -82,15 +82,28 @@ local function due_after(wait_ms)
   return wait > 0 and string.format(' @%.0f +%.0f', math.ceil(now_ms() + wait), wait) or ''
 end
 
--- Returns how many milliseconds remain until this time. If Redis's clock was set back, the same wait begins again.
--- A time further ahead than that explains is not believed.
-local function remaining_ms(time, now)
+-- Returns how many milliseconds remain until this time. If it is further ahead than its wait, Redis's clock was set
+-- back: then the same wait begins again, but not for a leader that has waited already. A time more than a day beyond its
+-- wait is not believed.
+local function remaining_ms(time, now, has_waited)
   local due, wait = string.match(time, '^ @(%d+) %+(%d+)$')
   due, wait = tonumber(due) or 0, tonumber(wait) or 0
-  if wait > MOST_WAIT_MS or due - now > wait + DAY_MS then
+  if wait > MOST_WAIT_MS or due - now > wait + (has_waited and 1 or DAY_MS) then
     return 0
   end
   return math.max(0, math.min(math.ceil(due - now), wait))
+end
+
+-- Returns the number of a message's next delivery or false, with the milliseconds that it must still wait behind it if
+-- there are any.
+local function to_deliver(text, now, has_waited)
+  if not text then
+    return false
+  end
+  local _, time = attempts_in(text)
+  local remaining = time == '' and 0 or remaining_ms(time, now, has_waited)
+  local number = string.match(text, '^[^ ]*')
+  return remaining == 0 and number or string.format('%s %.0f', number, remaining)
 end
 
 -- Returns the fields of a dead letter that say what happened before it was replayed, if it was.
