@@ -1,7 +1,7 @@
 //! Starts, stops and joins a lane's threads.
 //!
-//! The order of shutdown: the election ends its term and releases the lease, then the discovery and the dialers end. The
-//! listener ends last, because the lease counts as abandoned once the listener's connection is closed.
+//! The order of shutdown: the election ends its term and releases the lease, then the discovery and the dialers end.
+//! The listener ends last, because the lease counts as abandoned once the listener's connection is closed.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -2,9 +2,9 @@
 //! changes.
 //!
 //! `source` has the entries of `--consumers`, `found` what each has led to, `members` the consumers with their slots,
-//! `state` shares them, `list_file` reads files with addresses. The [discovery](super::discovery) passes in answers. The
-//! courier [follows](Roster::follow) the roster and releases the members that leave, once they hold nothing. While no
-//! courier runs, a member that leaves is kept for a while: if a term begins meanwhile, it is asked what it holds.
+//! `state` shares them, `list_file` reads files with addresses. The discovery passes in answers. The courier follows
+//! the roster with a `follower`, and releases the members that leave, once they hold nothing. While no courier runs, a
+//! member that leaves is kept for a while: if a term begins meanwhile, it is asked what it holds.
 
 mod follower;
 mod found;

@@ -58,7 +58,7 @@ pub const SETTINGS: &[Setting] = &[
         "consumers",
         "HOST:PORT,…",
         Found("none"),
-        "Also try these entries of the dispatchers' --consumers: look names up, read files, and connect to each address",
+        "Also try these entries of the dispatchers' --consumers: look names up, read files, connect to each address",
     ),
     Setting::switch("json", "Print JSON, one line"),
     LOG_LEVEL,

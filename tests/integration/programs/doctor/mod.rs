@@ -200,3 +200,30 @@ fn answering(text: &'static str) -> u16 {
     });
     port
 }
+
+/// Names and files of `--consumers` are followed by dispatchers, so the doctor tries what they lead to.
+#[test]
+fn the_consumers_of_a_dispatcher_are_tried() {
+    let redis = redis_server();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let there = listener.local_addr().expect("it is bound");
+    let nowhere = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
+    let file = redis.folder().join("consumers");
+    std::fs::write(&file, format!("{there}\n{nowhere} # not started\n")).expect("the folder is ours");
+    let file = format!("file:{}", file.display());
+
+    let (code, found) = report(&redis.url(), &["--consumers", &format!("dns:localhost:{}", there.port())]);
+    assert_eq!((code, &found["consumers"][0]["works"]), (Some(0), &Value::Bool(true)), "{found:#}");
+    let (code, found) = report(&redis.url(), &["--consumers", &format!("{there},{file}")]);
+    let [plain, listed] = [&found["consumers"][0], &found["consumers"][1]];
+    assert_eq!((code, &plain["works"], &listed["works"]), (Some(3), &Value::Bool(true), &Value::Bool(false)));
+    assert_eq!(listed["addresses"][0]["error"], Value::Null);
+    assert!(listed["addresses"][1]["error"].as_str().is_some_and(|error| error.contains("refused")), "{listed:#}");
+
+    let text = |args: &[&str]| String::from_utf8_lossy(&output_of(&redis.url(), args).stdout).into_owned();
+    let shown = text(&["--consumers", &file]);
+    assert!(shown.contains(&format!("\nconsumers:\n- {file}: 1 of 2 addresses reached; {nowhere}: ")), "{shown}");
+    let shown = text(&["--consumers", "file:/nowhere/consumers,dns:name.invalid:1"]);
+    assert!(shown.contains("- file:/nowhere/consumers: /nowhere/consumers: No such file"), "{shown}");
+    assert!(shown.contains("- dns:name.invalid:1: failed to lookup"), "{shown}");
+}
