@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks deploy/kubernetes: each manifest against the schemas of the oldest and of the newest version supported of the
 # API, and against rules of ours. Without Python's venv or a package index the check is skipped, except in CI.
+set -euo pipefail
 cd "$(dirname "$0")/.."
 
 venv=target/kubernetes
