@@ -37,7 +37,7 @@ font:12px system-ui,sans-serif}\
 @media (prefers-color-scheme:dark){svg{--ink:#e6edf3;--faint:#8d96a0;--oncecast:#3fb950;--streams:#6f8fbf;\
 --relay:#6e7681;--page:#0d1117}}\
 text{fill:var(--ink)}.faint{fill:var(--faint)}.title{font-size:16px;font-weight:600}.group{font-weight:600}\
-.oncecast,.patterns,.bridge{fill:var(--oncecast)}.streams{fill:var(--streams)}.relay{fill:var(--relay)}\
+.oncecast,.patterns,.ordered,.bridge{fill:var(--oncecast)}.streams{fill:var(--streams)}.relay{fill:var(--relay)}\
 .spread{stroke:var(--ink)}";
 
 /// The chart.

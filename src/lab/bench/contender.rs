@@ -7,6 +7,8 @@ pub enum Contender {
     Oncecast,
     /// The same with the messages on many channels, to which dispatchers listen by one pattern.
     Patterns,
+    /// The same in order by channel (`--order-key channel`).
+    Ordered,
     /// Dispatchers that add each message to a stream (`--deliver stream`), without workers: the entries are the
     /// results.
     Bridge,
@@ -18,14 +20,26 @@ pub enum Contender {
 
 impl Contender {
     /// All of them, in the order in which they are measured.
-    pub const ALL: [Contender; 5] =
-        [Contender::Oncecast, Contender::Patterns, Contender::Bridge, Contender::Streams, Contender::Relay];
+    pub const ALL: [Contender; 6] = [
+        Contender::Oncecast,
+        Contender::Patterns,
+        Contender::Ordered,
+        Contender::Bridge,
+        Contender::Streams,
+        Contender::Relay,
+    ];
+
+    /// Whether its messages are on many channels.
+    pub fn has_channels(self) -> bool {
+        matches!(self, Contender::Patterns | Contender::Ordered)
+    }
 
     /// Its name in the setting and the JSON.
     pub fn name(self) -> &'static str {
         match self {
             Contender::Oncecast => "oncecast",
             Contender::Patterns => "patterns",
+            Contender::Ordered => "ordered",
             Contender::Bridge => "bridge",
             Contender::Streams => "streams",
             Contender::Relay => "relay",

@@ -87,7 +87,7 @@ impl Rig {
             ..RedisOptions::default()
         };
         let processes = match setup.contender {
-            Contender::Oncecast | Contender::Patterns | Contender::Bridge => {
+            Contender::Oncecast | Contender::Patterns | Contender::Ordered | Contender::Bridge => {
                 let mut cluster = Box::new(start_cluster(setup, programs.clone(), redis)?);
                 // In sync, so that the standby costs what it costs in production.
                 until(requests, "a leader and standbys in sync", || {
@@ -112,7 +112,7 @@ impl Rig {
         let started = match self.setup.contender {
             Contender::Relay => vec![self.relay()?],
             Contender::Streams => (0..self.setup.consumers).map(|number| self.worker(number)).collect::<Result<_>>()?,
-            Contender::Oncecast | Contender::Patterns | Contender::Bridge => Vec::new(),
+            Contender::Oncecast | Contender::Patterns | Contender::Ordered | Contender::Bridge => Vec::new(),
         };
         match &mut self.processes {
             Processes::Oncecast(cluster) => {
@@ -155,7 +155,9 @@ impl Rig {
     /// A command that starts the load while no consumer runs. It ends when all messages wait for one.
     pub(super) fn fill(&mut self) -> Result<Command> {
         match self.setup.contender {
-            Contender::Oncecast | Contender::Patterns => self.load_until(&format!("ZCARD {PENDING}")),
+            Contender::Oncecast | Contender::Patterns | Contender::Ordered => {
+                self.load_until(&format!("ZCARD {PENDING}"))
+            }
             Contender::Bridge => self.load(),
             Contender::Streams | Contender::Relay => self.load_until(&format!("XLEN {STREAM}")),
         }
@@ -255,6 +257,9 @@ fn start_cluster(setup: Setup, programs: Programs, redis: RedisOptions) -> Resul
     };
     if setup.channels.is_some() {
         options.listen_to_many();
+    }
+    if setup.contender == Contender::Ordered {
+        options.dispatcher_args.extend(["--order-key", "channel"].map(str::to_owned));
     }
     if setup.contender == Contender::Bridge {
         options.deliver_to_stream();

@@ -98,13 +98,14 @@ pub const SETTINGS: &[Setting] = &[
         "kinds",
         "LIST",
         Text("oncecast,bridge,streams,relay"),
-        "What to compare. patterns, which is not measured by default, is oncecast with messages on many channels",
+        "What to compare. Not measured by default are patterns, which is oncecast with messages on many channels, and \
+         ordered, which is that in order by channel",
     ),
     Setting::new(
         "channels",
         "N",
         Text("1000"),
-        "How many channels the kind patterns has; one pattern matches them all",
+        "How many channels the kinds patterns and ordered have; one pattern matches them all",
     ),
     Setting::switch("append-only", "Make Redis keep an append-only file, synced every second"),
     Setting::new("json-file", "FILE", Found("none"), "Write the figures to this file as JSON"),

@@ -29,7 +29,7 @@ impl Setup {
             dispatchers: 2,
             consumers: 3,
             payload: config.payload,
-            channels: (contender == Contender::Patterns).then_some(config.channels),
+            channels: contender.has_channels().then_some(config.channels),
             handler: None,
             worker_batch: config.worker_batch,
         }

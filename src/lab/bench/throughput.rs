@@ -30,11 +30,12 @@ struct Row {
 /// The most messages that are stored to measure their memory.
 const MAX_WAITING: u64 = 500_000;
 
-/// The ratios of interest: Oncecast against its peers, and what a pattern and a bridge cost.
-const RATIOS: [(Contender, Contender); 4] = [
+/// The ratios of interest: Oncecast against its peers, and what a pattern, an order by key and a bridge cost.
+const RATIOS: [(Contender, Contender); 5] = [
     (Contender::Oncecast, Contender::Streams),
     (Contender::Oncecast, Contender::Relay),
     (Contender::Patterns, Contender::Oncecast),
+    (Contender::Ordered, Contender::Patterns),
     (Contender::Bridge, Contender::Relay),
 ];
 
