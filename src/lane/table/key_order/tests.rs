@@ -111,18 +111,7 @@ impl Group {
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Store { key, spills } => {
-                self.last += 1;
-                let id = MessageId(self.last);
-                self.pending.insert(id.0, key);
-                self.keys.insert(id.0, key);
-                if spills || !self.backlog.is_empty() {
-                    self.backlog.extend(id);
-                } else {
-                    self.backlog.pass(id);
-                    self.table.admit(message(id.0, key));
-                }
-            }
+            Step::Store { key, spills } => self.store(key, spills),
             Step::Ask { again } => self.ask(again),
             Step::Read { messages } => self.read(messages),
             Step::Arrive => self.arrive(),
@@ -161,22 +150,7 @@ impl Group {
                     self.table.forget(MessageId(id));
                 }
             }
-            Step::Replay(n) => {
-                let Some((id, key)) = self.dead.iter().nth(n % self.dead.len().max(1)).map(|(id, key)| (*id, *key))
-                else {
-                    return;
-                };
-                self.dead.remove(&id);
-                self.pending.insert(id, key);
-                self.newest.remove(&key);
-                // The courier hears of it behind the pages that were read before.
-                self.arrive();
-                self.table.inherit(MessageId(id));
-                if self.table.whereabouts(MessageId(id)).is_none() && !self.backlog.covers(MessageId(id)) {
-                    self.backlog.read_again(MessageId(id));
-                    self.check_frontier();
-                }
-            }
+            Step::Replay(n) => self.replay(n),
             Step::Report(n) => {
                 let unknown = (1..=self.inherited).filter(|id| {
                     let at = self.table.whereabouts(MessageId(*id));
@@ -190,6 +164,35 @@ impl Group {
                     self.delivered.insert(id);
                 }
             }
+        }
+    }
+
+    fn store(&mut self, key: u8, spills: bool) {
+        self.last += 1;
+        let id = MessageId(self.last);
+        self.pending.insert(id.0, key);
+        self.keys.insert(id.0, key);
+        if spills || !self.backlog.is_empty() {
+            self.backlog.extend(id);
+        } else {
+            self.backlog.pass(id);
+            self.table.admit(message(id.0, key));
+        }
+    }
+
+    fn replay(&mut self, n: usize) {
+        let letter = self.dead.iter().nth(n % self.dead.len().max(1)).map(|(id, key)| (*id, *key));
+        let Some((id, key)) = letter else { return };
+        self.dead.remove(&id);
+        self.pending.insert(id, key);
+        self.newest.remove(&key);
+        // The courier hears of it behind the pages that were read before.
+        self.arrive();
+        let id = MessageId(id);
+        self.table.inherit(id);
+        if self.table.whereabouts(id).is_none() && !self.backlog.covers(id) {
+            self.backlog.read_again(id);
+            self.check_frontier();
         }
     }
 
