@@ -40,7 +40,6 @@ use self::dialing::Dialing;
 use self::figures::CourierFigures;
 use self::gate::Gate;
 use self::link_set::LinkSet;
-use self::order::order_of;
 use self::task_queue::TaskQueue;
 use super::backlog::Backlog;
 use super::dialers::DialRequests;
@@ -50,6 +49,7 @@ use super::roster::Follower;
 use super::shared::Shared;
 use super::sockets::Sockets;
 use super::stats::add;
+use super::table::key_order::{KeyOrder, Limits};
 use super::table::{Line, MAX_TRACKED, Next, Table};
 use super::tasks::{RedistributorReply, Task};
 use crate::base::error::Result;
@@ -120,6 +120,8 @@ impl Courier {
         // Before the first page is read.
         undelivered.into_iter().for_each(|undelivered| tasks.push(Task::CheckPending(undelivered)));
         let now = Instant::now();
+        let order = |key| KeyOrder::new(key, Limits::of(shared.settings.ready_bytes));
+        let order = shared.settings.order_key.clone().map(order);
         Courier {
             shared: shared.clone(),
             epoch,
@@ -134,7 +136,7 @@ impl Courier {
             links: LinkSet::new(),
             tended: now,
             consumer_reports: ConsumerReports::new(&shared.settings),
-            table: Table::new(backlog_end).in_order(order_of(&shared.settings)),
+            table: Table::new(backlog_end).in_order(order),
             backlog: Backlog::new(backlog_end),
             undelivered,
             read_again_next: true,

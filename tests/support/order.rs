@@ -1,7 +1,8 @@
 //! What handlers ran when, and whether that was in order by key.
 //!
-//! Payloads are `<key>:<number>`, with a space before anything else; the numbers of a key rise in the order of publishing. A handler notes the beginning
-//! and the end of each run in a list in Redis before it goes on, so the list has all of them in their order.
+//! Payloads are `<key>:<number>`, with a space before anything else; the numbers of a key rise in the order of
+//! publishing. A handler notes the beginning and the end of each run in a list in Redis before it goes on, so the list
+//! has all of them in their order.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;

@@ -7,17 +7,10 @@
 use super::{Courier, READY_LOW};
 use crate::base::id::MessageId;
 use crate::lane::backlog::PageRequest;
-use crate::lane::settings::Settings;
 use crate::lane::stats::add;
-use crate::lane::table::key_order::{KeyOrder, Limits};
+use crate::lane::table::key_order::KeyOrder;
 use crate::lane::tasks::Task;
 use crate::ledger::{MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Page, Pending};
-
-/// The order that the settings ask for.
-pub(super) fn order_of(settings: &Settings) -> Option<KeyOrder> {
-    let key = settings.order_key.clone()?;
-    Some(KeyOrder::new(key, Limits::of(settings.ready_bytes)))
-}
 
 impl Courier {
     /// Hands a new message to the table, which may leave it to Redis for the sake of its key's order.
