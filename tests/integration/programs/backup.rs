@@ -9,8 +9,8 @@ use std::process::Command;
 use oncecast::lab::{ChildProcess, Cluster, ClusterOptions, Node, RedisOptions, RedisServer};
 
 use crate::support::{
-    DEADLINE, client, client_of, lasting_redis_server, occurrences, options, programs, publish, run, state, stream,
-    wait_until, wait_until_in_sync,
+    DEADLINE, client, client_of, lasting_redis_server, occurrences, options, pend, programs, publish, redis_server,
+    run, state, stream, wait_until, wait_until_in_sync,
 };
 
 const DOCUMENT: &str = include_str!("../../../docs/OPERATIONS.md");
@@ -24,11 +24,12 @@ fn commands(kind: &str) -> &'static str {
 }
 
 /// Runs a block for a server, with folders of the test in place of the document's.
-fn type_in(kind: &str, port: u16, folder: &Path) {
-    let block = commands(kind).replace("/srv/", &format!("{}/", folder.display()));
+fn type_in(kinds: &[&str], port: u16, folder: &Path) {
+    let blocks: String = kinds.iter().map(|kind| commands(kind)).collect();
+    let block = blocks.replace("/srv/", &format!("{}/", folder.display())).replace(" 6379 ", &format!(" {port} "));
     let script = format!("set -e\nredis-cli() {{ command redis-cli -p {port} \"$@\"; }}\n{block}");
     let output = Command::new("bash").arg("-c").arg(script).output().expect("bash runs");
-    assert!(output.status.success(), "{kind}: {output:?}");
+    assert!(output.status.success(), "{kinds:?}: {output:?}");
 }
 
 /// Puts the restored files in the place of what the server has, which must be stopped.
@@ -80,7 +81,7 @@ fn a_restored_group_continues_from_the_backup_and_says_what_it_can_not_know() {
     publish(&mut redis, "m", 100..150);
     wait_until("fifty to wait", || (state(&mut redis).0 == 50).then_some(()));
 
-    type_in("backup", cluster.redis().port(), folder);
+    type_in(&["backup"], cluster.redis().port(), folder);
     let place = cursor(&mut redis);
     // After the backup those are done, and others come.
     cluster.start_node(Node::Consumer(0)).expect("it starts");
@@ -92,7 +93,7 @@ fn a_restored_group_continues_from_the_backup_and_says_what_it_can_not_know() {
         cluster.stop_node(node, DEADLINE).expect("it stops");
     }
     cluster.redis().kill().expect("it runs");
-    type_in("restore", 1, folder);
+    type_in(&["restore", "restore-file"], 1, folder);
     replace_data(cluster.redis(), folder);
     cluster.redis().start_again().expect("it loads the restored file");
     let mut redis = client_of(&mut cluster);
@@ -132,14 +133,14 @@ fn a_group_that_delivers_to_a_stream_is_restored_into_another_server() {
         entries.into_iter().map(|(_, fields)| fields["payload"].clone()).collect()
     };
     wait_until("all entries", || (entries(&mut redis).len() == 50).then_some(()));
-    type_in("backup", cluster.redis().port(), folder);
+    type_in(&["backup"], cluster.redis().port(), folder);
     publish(&mut redis, "m", 50..60);
     wait_until("all entries", || (entries(&mut redis).len() == 60).then_some(()));
     cluster.stop_node(Node::Dispatcher(0), DEADLINE).expect("it stops");
 
     let mut other = lasting_redis_server();
     other.stop().expect("it stops");
-    type_in("restore", 1, folder);
+    type_in(&["restore", "restore-file"], 1, folder);
     replace_data(&other, folder);
     other.start_again().expect("it loads the restored file");
     let mut redis = client(&other.url());
@@ -153,4 +154,25 @@ fn a_group_that_delivers_to_a_stream_is_restored_into_another_server() {
     let expected: Vec<String> = (0..50).chain(60..70).map(|n| format!("{{\"message_id\":\"m{n}\"}}")).collect();
     assert_eq!(entries(&mut redis), expected);
     assert_eq!(stream(&mut redis, "messages:gaps").len(), 1);
+}
+
+#[test]
+fn one_group_is_restored_into_a_server_that_others_use() {
+    let server = redis_server();
+    let folder = &beside(&server);
+    pend(&server, 7, "x");
+    let redis = &mut client(&server.url());
+    let _: String = run(redis, &["XADD", "messages:processed", "1-1", "a", "b"]);
+    let () = run(redis, &["SET", "another's", "before"]);
+    type_in(&["backup"], server.port(), folder);
+    pend(&server, 8, "y");
+    let () = run(redis, &["SET", "messages:cursor", "of later"]);
+    let () = run(redis, &["SET", "another's", "after"]);
+    type_in(&["restore", "restore-group"], server.port(), folder);
+    let mut keys: Vec<String> = run(redis, &["KEYS", "*"]);
+    keys.sort_unstable();
+    assert_eq!(keys, ["another's", "messages:pending", "messages:processed"]);
+    assert_eq!(run::<String>(redis, &["GET", "another's"]), "after");
+    let members: Vec<String> = run(redis, &["ZRANGE", "messages:pending", "0", "-1"]);
+    assert_eq!(members, ["0000000000000007:x"]);
 }
