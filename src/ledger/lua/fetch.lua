@@ -2,8 +2,8 @@
 -- KEYS  epoch, pending, attempts
 -- ARGV  my_epoch, most_bytes, then the ids
 -- Gives {'OK', number of ids looked at, member, number of its next delivery or false, …} | {'STALE', epoch}
---       If a delivery isn't due yet, behind its number is a space and in how many milliseconds it is: it was delayed anew
---       meanwhile
+--       If a delivery isn't due yet, behind its number is a space and in how many milliseconds it is: it was delayed
+--       anew meanwhile
 local epoch_key, pending_key, attempts_key = unpack(KEYS)
 local my_epoch, most_bytes = unpack(ARGV, 1, 2)
 local epoch = redis.call('GET', epoch_key)

@@ -66,8 +66,8 @@ local function now_ms()
   return tonumber(time[1]) * 1000 + tonumber(time[2]) / 1000
 end
 
--- Takes apart what `attempts` has for a message: the number of its next delivery; when that is due, ` @<ms> +<wait>` or
--- ''; and what happened before the message was replayed from the dead letters, '' for nothing.
+-- Takes apart what `attempts` has for a message: the number of its next delivery; when that is due, as ` @<ms> +<wait>`
+-- or ''; and what happened before the message was replayed from the dead letters, '' for nothing.
 local function attempts_in(text)
   local number, rest = string.match(text or '', '^(%d+)(.*)$')
   local time, history = string.match(rest or '', '^( @%d+ %+%d+)(.*)$')
@@ -83,8 +83,8 @@ local function due_after(wait_ms)
 end
 
 -- Returns how many milliseconds remain until this time. If it is further ahead than its wait, Redis's clock was set
--- back: then the same wait begins again, but not for a leader that has waited already. A time more than a day beyond its
--- wait is not believed.
+-- back: then the same wait begins again, but not for a leader that has waited already. A time more than a day beyond
+-- its wait is not believed.
 local function remaining_ms(time, now, has_waited)
   local due, wait = string.match(time, '^ @(%d+) %+(%d+)$')
   due, wait = tonumber(due) or 0, tonumber(wait) or 0
