@@ -267,6 +267,6 @@ fn the_values_shared_by_dispatchers_can_be_parsed() {
         }
         kinds.push(kind);
     }
-    assert_eq!(kinds, ["notice", "notice", "notice", "notice", "notice", "lease", "cursor", "member"]);
+    assert_eq!(kinds, ["notice", "notice", "notice", "notice", "notice", "notice", "lease", "cursor", "member"]);
     assert_eq!(epochs, [Epoch(1_790_000_000_123); 4], "all but the join marker's");
 }
