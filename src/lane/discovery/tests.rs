@@ -283,12 +283,14 @@ fn a_consumer_that_is_no_longer_listed_finishes_what_it_holds() {
         let address = world.workers[0].address.to_string();
         world.shared.stats.linked.lock().iter().find(|link| *link.address == *address).map(|link| link.slot)
     };
-    world.wait("held messages", |world| slot(world).and_then(|slot| holds(world, slot)).is_some_and(|(n, _)| n == 64));
+    // How many more it gets depends on how busy the other one is.
+    world.wait("held messages", |world| slot(world).and_then(|slot| holds(world, slot)).is_some_and(|(n, _)| n > 2));
     let held_in = slot(&world).expect("it is linked");
     world.list(&[1]);
-    world.wait("the end of its time on the list", |world| holds(world, held_in) == Some((64, true)));
+    world.wait("the end of its time on the list", |world| holds(world, held_in).is_some_and(|(_, leaving)| leaving));
+    let held = holds(&world, held_in);
     world.wait_for_shares(&[1], SHARE);
-    assert_eq!(holds(&world, held_in), Some((64, true)), "it holds the same and gets nothing more");
+    assert_eq!(holds(&world, held_in), held, "it holds the same and gets nothing more");
     // It is listed again, and again no longer.
     world.list(&[0, 1]);
     world.wait("its return", |world| holds(world, held_in).is_some_and(|(_, leaving)| !leaving));
