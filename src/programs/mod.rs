@@ -1,5 +1,5 @@
-//! The programs: dispatcher, consumer, publisher, and the tools, such as `status` and `dead`. The settings of each
-//! program are defined beside it.
+//! The programs: dispatcher, consumer, publisher, and the tools, such as `status` and `dead` (`operate` has `pause`,
+//! `resume` and `set`). The settings of each program are defined beside it.
 
 pub mod audit;
 pub mod certificates;
