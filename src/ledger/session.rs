@@ -156,6 +156,14 @@ impl ReceiveBuffer {
         }
     }
 
+    /// Waits for more bytes of a reply, also if a signal comes: the command is under way.
+    fn receive_rest(&mut self) -> io::Result<()> {
+        match self.receive() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
+            outcome => outcome,
+        }
+    }
+
     /// The next reply if it has no parts, else its head.
     pub fn reply(&mut self) -> io::Result<Reply<&[u8]>> {
         loop {
@@ -171,7 +179,7 @@ impl ReceiveBuffer {
                         Ok(reply)
                     };
                 }
-                None => self.receive()?,
+                None => self.receive_rest()?,
             }
         }
     }
@@ -181,7 +189,7 @@ impl ReceiveBuffer {
         let length = loop {
             match resp::whole(self.received()).map_err(|why| unreadable(why, self.received()))? {
                 Some(length) => break length,
-                None => self.receive()?,
+                None => self.receive_rest()?,
             }
         };
         self.answered = true;

@@ -56,7 +56,8 @@ fn dispatcher(redis: &RedisServer, consumers: &[&str]) -> (ChildProcess, SocketA
     let metrics = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
     let mut command = programs().command("oncecast-dispatcher").expect("the program is built");
     command.args(["--redis-url", &redis.url(), "--dispatcher-id", "d0", "--pattern", "x*", "--metrics-addr", &metrics]);
-    command.args(["--consumers", &consumers.join(",")]);
+    // One consumer is played by a peer that says nothing after its greeting.
+    command.args(["--consumers", &consumers.join(","), "--link-timeout-ms", "60000"]);
     let dispatcher = ChildProcess::spawn("dispatcher", command).expect("it starts");
     (dispatcher, metrics.parse().expect("an address"))
 }
@@ -127,6 +128,9 @@ fn one_hostile_text_in_every_place_reaches_no_output_as_it_is() {
     // They take no messages, so the other one gets them. The first is refused for its id.
     let [_refused, mut line] = peers.each_ref().map(|peer| peer.accept_with(1, ReadyFlags::CHANNELS, &[]));
     line.send(&[Frame::Drain]);
+    wait_until("DRAIN to be heard", || {
+        get(metrics, "/status.json").filter(|(_, body)| body.contains("\"draining\":true")).map(drop)
+    });
     let _member = join(&redis);
     write_into_redis(connection);
     wait_until("the dispatcher to receive", || {
