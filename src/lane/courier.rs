@@ -159,7 +159,6 @@ impl Courier {
             self.read_links(&ready);
             self.hear_replays();
             self.hear_settings();
-            self.hear_questions();
             self.hear_redistributor();
             self.hear_ingest();
             self.consumer_reports.check(self.links.iter().count(), &self.roster);
@@ -171,6 +170,7 @@ impl Courier {
             self.release_leaving();
             self.check_waiting();
             self.tasks.pass_on();
+            self.hear_questions();
             self.figures.update(&self.shared.stats, &self.links, &mut self.table, !self.backlog.is_empty());
         }
         *self.shared.undelivered.lock() = self.waiting().map(|undelivered| (self.epoch, undelivered));

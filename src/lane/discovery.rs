@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select, tic
 
 use super::dialers::Dialers;
 use super::following::Following;
-use super::roster::{Answer, Change, ConsumerSource, ListFile};
+use super::roster::{Answer, Change, ConsumerSource, ListFile, Member};
 use super::shared::Shared;
 use crate::base::error::Result;
 use crate::base::text::Quoted;
@@ -187,7 +187,7 @@ impl Tracker {
                         self.searches[source] = None;
                         match answer {
                             Some(answer) => self.take(source, answer),
-                            None => shared.roster.confirm(source),
+                            None => self.confirm(source),
                         }
                     }
                     Err(_) => return,
@@ -210,15 +210,10 @@ impl Tracker {
         let entry = &self.shared.settings.consumers[source];
         let before = roster.error_of(source);
         let failure = if let Answer::Failed(error) = &answer { Some(error.clone()) } else { None };
-        let dialers = &self.dialers;
-        let changes = roster.take(source, answer, self.shared.settings.following.hold, |member| {
-            let started = dialers.start_for(member);
-            if let Err(error) = &started {
-                log::warn!("event=consumer-not-added address={member} error={}", Quoted(error));
-            }
-            started.is_ok()
-        });
+        let hold = self.shared.settings.following.hold;
+        let changes = roster.take(source, answer, hold, |member| self.start_dialer(member));
         if failure != before {
+            self.shared.note_change();
             match &failure {
                 Some(error) => log::warn!(
                     "event=source-failed source={} error={} setting=consumers consequence=\"the addresses that are \
@@ -229,8 +224,27 @@ impl Tracker {
                 None => log::info!("event=source-answers source={}", Quoted(entry)),
             }
         }
+        self.note(source, &changes);
+    }
+
+    /// A source still says what it said last.
+    fn confirm(&mut self, source: usize) {
+        let changes = self.shared.roster.confirm(source, |member| self.start_dialer(member));
+        self.note(source, &changes);
+    }
+
+    fn start_dialer(&self, member: &Member) -> bool {
+        let started = self.dialers.start_for(member);
+        if let Err(error) = &started {
+            log::warn!("event=consumer-not-added address={member} error={}", Quoted(error));
+        }
+        started.is_ok()
+    }
+
+    fn note(&mut self, source: usize, changes: &[Change]) {
+        let entry = &self.shared.settings.consumers[source];
         changes.iter().for_each(|change| log_change(change, entry));
-        let left_out = roster.left_out();
+        let left_out = self.shared.roster.left_out();
         if left_out > 0 && !std::mem::replace(&mut self.warned_left_out, true) {
             log::warn!(
                 "event=too-many-consumers left_out={left_out} most={} setting=consumers",
@@ -238,7 +252,7 @@ impl Tracker {
             );
         }
         self.warned_left_out = left_out > 0;
-        if !changes.is_empty() || failure != before {
+        if !changes.is_empty() {
             self.shared.note_change();
         }
     }

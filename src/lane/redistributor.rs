@@ -133,10 +133,7 @@ impl Redistributor {
             Task::Page(request) => self.read_page(request),
             Task::Returned(returned) => self.settle_all(&returned),
             Task::Replayed(replayed) => self.tell(RedistributorReply::Replayed(replayed)),
-            Task::Settings => {
-                let reading = self.retry.until_done(|| ledger.settings())?;
-                self.tell(RedistributorReply::Settings(KnownSettings::now(reading)))
-            }
+            Task::Settings => self.read_settings(),
             Task::Again(waits) => {
                 let now = Instant::now();
                 self.common.delayed.extend(waits.into_iter().map(|(id, wait)| ((now + wait, id), None)));
@@ -155,6 +152,19 @@ impl Redistributor {
             Task::Members(members) => self.list(members),
             Task::Answer(answers) => self.answer(answers),
         }
+    }
+
+    /// Reads the group's settings. If Redis refuses that, those known hold, and everything else goes on.
+    fn read_settings(&mut self) -> Result<(), Killed> {
+        let ledger = &mut self.ledger;
+        let reading = self.retry.until_done(|| match ledger.settings() {
+            Err(error) if error.refusal().is_some() => {
+                log::warn!("event=settings-unread error={} consequence=\"those known hold\"", Quoted(&error));
+                Ok(None)
+            }
+            read => read.map(Some),
+        })?;
+        reading.map_or(Ok(()), |reading| self.tell(RedistributorReply::Settings(KnownSettings::now(reading))))
     }
 
     /// Checks which of the messages that a consumer listed in HELD are pending.

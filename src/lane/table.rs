@@ -15,7 +15,7 @@
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 
-use self::key_order::{Arrived, KeyOrder};
+use self::key_order::{Arrived, KeyOrder, Turn};
 use self::waiting::cost;
 pub(super) use self::waiting::{Again, Line, Loss, Next};
 use crate::base::id::{IdMap, MessageId};
@@ -61,6 +61,8 @@ pub(super) struct Table {
     /// Those of both.
     ready_bytes: usize,
     order: Option<Box<KeyOrder>>,
+    /// How messages were lost that came back and are parked, or were.
+    losses: IdMap<Loss>,
 }
 
 impl Table {
@@ -75,6 +77,7 @@ impl Table {
             ready: VecDeque::new(),
             ready_bytes: 0,
             order: None,
+            losses: IdMap::default(),
         }
     }
 
@@ -91,6 +94,11 @@ impl Table {
     /// Whether a message waits for an earlier one of its key.
     pub(super) fn is_parked(&self, id: MessageId) -> bool {
         self.order.as_ref().is_some_and(|order| order.is_parked(id))
+    }
+
+    /// Whether messages were left to Redis because of their key.
+    pub(super) fn has_cut_keys(&self) -> bool {
+        self.order.as_ref().is_some_and(|order| order.has_cut_keys())
     }
 
     /// The order by key, if there is one.
@@ -199,12 +207,15 @@ impl Table {
         if self.whereabouts(again.message.id) != Some(Whereabouts::Away) {
             return false;
         }
-        let is_parked = self.order.as_mut().is_some_and(|order| order.keeps_back(&again.message));
-        let whereabouts = if is_parked { Whereabouts::Parked } else { Whereabouts::Ready };
-        self.known.insert(again.message.id, whereabouts);
-        if is_parked {
+        if let Some(Turn::Later { instead }) = self.order.as_mut().map(|order| order.come_back(&again.message)) {
+            self.known.insert(again.message.id, Whereabouts::Parked);
+            if let Some(loss) = again.loss {
+                self.losses.insert(again.message.id, loss);
+            }
+            instead.into_iter().for_each(|next| self.release(next));
             return true;
         }
+        self.known.insert(again.message.id, Whereabouts::Ready);
         match again.line() {
             Line::Suspects => self.suspects.push_back(again),
             Line::Common => self.again.push_back(again),
@@ -255,13 +266,19 @@ impl Table {
     /// A message is done. Returns whether it was tracked.
     pub(super) fn forget(&mut self, id: MessageId) -> bool {
         if let Some(next) = self.order.as_mut().and_then(|order| order.forget(id)) {
-            self.ready_bytes += cost(&next);
-            if let Some(parked @ Whereabouts::Parked) = self.known.get_mut(&next.id) {
-                *parked = Whereabouts::Ready;
-            }
-            self.released.push_back(next);
+            self.release(next);
         }
+        self.losses.remove(&id);
         self.known.remove(&id).is_some()
+    }
+
+    /// The turn of a message that was parked has come.
+    fn release(&mut self, next: Pending) {
+        self.ready_bytes += cost(&next);
+        if let Some(parked @ Whereabouts::Parked) = self.known.get_mut(&next.id) {
+            *parked = Whereabouts::Ready;
+        }
+        self.released.push_back(next);
     }
 
     fn front(&self, line: Line) -> Option<&Pending> {
@@ -287,7 +304,8 @@ impl Table {
         }
         let message = self.released.pop_front().or_else(|| self.ready.pop_front())?;
         self.ready_bytes -= cost(&message);
-        Some(Next { message, again: false, loss: None })
+        let loss = self.losses.remove(&message.id);
+        Some(Next { again: loss.is_some(), message, loss })
     }
 }
 

@@ -11,11 +11,15 @@ use crate::lane::tasks::Task;
 use crate::ledger::{Answer, DeliveryNumber, Location};
 
 impl Courier {
-    /// Answers what was asked, unless work waits: the answers are dropped then, like questions that are too many.
+    /// Answers what was asked, unless the redistributor has more to do than it can take. Questions that wait too long
+    /// are dropped, like those that are too many.
     pub(super) fn hear_questions(&mut self) {
+        if !self.tasks.is_empty() {
+            return;
+        }
         let now = Instant::now();
         let questions = self.shared.questions.take(now);
-        if questions.is_empty() || !self.tasks.is_empty() {
+        if questions.is_empty() {
             return;
         }
         let answers = questions.into_iter().map(|question| {
@@ -32,7 +36,8 @@ impl Courier {
             Some(Whereabouts::New | Whereabouts::Ready) => Location::Waiting,
             Some(Whereabouts::Away | Whereabouts::Parked) => Location::Settling,
             Some(Whereabouts::Sent(index)) => self.locate_at(index, id, now),
-            None if self.backlog.covers(id) => Location::Stored,
+            // With keys that are cut, a message that is not known may be one of theirs.
+            None if self.backlog.covers(id) || self.table.has_cut_keys() => Location::Stored,
             None => Location::Unknown,
         }
     }

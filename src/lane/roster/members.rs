@@ -109,12 +109,13 @@ impl Members {
         &self.sources[source].2
     }
 
-    /// A source still says what it said last.
-    pub(super) fn confirm(&mut self, source: usize, now: Instant) {
+    /// A source still says what it said last. Addresses for which there was no slot may get one now.
+    pub(super) fn confirm(&mut self, source: usize, now: Instant) -> Vec<Change> {
         let status = &mut self.sources[source].2;
         if status.error.is_none() {
             status.answered = status.answered.map(|_| now);
         }
+        self.update(now)
     }
 
     /// How many addresses have no slot, because there are too many.

@@ -59,9 +59,9 @@ impl Roster {
         self.state.lock().members.status_of(source).error.clone()
     }
 
-    /// A source still says what it said last.
-    pub(crate) fn confirm(&self, source: usize) {
-        self.state.lock().members.confirm(source, Instant::now());
+    /// A source still says what it said last. Otherwise like [`take`](Roster::take).
+    pub(crate) fn confirm(&self, source: usize, start: impl FnMut(&Member) -> bool) -> Vec<Change> {
+        self.change(|members| members.confirm(source, Instant::now()), start)
     }
 
     /// Whether each source has given a list or has failed to.
@@ -81,10 +81,18 @@ impl Roster {
         source: usize,
         answer: Answer,
         hold: Duration,
+        start: impl FnMut(&Member) -> bool,
+    ) -> Vec<Change> {
+        self.change(|members| members.take(source, answer, hold, Instant::now()), start)
+    }
+
+    fn change(
+        &self,
+        change: impl FnOnce(&mut Members) -> Vec<Change>,
         mut start: impl FnMut(&Member) -> bool,
     ) -> Vec<Change> {
         let mut state = self.state.lock();
-        let mut changes = state.members.take(source, answer, hold, Instant::now());
+        let mut changes = change(&mut state.members);
         changes.retain(|change| match change {
             Change::Added(member) if !start(member) => {
                 state.members.take_back(member.id);

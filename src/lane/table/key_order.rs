@@ -53,6 +53,14 @@ pub(super) enum Arrived {
     Left,
 }
 
+/// Whether a message that came back may be delivered.
+pub(super) enum Turn {
+    /// It may; it is still in hand.
+    Now,
+    /// It is parked. If it was the last one in hand, another one of its key is in hand instead.
+    Later { instead: Option<Pending> },
+}
+
 /// Figures of the order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::lane) struct OrderFigures {
@@ -149,14 +157,24 @@ impl KeyOrder {
         }
     }
 
-    /// A message comes back to be delivered again. If others of its key are in hand, it is parked: returns whether.
-    pub(super) fn keeps_back(&mut self, message: &Pending) -> bool {
+    /// A message comes back to be delivered again. While others of its key are in hand, and if an older one is parked,
+    /// it is parked, too.
+    pub(super) fn come_back(&mut self, message: &Pending) -> Turn {
         self.note(message);
-        let Some(key) = self.keys.get(&message.id).copied() else { return false };
-        let Some(line) = self.lines.get_mut(&key).filter(|line| line.in_hand > 1) else { return false };
-        line.in_hand -= 1;
+        let Some(key) = self.keys.get(&message.id).copied() else { return Turn::Now };
+        let Some(line) = self.lines.get_mut(&key) else { return Turn::Now };
+        if line.in_hand > 1 {
+            line.in_hand -= 1;
+            self.insert(key, message.clone());
+            return Turn::Later { instead: None };
+        }
+        let parked = line.rest.as_mut().map(|rest| &mut rest.parked);
+        let parked = parked.filter(|parked| parked.front().is_some_and(|first| first.id < message.id));
+        let Some(older) = parked.and_then(|parked| parked.pop_front()) else { return Turn::Now };
+        self.parked -= 1;
+        self.parked_bytes -= cost(&older);
         self.insert(key, message.clone());
-        true
+        Turn::Later { instead: Some(older) }
     }
 
     /// A message is at a consumer, which has reported it.
@@ -214,7 +232,12 @@ impl KeyOrder {
         rest.is_some_and(|rest| rest.parked.binary_search_by_key(&id, |message| message.id).is_ok())
     }
 
-    /// A parked message, if there is one.
+    /// Whether some keys are cut.
+    pub(super) fn has_cut_keys(&self) -> bool {
+        self.cut > 0
+    }
+
+    /// The parked messages.
     pub(super) fn parked(&self) -> impl Iterator<Item = MessageId> {
         let lines = if self.parked > 0 { Some(self.lines.values()) } else { None };
         let rests = lines.into_iter().flatten().filter_map(|line| line.rest.as_ref());

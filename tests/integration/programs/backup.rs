@@ -163,16 +163,18 @@ fn one_group_is_restored_into_a_server_that_others_use() {
     pend(&server, 7, "x");
     let redis = &mut client(&server.url());
     let _: String = run(redis, &["XADD", "messages:processed", "1-1", "a", "b"]);
-    let () = run(redis, &["SET", "another's", "before"]);
+    // Another group, whose name begins with this one's.
+    let neighbour = "messages:eu:cursor";
+    let () = run(redis, &["SET", neighbour, "before"]);
     type_in(&["backup"], server.port(), folder);
     pend(&server, 8, "y");
     let () = run(redis, &["SET", "messages:cursor", "of later"]);
-    let () = run(redis, &["SET", "another's", "after"]);
+    let () = run(redis, &["SET", neighbour, "after"]);
     type_in(&["restore", "restore-group"], server.port(), folder);
     let mut keys: Vec<String> = run(redis, &["KEYS", "*"]);
     keys.sort_unstable();
-    assert_eq!(keys, ["another's", "messages:pending", "messages:processed"]);
-    assert_eq!(run::<String>(redis, &["GET", "another's"]), "after");
+    assert_eq!(keys, [neighbour, "messages:pending", "messages:processed"]);
+    assert_eq!(run::<String>(redis, &["GET", neighbour]), "after");
     let members: Vec<String> = run(redis, &["ZRANGE", "messages:pending", "0", "-1"]);
     assert_eq!(members, ["0000000000000007:x"]);
 }

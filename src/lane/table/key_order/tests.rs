@@ -365,3 +365,29 @@ proptest! {
         group.finish();
     }
 }
+
+/// A consumer had them before there was an order, and is lost.
+#[test]
+fn several_of_one_key_that_come_back_are_delivered_one_by_one_in_order() {
+    let limits = Limits { messages: 9, bytes: 1 << 20, few: 9, per_key: 9 };
+    let order = KeyOrder::new("prefix::".parse().expect("a key"), limits);
+    let mut table = Table::new(MessageId(9)).in_order(Some(order));
+    let budget = Budget::new(1 << 20);
+    let ids = [6, 7, 8].map(MessageId);
+    for id in ids {
+        table.adopt(id, LINK);
+        assert!(!table.admit(message(id.0, 1)), "it is known");
+        table.set_away(id);
+    }
+    let loss = || Loss { consumer: "c0".into(), reason: "its link was lost".into() };
+    for id in ids {
+        assert!(table.readmit(Again::new(message(id.0, 1), Some(loss()), &budget)));
+    }
+    for id in ids {
+        let next = table.send_first(Queue::Common, LINK, |_| true).expect("its turn has come");
+        assert_eq!((next.message.id, next.again, next.loss.is_some()), (id, true, true));
+        assert!(table.send_first(Queue::Common, LINK, |_| true).is_none(), "one at a time");
+        table.forget(id);
+    }
+    assert_eq!(table.len(), 0);
+}
