@@ -216,10 +216,11 @@ impl Tracker {
             self.shared.note_change();
             match &failure {
                 Some(error) => log::warn!(
-                    "event=source-failed source={} error={} setting=consumers consequence=\"the addresses that are \
+                    "event=source-failed source={} error={} setting=consumers known={} note=\"the addresses that are \
                      known stay\"",
                     Quoted(entry),
-                    Quoted(error)
+                    Quoted(error),
+                    roster.addresses().len()
                 ),
                 None => log::info!("event=source-answers source={}", Quoted(entry)),
             }

@@ -124,10 +124,12 @@ fn looked(triple: &[Value]) -> Option<Looked> {
     let [Value::BulkString(member), Value::Int(bytes), attempts] = triple else { return None };
     let (id, body) = member::decode(member)?;
     let attempts = text(attempts).unwrap_or_default();
-    let (number, rest) = attempts.split_once(' ').unwrap_or((attempts, ""));
-    let (first, rest) = rest.split_once(' ').unwrap_or((rest, ""));
-    let due = first.strip_prefix('@').and_then(|due| due.parse().ok());
-    let replays = if due.is_some() { rest.split(' ').next().unwrap_or_default() } else { first };
+    let mut words = attempts.split(' ').peekable();
+    let number = words.next().unwrap_or_default();
+    let due = words.next_if(|word| word.starts_with('@')).and_then(|due| due[1..].parse().ok());
+    // The wait of which that time is the end.
+    words.next_if(|word| word.starts_with('+'));
+    let replays = words.next().unwrap_or_default();
     Some(Looked {
         id,
         delivery: number.parse().unwrap_or(1),

@@ -15,7 +15,18 @@ fn pending_messages_are_looked_at_page_by_page_without_their_payloads() {
     let batch: Vec<Arrival> = (1..=8).map(|id| Arrival { body: body(id), ..arrival(id, b"") }).collect();
     f.ledger.intake(epoch, None, &cursor("m", 8, 8), &batch).expect("they are stored");
     f.run(&["ZADD", "messages:pending", "3.5", "stranger"]);
-    f.run(&["HSET", "messages:attempts", "1", "3", "2", "2 4 9 1000 why", "4", "5 @1234 1 8 1000 why"]);
+    f.run(&[
+        "HSET",
+        "messages:attempts",
+        "1",
+        "3",
+        "2",
+        "2 4 9 1000 why",
+        "4",
+        "5 @1234 +900 1 8 1000 why",
+        "5",
+        "2 @77 +9",
+    ]);
     let (mut seen, mut pages, mut foreign, mut after) = (Vec::new(), 0, 0, MessageId::ZERO);
     while let Some(read_up_to) = {
         let page = f.ledger.look(after, MessageId(7), 1_000).expect("they can be read");
@@ -33,7 +44,7 @@ fn pending_messages_are_looked_at_page_by_page_without_their_payloads() {
     );
     assert_eq!(seen[0].body, Body::copied(Some(b"eu@1:"), b""));
     let told: Vec<_> = seen.iter().map(|looked| (looked.delivery, looked.replays, looked.due_ms)).collect();
-    assert_eq!(told[..4], [(3, 0, None), (2, 4, None), (1, 0, None), (5, 1, Some(1234))]);
+    assert_eq!(told[..5], [(3, 0, None), (2, 4, None), (1, 0, None), (5, 1, Some(1234)), (2, 0, Some(77))]);
     let whole = f.ledger.look_whole(MessageId(1)).unwrap().expect("it is pending");
     assert_eq!((whole.body, whole.delivery), (body(1), 3));
     assert_eq!(f.ledger.look_whole(MessageId(3)).unwrap().map(|looked| looked.body), Some(body(3)));

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::lane::{DeliveryState, Limit};
-use crate::ledger::{GroupSettings, SettingsChange};
+use crate::ledger::{GroupSettings, PauseChange, SettingsChange};
 use crate::programs::status::delivery::{DeliveryReport, paused_in_words};
 use crate::programs::status::json_text;
 use crate::programs::status::report::Report;
@@ -53,7 +53,7 @@ impl Outcome {
         if json {
             return json_text(&self.to_json()) + "\n";
         }
-        let mut text = self.pause_in_words() + "\n";
+        let mut text = self.pause_in_words(change) + "\n";
         if change.pause.is_none() {
             let (most, rate) = self.limits_in_words();
             // Writing to a text can't fail.
@@ -70,8 +70,11 @@ impl Outcome {
         text
     }
 
-    fn pause_in_words(&self) -> String {
-        let Some(pause) = &self.settings.pause else { return "not paused".to_owned() };
+    fn pause_in_words(&self, change: &SettingsChange) -> String {
+        let Some(pause) = &self.settings.pause else {
+            let is_over = matches!(change.pause, Some(PauseChange::Pause(..)));
+            return if is_over { "the pause is over already" } else { "not paused" }.to_owned();
+        };
         let words = paused_in_words(pause);
         match self.leader {
             Leader::Confirmed { in_flight, .. } => format!("{words}; messages in flight: {in_flight}"),

@@ -68,7 +68,8 @@ fn pause() -> Command {
 Pauses a group: its messages are stored and not delivered.
 
 What consumers hold already is finished and recorded. The pause is kept in Redis: it outlasts leaders, dispatchers and
-consumers, and ends with --for or by oncecast resume. Pausing again changes its end.";
+consumers, and ends with --for or by oncecast resume. Pausing again changes its end, or removes it without --for;
+oncecast set only shows the pause.";
     let after = after!(
         "\
 Examples:

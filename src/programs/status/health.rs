@@ -85,11 +85,9 @@ impl Status {
         }
         if self.recent_deaths() >= MANY_DEATHS {
             problems.push(format!(
-                "dead letters in the last {} minutes: {}; their reasons are in the stream {}:dead (newest first: \
-                 XREVRANGE)",
+                "dead letters in the last {0} minutes: {1}; oncecast dead list --since {0}m shows their reasons",
                 DEATHS_WINDOW.as_secs() / 60,
                 self.recent_deaths(),
-                self.group
             ));
         }
         problems
@@ -161,8 +159,8 @@ impl Status {
             let others = self.members.iter().filter(disagrees).map(|member| member.id.as_str());
             notes.extend(others.map(|id| {
                 format!(
-                    "{id} and the leader differ in --consumers, --deliver, --stream, --stream-maxlen, --channel, \
-                         --pattern or --keyevent"
+                    "{id} and the leader differ in --consumers, --order-key, --deliver, --stream, --stream-maxlen, \
+                     --channel, --pattern or --keyevent"
                 )
             }));
         }

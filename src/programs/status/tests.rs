@@ -254,8 +254,7 @@ fn problems_are_named_and_change_the_exit_code() {
     leaders_report(&mut dying).recent_deaths = MANY_DEATHS - 1;
     assert_eq!(dying.exit_code(), 0, "a few are no problem");
     dying.members[1].report.as_mut().expect("it reports").recent_deaths = 1;
-    let expected = "dead letters in the last 10 minutes: 10; their reasons are in the stream messages:dead (newest \
-                    first: XREVRANGE)";
+    let expected = "dead letters in the last 10 minutes: 10; oncecast dead list --since 10m shows their reasons";
     assert_eq!(dying.problems(), [expected], "a former leader's count, too");
     let mut full = status();
     leaders_report(&mut full).full = true;
@@ -333,7 +332,7 @@ fn notes_are_no_problems() {
     let expected = [
         "no standby is in sync: none could take over at once",
         "consumers that are not connected: a:1",
-        "d1-77aa01 and the leader differ in --consumers, --deliver, --stream, --stream-maxlen, --channel, --pattern \
+        "d1-77aa01 and the leader differ in --consumers, --order-key, --deliver, --stream, --stream-maxlen, --channel, --pattern \
          or --keyevent",
         &Warning::NoAppendOnlyFile.to_string(),
         "dead letters: 2, in the stream messages:dead",
