@@ -332,8 +332,8 @@ fn notes_are_no_problems() {
     let expected = [
         "no standby is in sync: none could take over at once",
         "consumers that are not connected: a:1",
-        "d1-77aa01 and the leader differ in --consumers, --order-key, --deliver, --stream, --stream-maxlen, --channel, --pattern \
-         or --keyevent",
+        "d1-77aa01 and the leader differ in --consumers, --order-key, --deliver, --stream, --stream-maxlen, --channel, \
+         --pattern or --keyevent",
         &Warning::NoAppendOnlyFile.to_string(),
         "dead letters: 2, in the stream messages:dead",
     ];
