@@ -1,5 +1,5 @@
-//! `oncecast`, the operator's tool: `audit`, `status`, `pending`, `dead`, `pause`, `resume`, `set`, `results`, `doctor`,
-//! `conform`, `demo`, `chaos`, `bench`.
+//! `oncecast`, the operator's tool: `audit`, `status`, `pending`, `dead`, `pause`, `resume`, `set`, `results`,
+//! `doctor`, `conform`, `demo`, `chaos`, `bench`.
 //!
 //! Started by the name of another program, it is that program. So an image needs the code only once, with links to it.
 
