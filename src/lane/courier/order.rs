@@ -29,7 +29,9 @@ impl Courier {
             return;
         }
         let room = self.shared.settings.ready_bytes.saturating_sub(self.table.ready_bytes());
-        for again in [self.read_again_next, !self.read_again_next] {
+        // The backlog may cut more keys, so with very many of them they come first: that bounds their number.
+        let first = self.read_again_next || self.table.order().is_some_and(|order| order.has_many_idle());
+        for again in [first, !first] {
             let request = match again {
                 true => self.request_again(room),
                 false if self.table.ready_len() < READY_LOW => self.backlog.request(room),

@@ -217,6 +217,12 @@ impl KeyOrder {
         next
     }
 
+    /// Whether very many keys wait to be read again, of which nothing is in hand.
+    pub(in crate::lane) fn has_many_idle(&self) -> bool {
+        const MANY: usize = 100_000;
+        self.idle.len() >= MANY
+    }
+
     /// The memory of the parked messages.
     pub(super) fn parked_bytes(&self) -> usize {
         self.parked_bytes

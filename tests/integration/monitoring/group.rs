@@ -35,8 +35,12 @@ impl Group {
         let addresses: Vec<String> = listens.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let certificates = certificates();
         let authority = certificates.path().join("ca.pem");
-        // One has TLS.
-        let delivery = format!("--consumers wss://{} --tls-ca {}", addresses.join(","), authority.display());
+        let list = certificates.path().join("consumers");
+        fs::write(&list, &addresses[2]).expect("the folder is there");
+        // One has TLS, one is found in a file.
+        let [first, second, _] = addresses.as_slice() else { panic!("{addresses:?}") };
+        let consumers = format!("wss://{first},{second},file:{}", list.display());
+        let delivery = format!("--consumers {consumers} --tls-ca {}", authority.display());
         let cluster = bare_cluster();
         let mut group = Group { processes: BTreeMap::new(), ports, listens, delivery, cluster, certificates };
         CONSUMERS.into_iter().chain(DISPATCHERS).for_each(|name| group.launch(name));

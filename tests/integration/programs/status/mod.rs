@@ -105,7 +105,7 @@ fn dispatchers_with_different_settings_are_noted() {
     let (_second, _) = served(&mut cluster, "d1", 1);
     wait_until("the difference to be noted", || {
         let (code, text) = status(&cluster, &[]);
-        (code == 0 && text.contains(" and the leader differ in --consumers, --deliver")).then_some(())
+        (code == 0 && text.contains(" and the leader differ in --consumers, --order-key, --deliver")).then_some(())
     });
 }
 
