@@ -79,8 +79,8 @@ class Consumer:
             thread stays occupied until its handler returns; a coroutine is cancelled. Default: no limit.
         :param drain_timeout: How many seconds a stopping consumer works on the messages that it holds.
         :param retry: How long a message that failed waits for its next delivery, unless the handler raised a `Retry`
-            with ``after``: ``exponential:200ms..5m*4``, ``fixed:5s`` or ``none``. Default: what the dispatchers' setting
-            of this name says.
+            with ``after``: ``exponential:200ms..5m*4``, ``fixed:5s`` or ``none``. Default: what the dispatchers'
+            setting of this name says.
         :param trace: Whether the log of failed handlers has the messages' `Delivery.traceparent`.
         :param tls_cert: A PEM file with this consumer's certificate, followed by those between it and its authority.
             Dispatchers then need TLS: their addresses for it begin with ``wss://``. It and the other files are read
