@@ -39,8 +39,8 @@ export class RetryPolicy {
     const isOrdered = this.#first <= this.#most && this.#factor >= 1 && this.#factor <= MOST_FACTOR;
     if (given !== 'none' && !(isOrdered && this.#most > 0)) {
       throw new TypeError(
-        'retry is not exponential:FIRST..MOST*FACTOR such as exponential:200ms..5m*4, fixed:WAIT such as fixed:5s, or ' +
-          `none, with waits from 1ms to 24h: ${String(text)}`,
+        'retry is not exponential:FIRST..MOST*FACTOR such as exponential:200ms..5m*4, fixed:WAIT such as fixed:5s, ' +
+          `or none, with waits from 1ms to 24h: ${String(text)}`,
       );
     }
   }
