@@ -30,6 +30,7 @@ mod drains;
 mod garbage;
 mod keepers;
 mod keys;
+mod keys_in_order;
 mod languages;
 mod leader;
 mod limits;
