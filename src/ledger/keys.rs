@@ -1,6 +1,11 @@
 //! The names of a group's keys and channels in Redis.
 
+use std::borrow::Cow;
+
 use super::question::RequestId;
+
+/// The number of a lane of a group. Lane 0 is the group itself.
+pub type LaneNumber = u16;
 
 /// Every key and channel of one group.
 ///
@@ -9,6 +14,8 @@ use super::question::RequestId;
 pub struct Keys {
     /// The group's name, from the setting `group`.
     pub group: String,
+    /// The group that this is a lane of: `group` itself, unless [`lane`](Keys::lane) made these keys.
+    pub base: String,
     /// Channel for markers and notices between dispatchers.
     pub control: String,
     /// Prefix of the alive channels. A dispatcher's listener is connected while its channel has a subscriber.
@@ -46,6 +53,7 @@ pub struct Keys {
     pub gaps: String,
     /// Stream: the messages, if the group delivers to a stream instead of consumers. Need not begin with the group.
     pub stream: Option<String>,
+    pub(super) database: i64,
 }
 
 /// What [`is_group`] requires, for error messages.
@@ -57,6 +65,41 @@ pub fn is_group(name: &str) -> bool {
     let plain = !name.chars().any(|c| c.is_whitespace() || c.is_control());
     let database = name.rsplit_once('@').is_some_and(|(_, number)| number.bytes().all(|b| b.is_ascii_digit()));
     plain && !database && (1..=256).contains(&name.len())
+}
+
+/// The name of lane `lane` of a group: for lane 0 the group's own, otherwise the group's with `/` and the number at the
+/// end of its tag, which are the bytes in braces by which Redis Cluster places a key. Lane 3 of `{orders}` is
+/// `{orders/3}`. So each lane is a group, and different lanes can lie on different nodes.
+///
+/// `None` if the group has no tag, and so no lane but 0, or if the name would be too long for a group.
+pub fn lane_name(group: &str, lane: LaneNumber) -> Option<Cow<'_, str>> {
+    if lane == 0 {
+        return Some(group.into());
+    }
+    let (_, end) = tag(group)?;
+    let (before, after) = group.split_at(end);
+    Some(format!("{before}/{lane}{after}")).filter(|name| is_group(name)).map(Cow::Owned)
+}
+
+/// Which lane of `group` has this name: the inverse of [`lane_name`].
+pub fn lane_number(group: &str, name: &str) -> Option<LaneNumber> {
+    if name == group {
+        return Some(0);
+    }
+    let (_, end) = tag(group)?;
+    let (before, after) = group.split_at(end);
+    let number = name.strip_prefix(before)?.strip_suffix(after)?.strip_prefix('/')?;
+    // The number parser would accept a sign and leading zeros.
+    let plain = number.bytes().all(|byte| byte.is_ascii_digit()) && !number.starts_with('0');
+    number.parse().ok().filter(|_| plain && is_group(name))
+}
+
+/// Where the tag of a key begins and ends, as Redis Cluster finds it: between the first brace that opens and the first
+/// one that closes after it. An empty tag is none.
+fn tag(key: &str) -> Option<(usize, usize)> {
+    let begin = key.find('{')? + 1;
+    let end = begin + key[begin..].find('}')?;
+    (begin < end).then_some((begin, end))
 }
 
 impl Keys {
@@ -71,6 +114,7 @@ impl Keys {
         let place = if database == 0 { group.to_owned() } else { format!("{group}@{database}") };
         Keys {
             group: group.to_owned(),
+            base: group.to_owned(),
             control: format!("{place}:control"),
             alive_prefix: format!("{place}:alive:"),
             shadow_prefix: format!("{place}:shadow:"),
@@ -89,7 +133,23 @@ impl Keys {
             settings: key("settings"),
             gaps: key("gaps"),
             stream: None,
+            database,
         }
+    }
+
+    /// The keys of this group's lane `lane`, in the same database. A stream that shares the group's tag gets the lane's
+    /// tag as well. `None` if the group has no such lane, see [`lane_name`].
+    pub fn lane(&self, lane: LaneNumber) -> Option<Keys> {
+        let keys = Keys::in_database(&lane_name(&self.group, lane)?, self.database);
+        let stream = self.stream.as_ref().map(|stream| self.stream_of(stream, lane));
+        Some(Keys { base: self.group.clone(), stream, ..keys })
+    }
+
+    fn stream_of(&self, stream: &str, lane: LaneNumber) -> String {
+        let tag_of = |name: &str| tag(name).map(|(begin, end)| name[begin..end].to_owned());
+        let shared = tag_of(stream) == tag_of(&self.group);
+        let (Some((_, end)), true) = (tag(stream), shared && lane > 0) else { return stream.to_owned() };
+        format!("{}/{lane}{}", &stream[..end], &stream[end..])
     }
 
     /// The same keys for a group that delivers to this stream.
@@ -154,5 +214,89 @@ impl Keys {
         own.into_iter()
             .map(|(key, kind)| (key.as_str(), kind))
             .chain(self.stream.iter().map(|key| (key.as_str(), "stream")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_is_named_by_the_tag_of_its_group() {
+        for (group, third) in [
+            ("{orders}", "{orders/3}"),
+            ("shop:{orders}:eu", "shop:{orders/3}:eu"),
+            ("a}{b}", "a}{b/3}"),
+            ("{{a}}", "{{a/3}}"),
+            ("{a}{b}", "{a/3}{b}"),
+            ("{a/3}", "{a/3/3}"),
+            ("{größe}", "{größe/3}"),
+        ] {
+            assert_eq!(lane_name(group, 0).as_deref(), Some(group));
+            assert_eq!(lane_name(group, 3).as_deref(), Some(third));
+            assert_eq!((lane_number(group, group), lane_number(group, third)), (Some(0), Some(3)), "{group}");
+        }
+        for group in ["orders", "{}", "{}{a}", "{a", "a}", "}{"] {
+            assert_eq!((lane_name(group, 1), lane_name(group, 0).as_deref()), (None, Some(group)));
+            assert_eq!(lane_number(group, group), Some(0));
+        }
+    }
+
+    #[test]
+    fn every_number_is_read_back_and_nothing_else_is_a_lane() {
+        for lane in (0..300).chain([999, u16::MAX - 1, u16::MAX]) {
+            let name = lane_name("x{orders}y", lane).expect("it has a tag");
+            assert_eq!(lane_number("x{orders}y", &name), Some(lane));
+        }
+        for name in [
+            "",
+            "{orders",
+            "orders/1",
+            "{orders/}",
+            "{orders/0}",
+            "{orders/01}",
+            "{orders/+1}",
+            "{orders/-1}",
+            "{orders/ 1}",
+            "{orders/1 }",
+            "{orders/65536}",
+            "{orders/1/2}",
+            "{orders/1}x",
+            "x{orders/1}",
+            "{orders//1}",
+            "{orders/١}",
+            "{orders/1}}",
+            "{{orders/1}",
+            "{other/1}",
+            "{orders}/1",
+        ] {
+            assert_eq!(lane_number("{orders}", name), None, "{name:?}");
+        }
+        assert_eq!(lane_number("orders", "orders/1"), None);
+        assert_eq!(lane_number("{}", "{/1}"), None);
+    }
+
+    #[test]
+    fn a_lane_whose_name_would_be_too_long_does_not_exist() {
+        let group = format!("{{{}}}", "g".repeat(251));
+        assert_eq!(group.len(), 253);
+        assert_eq!(lane_name(&group, 9).map(|name| name.len()), Some(255));
+        assert_eq!(lane_name(&group, 99).map(|name| name.len()), Some(256));
+        assert_eq!(lane_name(&group, 100), None);
+        let long = group.replace('}', "/100}");
+        assert_eq!((long.len(), lane_number(&group, &long)), (257, None));
+    }
+
+    #[test]
+    fn a_lane_has_the_keys_of_the_group_of_its_name() {
+        let keys = Keys::in_database("{orders}", 3).with_stream("{orders}:out");
+        let lane = keys.lane(2).expect("it has a tag");
+        assert_eq!((&*lane.group, &*lane.base), ("{orders/2}", "{orders}"));
+        assert_eq!(&*lane.epoch, "{orders/2}:epoch");
+        assert_eq!((&*lane.control, lane.stream.as_deref()), ("{orders/2}@3:control", Some("{orders/2}:out")));
+        assert_eq!(keys.lane(0).and_then(|lane| lane.stream).as_deref(), Some("{orders}:out"));
+        let elsewhere = Keys::new("{orders}").with_stream("out").lane(2).expect("it has a tag");
+        assert_eq!(elsewhere.stream.as_deref(), Some("out"));
+        assert!(Keys::new("orders").lane(1).is_none() && Keys::new("orders").lane(0).is_some());
     }
 }
