@@ -43,14 +43,7 @@ for i = FIRST, #ARGV, WORDS do
     -- Its consumer may still return a result, so the delivery counts only when the message is delivered again.
     out[#out + 1] = deliveries + 1
   else
-    local time = due_after(ARGV[i + 4])
-    local counted, _, history = attempts_in(redis.call('HGET', attempts_key, id))
-    if time ~= '' and counted <= deliveries then
-      counts[#counts + 1] = id
-      counts[#counts + 1] = deliveries .. time .. history
-      -- A first delivery that has an entry in `attempts` must be recorded by the script that removes the entry.
-      recall = math.max(recall, tonumber(id))
-    end
+    -- Not used: the delivery does not count, and the next one is due at once.
     out[#out + 1] = deliveries
   end
 end

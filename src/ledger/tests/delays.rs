@@ -146,24 +146,6 @@ fn a_replay_takes_the_delay_away() {
 }
 
 #[test]
-fn an_uncounted_delivery_keeps_its_delay_and_its_entry_goes_with_it() {
-    let mut f = fixture();
-    let epoch = f.epoch(5);
-    f.pend(epoch, &[1, 2]);
-    f.run(&["SET", "messages:recall", "5 R 0"]);
-    let unused = Returned { hold: Hold::Released, ..returned(1, Verdict::Unused) };
-    f.settle_later(epoch, &unused, 1, Duration::ZERO);
-    assert_eq!((f.attempts(1), f.run(&["GET", "messages:recall"])), (None, Value::BulkString(b"5 R 0".to_vec())));
-    f.settle_later(epoch, &unused, 1, MINUTE);
-    assert!(f.attempts(1).expect("a time").starts_with("1 @"));
-    assert_eq!(f.whole_page(epoch).delayed.len(), 1);
-    // A transaction would leave the entry behind, so the result of a first delivery must come by the script.
-    assert_eq!(f.run(&["GET", "messages:recall"]), Value::BulkString(b"5 R 1".to_vec()));
-    f.ledger.commit(None, None, Raise::Nothing, &[commit(1)]).expect("it is recorded");
-    assert_eq!(f.number(&["HLEN", "messages:attempts"]), 0);
-}
-
-#[test]
 fn values_of_other_programs_and_clocks_are_bounded() {
     let mut f = fixture();
     let epoch = f.epoch(5);
