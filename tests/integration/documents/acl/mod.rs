@@ -11,4 +11,5 @@ mod needed;
 mod operate;
 mod shadow;
 mod stream;
+mod tools;
 mod users;

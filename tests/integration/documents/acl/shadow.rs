@@ -1,12 +1,11 @@
 //! The user of a shadow: with its rights a shadow compares, and it may write nothing but its report.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use oncecast::lab::ChildProcess;
 
 use super::calls::Calls;
-use super::needed::{DISPENSABLE, EVERYBODYS};
+use super::tools::ToolsUser;
 use super::users::{SHADOW, server_with, shadow_user, url_of};
 use crate::support::{CHANNEL, DEADLINE, client, programs, publish, redis_server, run, state, wait_until};
 
@@ -30,10 +29,11 @@ fn a_shadow_needs_its_rights_and_may_write_only_its_report() {
     if is_old {
         user.line = user.line.into_iter().map(for_redis_6).collect();
     }
-    let server = server_with([&user]);
+    let server = &server_with([&user]);
+    let user = ToolsUser { name: SHADOW, user: &user, server };
     let admin = &mut client(&server.url());
     let _: String = run(admin, &["XADD", "messages:dead", "*", "payload", "from before"]);
-    let calls = Calls::watch(&server);
+    let calls = Calls::watch(server);
     let start = |name: &str, url: &str, args: &[&str]| {
         let mut command = programs().command("oncecast-dispatcher").expect("the program is built");
         command.args(["--redis-url", url, "--dispatcher-id", name]).args(args);
@@ -41,7 +41,7 @@ fn a_shadow_needs_its_rights_and_may_write_only_its_report() {
     };
     let dispatcher = start("d0", &server.url(), &["--consumers", "127.0.0.1:1"]);
     dispatcher.wait_for_line("event=taken-over", DEADLINE).expect("it leads");
-    let mut shadow = start("s0", &url_of(&server, SHADOW, &user), &["--shadow"]);
+    let mut shadow = start("s0", &url_of(server, user.name, user.user), &["--shadow"]);
     shadow.wait_for_line("event=comparing", DEADLINE).expect("it compares");
     let report = |admin: &mut redis::Connection| {
         let keys: Vec<String> = run(admin, &["KEYS", "messages:status:shadow:s0-*"]);
@@ -63,20 +63,10 @@ fn a_shadow_needs_its_rights_and_may_write_only_its_report() {
     if is_old {
         return;
     }
-    let called = calls.end(admin).remove(SHADOW).expect("it has called some");
-    let may: BTreeSet<String> = user.may.clone();
-    let own: BTreeSet<String> = called.iter().map(|call| call.replace("xinfo", "xinfo|stream")).collect();
-    let allowed = |call: &&String| !DISPENSABLE.contains(&call.as_str()) && !EVERYBODYS.contains(&call.as_str());
-    // Sent only by an earlier server, or if the script was forgotten.
-    let missing: Vec<_> = may.iter().filter(|command| !own.contains(*command) && *command != "eval_ro").collect();
-    assert!(missing.is_empty(), "it needs no right to {missing:?}: {own:?}");
-    let beyond: Vec<_> = own.iter().filter(allowed).filter(|call| !may.contains(*call)).collect();
-    assert!(beyond.is_empty(), "{beyond:?}");
-
-    let connection = &mut client(&url_of(&server, SHADOW, &user));
+    user.assert_called(calls.end(admin).remove(SHADOW).expect("it has called some"));
     let write = "return redis.call('SET', KEYS[1], '8')";
-    for words in [
-        &["SET", "messages:cursor", "x"][..],
+    user.assert_refused(&[
+        &["SET", "messages:cursor", "x"],
         &["SET", "messages:status:d0-012345", "x"],
         &["SET", "others", "x"],
         &["DEL", "messages:pending"],
@@ -88,8 +78,5 @@ fn a_shadow_needs_its_rights_and_may_write_only_its_report() {
         &["ZADD", "messages:pending", "1", "x"],
         &["GET", "others"],
         &["SUBSCRIBE", "messages:alive:s0-012345"],
-    ] {
-        let reply: redis::RedisResult<redis::Value> = redis::cmd(words[0]).arg(&words[1..]).query(connection);
-        assert!(reply.is_err(), "it may {words:?}: {reply:?}");
-    }
+    ]);
 }
