@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use oncecast::lab::{ChildProcess, Cluster, Signal};
+use oncecast::lab::{Cluster, Signal};
 
+use crate::pair::Pair;
 use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent};
 use crate::support::{
-    DEADLINE, bare_cluster, client_of, dispatcher, publish, run as run_command, state, wait_until, wait_until_in_sync,
+    DEADLINE, bare_cluster, client_of, publish, run as run_command, state, wait_until, wait_until_in_sync,
 };
 use crate::workers::{GATED, SLOW, Workers};
 
@@ -20,7 +21,7 @@ const ARGS: &str = "--lease-ttl-ms 600000 --link-timeout-ms 600000 --max-deliver
 /// Consumers whose handlers can be made to wait, and two dispatchers.
 struct Group {
     // The processes before the server that they use.
-    dispatchers: [ChildProcess; 2],
+    dispatchers: Pair,
     workers: Workers,
     cluster: Cluster,
 }
@@ -31,7 +32,7 @@ impl Group {
         let mut connection = client_of(&mut cluster);
         let mut workers = Workers::new(&mut cluster, WORKERS, THREADS);
         (0..WORKERS).for_each(|number| workers.start(number));
-        let dispatchers = ["d0", "d1"].map(|name| dispatcher(&cluster, name, &workers.addresses, ARGS));
+        let dispatchers = Pair::start(&cluster, &workers.addresses, ARGS);
         let group = Group { dispatchers, workers, cluster };
         group.wait_until_complete(&mut connection);
         (group, connection)
@@ -42,15 +43,6 @@ impl Group {
         wait_until("all consumers to be linked", || {
             (run_command::<usize>(connection, &["LLEN", "messages:consumers"]) == WORKERS).then_some(())
         });
-    }
-
-    /// The index of the dispatcher that leads.
-    fn leader(&self, connection: &mut redis::Connection) -> usize {
-        wait_until("a leader", || {
-            let lease: Option<String> = run_command(connection, &["GET", "messages:leader"]);
-            let lease = lease?;
-            self.dispatchers.iter().position(|process| lease.starts_with(&format!("{}-", process.name())))
-        })
     }
 
     /// Publishes messages that wait in the handlers, more than there are threads, and waits until so many threads work
@@ -87,7 +79,7 @@ fn row_35_leader_changes_while_a_consumer_drains() {
     let _run = Run::of("row_35");
     let (mut group, mut connection) = Group::start();
     let owed = group.occupy(&mut connection, GATED, WORKERS * THREADS);
-    let leader = group.leader(&mut connection);
+    let leader = group.dispatchers.leader(&mut connection);
     group.workers.process(0).signal(Signal::SIGTERM).unwrap();
     group.dispatchers[leader].wait_for_line("event=consumer-draining consumer=w0", DEADLINE).unwrap();
     group.dispatchers[leader].signal(Signal::SIGTERM).unwrap();
@@ -113,7 +105,7 @@ fn row_35_consumer_and_leader_are_stopped_together_under_load() {
         group.workers.shut_gate();
         // Because of the load they are not spread evenly.
         gated.extend(group.occupy(&mut connection, &format!("{GATED}-{round}-"), THREADS));
-        let (victim, leader) = (run.random.usize(..WORKERS), group.leader(&mut connection));
+        let (victim, leader) = (run.random.usize(..WORKERS), group.dispatchers.leader(&mut connection));
         let consumer_first = run.random.bool();
         for consumer in [consumer_first, !consumer_first] {
             let process = if consumer { group.workers.process(victim) } else { &mut group.dispatchers[leader] };
@@ -121,12 +113,11 @@ fn row_35_consumer_and_leader_are_stopped_together_under_load() {
             load.wait_for_more(run.random.u64(1..60));
         }
         assert!(group.dispatchers[leader].wait(DEADLINE).expect("it ends on SIGTERM").success());
-        assert_eq!(group.leader(&mut connection), 1 - leader);
+        assert_eq!(group.dispatchers.leader(&mut connection), 1 - leader);
         load.wait_for_more(run.random.u64(1..200));
         group.workers.open_gate();
         group.expect_drained(victim);
-        let name = group.dispatchers[leader].name().to_owned();
-        group.dispatchers[leader] = dispatcher(&group.cluster, &name, &group.workers.addresses, ARGS);
+        group.dispatchers.restart(&group.cluster, leader);
         group.workers.start(victim);
     }
     let mut sent = load.stop();

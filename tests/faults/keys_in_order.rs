@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use oncecast::lab::ChildProcess;
 use oncecast::{Consumer, HandlerError};
 
+use crate::pair::Pair;
 use crate::run::Run;
 use crate::support::order::{RunsHere, assert_in_order_here, noting_here};
 use crate::support::{
-    RunningConsumer, bare_cluster, client_of, dispatcher, most_resident_bytes, publish_payloads, run as run_command,
-    state, wait_until, wait_until_in_sync,
+    RunningConsumer, bare_cluster, client_of, most_resident_bytes, publish_payloads, state, wait_until,
+    wait_until_in_sync,
 };
 
 const THREADS: usize = 4;
@@ -45,6 +45,15 @@ fn messages(random: &mut fastrand::Rng) -> Vec<String> {
         }
     }
     all
+}
+
+/// Opens the gate when the test ends. If it fails while the gate is shut, the consumers' threads would never end.
+struct OpensGate(Arc<AtomicBool>);
+
+impl Drop for OpensGate {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 /// Its handlers wait while the gate is shut.
@@ -88,9 +97,9 @@ fn row_46_a_million_keys_are_in_order_while_leaders_are_killed() {
     let connection = &mut client_of(&mut cluster);
     let (runs, is_shut) = (RunsHere::default(), Arc::new(AtomicBool::new(false)));
     let consumers = ["c0", "c1"].map(|name| consumer(&url, name, &runs, &is_shut));
+    let _opens_gate = OpensGate(is_shut.clone());
     let addresses = consumers.each_ref().map(|consumer| consumer.address.to_string());
-    let start = |name: &str| dispatcher(&cluster, name, &addresses, ARGS);
-    let mut dispatchers: Vec<ChildProcess> = ["d0", "d1"].map(&start).into();
+    let mut dispatchers = Pair::start(&cluster, &addresses, ARGS);
     wait_until_in_sync(connection, 2);
     let all = messages(&mut this.random);
     let (began, mut most_memory, mut most_pending) = (Instant::now(), 0, 0);
@@ -100,12 +109,9 @@ fn row_46_a_million_keys_are_in_order_while_leaders_are_killed() {
         messages.chunks(PAGE).for_each(|page| _ = publish_payloads(connection, page));
         most_pending = most_pending.max(state(connection).0);
         wait_until_in_sync(connection, 2);
-        let leader: String = run_command(connection, &["GET", "messages:leader"]);
-        let led = dispatchers.iter().position(|dispatcher| leader.starts_with(dispatcher.name()));
-        let mut killed = dispatchers.remove(led.expect("one of the two leads"));
-        most_memory = most_memory.max(most_resident_bytes(killed.pid()));
-        killed.kill().expect("it is ours");
-        dispatchers.push(start(killed.name()));
+        let leader = dispatchers.leader(connection);
+        most_memory = most_memory.max(most_resident_bytes(dispatchers[leader].pid()));
+        dispatchers.kill_leader(&cluster, connection);
     }
     is_shut.store(false, Ordering::Relaxed);
     let published = all.len();

@@ -42,6 +42,7 @@ mod namespaces;
 #[cfg(target_os = "linux")]
 mod network;
 mod order;
+mod pair;
 mod pauses;
 mod proxy;
 mod redis;

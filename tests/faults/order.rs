@@ -7,14 +7,15 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use oncecast::lab::{ChildProcess, ports};
+use oncecast::lab::ports;
 use oncecast::{Consumer, HandlerError};
 
+use crate::pair::Pair;
 use crate::run::Run;
 use crate::support::order::{assert_in_order, noting, payloads, some_work};
 use crate::support::{
-    RunningConsumer, assert_each_once, bare_cluster, client_of, dispatcher, publish_payloads, run as run_command,
-    state, wait_until, wait_until_done, wait_until_in_sync,
+    RunningConsumer, assert_each_once, bare_cluster, client_of, publish_payloads, state, wait_until, wait_until_done,
+    wait_until_in_sync,
 };
 
 const THREADS: usize = 4;
@@ -95,8 +96,7 @@ fn row_46_keys_are_in_order_while_everything_is_killed() {
     let addresses = consumers.each_ref().map(|consumer| consumer.address.to_string());
     let args = "--order-key prefix:: --max-deliveries 1000 --retry none --lease-ttl-ms 600000 \
                 --ready-bytes 16777216 --ring-bytes 33554432";
-    let start = |name: &str| dispatcher(&cluster, name, &addresses, args);
-    let mut dispatchers: Vec<ChildProcess> = ["d0", "d1"].map(&start).into();
+    let mut dispatchers = Pair::start(&cluster, &addresses, args);
     wait_until_in_sync(connection, 2);
     // From one key for all messages to one for each.
     let messages = this.scale(12_000, 200_000) as usize;
@@ -110,14 +110,7 @@ fn row_46_keys_are_in_order_while_everything_is_killed() {
         match this.random.u8(0..3) {
             0 => dead.extend([consumers[this.random.usize(0..3)].kill()]),
             1 => dead.extend(consumers.iter_mut().map(Process::kill)),
-            _ => {
-                wait_until_in_sync(connection, 2);
-                let leader: String = run_command(connection, &["GET", "messages:leader"]);
-                let led = dispatchers.iter().position(|dispatcher| leader.starts_with(dispatcher.name()));
-                let mut killed = dispatchers.remove(led.expect("one of the two leads"));
-                killed.kill().expect("it is ours");
-                dispatchers.push(start(killed.name()));
-            }
+            _ => dispatchers.kill_leader(&cluster, connection),
         }
     }
     wait_until_done(connection, all.len());

@@ -1,27 +1,17 @@
 //! Row 43: a group is paused and resumed under load, while dispatchers and the operators' tools are killed.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use oncecast::lab::ChildProcess;
-use oncecast::{Consumer, Delivery, Outcome};
 use serde_json::Value;
 
+use crate::pair::{Pair, tool, two_consumers};
 use crate::run::{Run, assert_l0};
 use crate::support::load::Load;
-use crate::support::{
-    RunningConsumer, bare_cluster, client_of, dispatcher, id_in_payload, programs, run as run_command, wait_until,
-    wait_until_in_sync,
-};
-
-fn tool(url: &str, arguments: &[&str]) -> Command {
-    let mut command = programs().command("oncecast").expect("the program is built");
-    command.args(arguments).args(["--json", "--redis-url", url]).stderr(Stdio::null());
-    command
-}
+use crate::support::{bare_cluster, client_of, run as run_command, wait_until, wait_until_in_sync};
 
 /// Runs the tool until the leader keeps to what is set. Returns what it told.
 fn confirmed(url: &str, arguments: &[&str]) -> Value {
@@ -32,17 +22,6 @@ fn confirmed(url: &str, arguments: &[&str]) -> Value {
     })
 }
 
-fn consumer(url: &str, name: &str, handed_out: &Arc<AtomicUsize>) -> RunningConsumer {
-    let handed_out = handed_out.clone();
-    let handler = move |delivery: &Delivery<'_>| {
-        handed_out.fetch_add(1, Ordering::SeqCst);
-        let id = id_in_payload(std::str::from_utf8(delivery.payload())?).ok_or("no id")?;
-        Ok(Outcome::new().field("message_id", id))
-    };
-    let builder = Consumer::builder().redis_url(url).listen("127.0.0.1:0").consumer_id(name);
-    RunningConsumer::start(builder.concurrency(2).prefetch(64).handler(handler))
-}
-
 #[test]
 fn row_43_paused_while_leaders_are_killed() {
     let mut this = Run::of("row_43");
@@ -50,10 +29,15 @@ fn row_43_paused_while_leaders_are_killed() {
     let url = cluster.redis().url();
     let connection = &mut client_of(&mut cluster);
     let handed_out = Arc::new(AtomicUsize::new(0));
-    let consumers = ["c0", "c1"].map(|name| consumer(&url, name, &handed_out));
-    let addresses = consumers.each_ref().map(|consumer| consumer.address.to_string());
-    let start = |name: &str| dispatcher(&cluster, name, &addresses, "--lease-ttl-ms 600000");
-    let mut dispatchers: Vec<ChildProcess> = ["d0", "d1"].map(&start).into();
+    let judge = {
+        let handed_out = handed_out.clone();
+        move |_: &str| {
+            handed_out.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+    };
+    let (_consumers, addresses) = two_consumers(&url, judge);
+    let mut dispatchers = Pair::start(&cluster, &addresses, "--lease-ttl-ms 600000");
     wait_until_in_sync(connection, 2);
     let load = Load::start(&url, "m", 1_000);
     let (mut killed_leaders, mut kept) = (0, 0);
@@ -68,13 +52,7 @@ fn row_43_paused_while_leaders_are_killed() {
         wait_until("what is in flight to be done", || (confirmed(&url, &["set"])["in_flight"] == 0).then_some(()));
         let before = handed_out.load(Ordering::SeqCst);
         for _ in 0..this.random.u64(0..3) {
-            wait_until_in_sync(connection, 2);
-            let leader: String = run_command(connection, &["GET", "messages:leader"]);
-            let led = dispatchers.iter().position(|dispatcher| leader.starts_with(dispatcher.name()));
-            let led = led.expect("one of the two leads");
-            let name = ["d0", "d1"][usize::from(dispatchers[led].name() == "d1")];
-            dispatchers[led].kill().expect("it is ours");
-            dispatchers[led] = start(name);
+            dispatchers.kill_leader(&cluster, connection);
             killed_leaders += 1;
             load.wait_for_more(this.random.u64(50..200));
         }

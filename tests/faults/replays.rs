@@ -6,41 +6,35 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use oncecast::lab::{ChildProcess, Signal};
-use oncecast::{Consumer, Delivery, HandlerError, Outcome};
+use oncecast::HandlerError;
+use oncecast::lab::Signal;
 
 use crate::consumer::{IN_HAND, Loaded, RUNNING, wait_until_listed};
+use crate::pair::{Pair, tool, two_consumers};
 use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, number};
-use crate::support::{
-    RunningConsumer, bare_cluster, client_of, dispatcher, id_in_payload, programs, run as run_command, state,
-    wait_until, wait_until_in_sync,
-};
+use crate::support::{bare_cluster, client_of, run as run_command, state, wait_until, wait_until_in_sync};
 
 fn replay_all(url: &str) -> Command {
-    let mut command = programs().command("oncecast").expect("the program is built");
-    command.args(["dead", "replay", "--all", "--yes", "--json", "--redis-url", url]);
-    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut command = tool(url, &["dead", "replay", "--all", "--yes"]);
+    command.stdout(Stdio::null());
     command
 }
 
 /// Fails each third message while `is_broken`, in different ways.
-fn consumer(url: &str, name: &str, is_broken: &Arc<AtomicBool>) -> RunningConsumer {
+fn judge(is_broken: &Arc<AtomicBool>) -> impl Fn(&str) -> Result<(), HandlerError> + Clone + use<> {
     let is_broken = is_broken.clone();
-    let handler = move |delivery: &Delivery<'_>| {
-        let id = id_in_payload(std::str::from_utf8(delivery.payload())?).ok_or("no id")?;
+    move |id| {
         if is_broken.load(Ordering::Relaxed) {
-            match number(&id) % 9 {
+            match number(id) % 9 {
                 0 => return Err(HandlerError::reject("rejected")),
                 3 => return Err(HandlerError::retry_after(Duration::ZERO, "failed")),
                 6 => thread::sleep(Duration::from_millis(2)),
                 _ => {}
             }
         }
-        Ok(Outcome::new().field("message_id", id))
-    };
-    let builder = Consumer::builder().redis_url(url).listen("127.0.0.1:0").consumer_id(name);
-    RunningConsumer::start(builder.concurrency(2).prefetch(64).handler(handler))
+        Ok(())
+    }
 }
 
 #[test]
@@ -50,10 +44,8 @@ fn row_42_dead_letters_replayed_under_load() {
     let url = cluster.redis().url();
     let connection = &mut client_of(&mut cluster);
     let is_broken = Arc::new(AtomicBool::new(true));
-    let consumers = ["c0", "c1"].map(|name| consumer(&url, name, &is_broken));
-    let addresses = consumers.each_ref().map(|consumer| consumer.address.to_string());
-    let start = |name: &str| dispatcher(&cluster, name, &addresses, "--max-deliveries 2 --lease-ttl-ms 600000");
-    let mut dispatchers: Vec<ChildProcess> = ["d0", "d1"].map(&start).into();
+    let (_consumers, addresses) = two_consumers(&url, judge(&is_broken));
+    let mut dispatchers = Pair::start(&cluster, &addresses, "--max-deliveries 2 --lease-ttl-ms 600000");
     wait_until_in_sync(connection, 2);
     let load = Load::start(&url, "m", 2_000);
     let (mut killed_tools, mut letters) = (0, 0);
@@ -66,13 +58,7 @@ fn row_42_dead_letters_replayed_under_load() {
         killed_tools += usize::from(tools[0].try_wait().expect("it is ours").is_none());
         tools[0].kill().expect("it is ours");
         if this.random.bool() {
-            wait_until_in_sync(connection, 2);
-            let leader: String = run_command(connection, &["GET", "messages:leader"]);
-            let led = dispatchers.iter().position(|dispatcher| leader.starts_with(dispatcher.name()));
-            let led = led.expect("one of the two leads");
-            let name = ["d0", "d1"][usize::from(dispatchers[led].name() == "d1")];
-            dispatchers[led].kill().expect("it is ours");
-            dispatchers[led] = start(name);
+            dispatchers.kill_leader(&cluster, connection);
         }
         for mut tool in tools {
             tool.wait().expect("it ends");

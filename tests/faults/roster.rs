@@ -4,26 +4,24 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-use oncecast::lab::{ChildProcess, Cluster};
+use oncecast::lab::Cluster;
 
+use crate::pair::Pair;
 use crate::run::{Run, assert_l0};
 use crate::support::load::Load;
-use crate::support::{
-    DEADLINE, bare_cluster, client_of, dispatcher, run as run_command, wait_until, wait_until_in_sync,
-};
+use crate::support::{DEADLINE, bare_cluster, client_of, run as run_command, wait_until, wait_until_in_sync};
 use crate::workers::{SLOW, Workers};
 
 /// How many consumers there are at most, and handler threads in each.
 const WORKERS: usize = 5;
 const THREADS: usize = 2;
-const NAMES: [&str; 2] = ["d0", "d1"];
 /// No consumer is lost for being slow.
 const ARGS: &str = "--link-timeout-ms 600000";
 
 /// Consumers, of which some are listed in a file, and two dispatchers that follow it.
 struct Group {
     // The processes before the server that they use.
-    dispatchers: [ChildProcess; 2],
+    dispatchers: Pair,
     workers: Workers,
     list: PathBuf,
     cluster: Cluster,
@@ -37,7 +35,7 @@ impl Group {
         workers.start_all();
         let list = cluster.redis().folder().join("consumers");
         fs::write(&list, format!("{}\n", workers.addresses[0])).expect("the folder is ours");
-        let dispatchers = NAMES.map(|name| follower(&cluster, &list, name));
+        let dispatchers = Pair::start(&cluster, &[format!("file:{}", list.display())], ARGS);
         let group = Group { dispatchers, workers, list, cluster };
         wait_until_in_sync(&mut connection, 2);
         group.wait_for_links(&mut connection, &BTreeSet::from([0]));
@@ -59,24 +57,11 @@ impl Group {
         });
     }
 
-    /// The index of the dispatcher that leads.
-    fn leader(&self, connection: &mut redis::Connection) -> usize {
-        wait_until("a leader", || {
-            let lease: Option<String> = run_command(connection, &["GET", "messages:leader"]);
-            let lease = lease?;
-            self.dispatchers.iter().position(|process| lease.starts_with(&format!("{}-", process.name())))
-        })
-    }
-
     /// Starts a dispatcher anew, and waits until it could lead.
     fn restart(&mut self, number: usize, connection: &mut redis::Connection) {
-        self.dispatchers[number] = follower(&self.cluster, &self.list, NAMES[number]);
+        self.dispatchers.restart(&self.cluster, number);
         wait_until_in_sync(connection, 2);
     }
-}
-
-fn follower(cluster: &Cluster, list: &std::path::Path, name: &str) -> ChildProcess {
-    dispatcher(cluster, name, &[format!("file:{}", list.display())], ARGS)
 }
 
 /// Some of the consumers, at least one.
@@ -96,7 +81,7 @@ fn row_45_consumers_come_and_go_and_leaders_stop() {
         group.list(&listed);
         if round % 3 == 2 {
             load.wait_for_more(run.random.u64(1..600));
-            let leader = group.leader(&mut connection);
+            let leader = group.dispatchers.leader(&mut connection);
             let ended = group.dispatchers[leader].stop(DEADLINE).expect("it ends on SIGTERM");
             assert!(ended.success(), "{}", group.dispatchers[leader].failure(ended));
             group.restart(leader, &mut connection);
@@ -129,7 +114,7 @@ fn row_45_consumers_come_go_and_die() {
             group.list(&listed);
         }
         if round % 3 == 2 {
-            let leader = group.leader(&mut connection);
+            let leader = group.dispatchers.leader(&mut connection);
             group.dispatchers[leader].kill().expect("it can be killed");
             load.wait_for_more(run.random.u64(1..100));
             group.restart(leader, &mut connection);
