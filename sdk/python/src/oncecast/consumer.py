@@ -15,7 +15,7 @@ from . import frames
 from .delivery import Handler
 from .desk import Answered, Desk
 from .link import Terms
-from .pool import pool_for
+from .pool import kind_of_pool
 from .retry import RetryPolicy
 from .secret import LinkSecret
 from .server import Server
@@ -262,7 +262,7 @@ class _Running:
         self.desk = desk
         self._server = server
         self._answers: SimpleQueue[Optional[Answered]] = SimpleQueue()
-        self._pool = pool_for(handler, desk, self._answers, concurrency, trace, retry)
+        self._pool = kind_of_pool(handler)(handler, desk, self._answers, concurrency, trace, retry)
         self._ended = Event()
         self._threads = [
             Thread(target=self._send_answers, name="oncecast-answers", daemon=True),

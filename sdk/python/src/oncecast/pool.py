@@ -11,7 +11,7 @@ import logging
 import time
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread, current_thread
-from typing import Any, Awaitable, Callable, List, Optional, Tuple
+from typing import Any, Awaitable, Callable, List, Optional, Tuple, Type
 
 from . import frames
 from .delivery import Answer, Delivery, Handler, describe, failure, success
@@ -79,6 +79,11 @@ class Pool:
         self._stopping = False
         # The jobs of as many workers, each a thread or a task.
         self._running: List[Optional[Job]] = [None] * concurrency
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Makes what only this kind has."""
+        raise NotImplementedError
 
     def start(self) -> None:
         raise NotImplementedError
@@ -113,19 +118,10 @@ class Pool:
 class ThreadPool(Pool):
     """Calls the handler on so many threads."""
 
-    def __init__(
-        self,
-        handler: Handler,
-        desk: Desk,
-        answers: SimpleQueue[Optional[Answered]],
-        concurrency: int,
-        trace: bool,
-        retry: Optional[RetryPolicy] = None,
-    ) -> None:
-        super().__init__(handler, desk, answers, concurrency, trace, retry)
+    def _prepare(self) -> None:
         self._threads = [
             Thread(target=self._run, args=(at,), name=f"oncecast-handler-{at}", daemon=True)
-            for at in range(concurrency)
+            for at in range(len(self._running))
         ]
 
     def start(self) -> None:
@@ -170,16 +166,7 @@ class ThreadPool(Pool):
 class AsyncioPool(Pool):
     """Awaits the handler in so many tasks of one loop."""
 
-    def __init__(
-        self,
-        handler: Handler,
-        desk: Desk,
-        answers: SimpleQueue[Optional[Answered]],
-        concurrency: int,
-        trace: bool,
-        retry: Optional[RetryPolicy] = None,
-    ) -> None:
-        super().__init__(handler, desk, answers, concurrency, trace, retry)
+    def _prepare(self) -> None:
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._ready = Event()
         self._workers: List[asyncio.Future[None]] = []
@@ -331,16 +318,6 @@ def _run_until_done(loop: asyncio.AbstractEventLoop, work: asyncio.Future[Any]) 
         log.error("a handler has stopped the loop, which goes on: %s", error)
 
 
-def pool_for(
-    handler: Handler,
-    desk: Desk,
-    answers: SimpleQueue[Optional[Answered]],
-    concurrency: int,
-    trace: bool,
-    retry: Optional[RetryPolicy],
-) -> Pool:
+def kind_of_pool(handler: Handler) -> Type[Pool]:
     """The pool that suits the handler."""
-    kind = AsyncioPool if is_async(handler) else ThreadPool
-    return kind(handler, desk, answers, concurrency, trace, retry)
-
-
+    return AsyncioPool if is_async(handler) else ThreadPool
