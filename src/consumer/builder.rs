@@ -270,7 +270,7 @@ impl fmt::Debug for ConsumerBuilder {
         let parsed = || Server::with_files(&self.redis_url, self.redis_files.clone());
         let redis = self.redis.clone().or_else(|| parsed().ok());
         f.debug_struct("ConsumerBuilder")
-            .field("redis", &redis.as_ref().map_or("a URL that can't be used", Server::shown))
+            .field("redis", &redis.as_ref().map_or_else(|| "a URL that can't be used".to_owned(), Server::shown))
             .field("group", &self.group)
             .field("listen", &masked(&self.listen))
             .field("consumer_id", &self.consumer_id)

@@ -170,7 +170,7 @@ impl Consumer {
         info!(
             "event=started consumer_id={consumer_id} group={} redis={} concurrency={} prefetch={}",
             Quoted(&settings.keys.group),
-            Quoted(settings.redis.shown()),
+            Quoted(&settings.redis.shown()),
             settings.concurrency,
             settings.prefetch
         );

@@ -161,6 +161,9 @@ impl ListenLoop {
             if stats.is_unwanted() {
                 return Err(Error::Failed("it is replaced, because it may lead to another server".to_owned()));
             }
+            if subscription.is_outdated() {
+                return Err(Error::Failed("it is replaced, because the server is elsewhere now".to_owned()));
+            }
             if hearing.probe() != probe {
                 probe = hearing.probe();
                 subscription.ping(probe)?;

@@ -61,9 +61,14 @@ impl Connection {
         self.seal
     }
 
-    /// The number of the connection that is open; `None` if none is.
+    /// The number of the connection that is open; `None` if none is, or if it leads to a server that is no longer the
+    /// right one.
     pub(super) fn number(&self) -> Option<u64> {
-        self.open.is_some().then_some(self.opened)
+        self.current().map(|_| self.opened)
+    }
+
+    fn current(&self) -> Option<&Open> {
+        self.open.as_ref().filter(|open| !open.session.is_outdated(&self.server))
     }
 
     /// Changes how long a reply is waited for.
@@ -148,7 +153,7 @@ impl Connection {
 
     /// The number of the open transaction, behind `MULTI`; each has its own.
     pub(super) fn transaction(&self) -> Option<u64> {
-        self.open.as_ref()?.transaction
+        self.current()?.transaction
     }
 
     /// `MULTI` was answered with OK in the exchange that has just ended. Returns the transaction's number.
@@ -170,16 +175,22 @@ impl Connection {
         if let Some(open) = &mut self.open {
             open.transaction = None;
         }
-        self.converse(doing, write, read)
+        self.out.clear();
+        write(&mut self.out);
+        // On this connection, even if it is outdated by now: on another one the commands would be executed without
+        // the transaction.
+        self.exchange_here(doing.into(), read)
     }
 
-    /// An error reply as an error. If the server has become a replica the connection ends as well: another server may
-    /// be behind the same address by then.
+    /// An error reply as an error. If it shows that this is the wrong server, because it has become a replica or the
+    /// keys were moved, the connection ends as well.
     pub(super) fn refusal(&mut self, step: impl Into<Step>, failure: Failure) -> Error {
-        if failure.refusal() == Some(Refusal::Replica) {
+        let Some(open) = &self.open else { return self.server.error(step, failure) };
+        let (error, is_wrong_server) = open.session.refusal(&self.server, step, failure);
+        if is_wrong_server {
             self.open = None;
         }
-        self.server.error(step, failure)
+        error
     }
 
     fn ask(&mut self, step: Step) -> Result<Value> {
@@ -192,6 +203,13 @@ impl Connection {
     }
 
     fn exchange<T>(&mut self, step: Step, read: impl FnOnce(&mut ReceiveBuffer) -> io::Result<T>) -> Result<T> {
+        if self.current().is_none() {
+            self.open = None;
+        }
+        self.exchange_here(step, read)
+    }
+
+    fn exchange_here<T>(&mut self, step: Step, read: impl FnOnce(&mut ReceiveBuffer) -> io::Result<T>) -> Result<T> {
         let open = match &mut self.open {
             Some(open) => open,
             closed => {

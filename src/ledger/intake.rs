@@ -114,8 +114,10 @@ impl Ledger {
             return false;
         }
         let is_plain = batch.iter().all(|arrival| arrival.refused.is_none());
-        let Some((number, cursor)) = &self.attempts.vouched else { return false };
-        if !is_plain || Some(*number) != self.connection.number() || expected != Some(cursor) {
+        let Some((number, cursor)) = self.attempts.vouched.as_ref().map(|(number, cursor)| (*number, cursor)) else {
+            return false;
+        };
+        if !is_plain || Some(number) != self.connection.number() || expected != Some(cursor) {
             return false;
         }
         let unchanged = [epoch.to_string().into_bytes(), cursor.to_string().into_bytes()];
@@ -125,6 +127,7 @@ impl Ledger {
             log::debug!("event=transaction-skipped reason={}", Quoted(error));
         }
         self.fence.values(&self.connection).is_some_and(|values| *values == unchanged)
+            && self.connection.number() == Some(number)
     }
 
     fn intake_by_script(

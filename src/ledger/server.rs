@@ -1,20 +1,23 @@
-//! The address of Redis, and how its errors are reported: with the address, never with the password.
+//! A Redis server as the settings name it: where it is, the login, and how its errors are reported: with the address,
+//! never with the password.
 
-use std::io::{self, ErrorKind};
+pub(super) mod errors;
+
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use redis::{Client, ConnectionAddr, IntoConnectionInfo, Value};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 
 use super::command::command;
+use super::login::log_in;
+use super::place::{Found, Place};
 use super::secure::Secure;
-use super::url::{mistake_in, without_tls};
-use crate::base::error::{Error, Step};
+use super::url::{Kind, Several, mistake_in, read_several, without_tls};
 use crate::base::failure::Failure;
-use crate::base::hint::{ChosenBy, Hint, UrlSetting};
-use crate::base::refusal::{self, Refusal};
-use crate::base::text::beginning;
+use crate::base::hint::{ChosenBy, UrlSetting};
+use crate::base::text::Quoted;
 use crate::base::tls::TlsSettings;
 use crate::net::{self, Address, ClientFiles, ClientTls, FileProblem, Keepalive, PemFile, Stream, Wait};
 
@@ -39,22 +42,38 @@ fn unused(file: PemFile) -> Mistake {
     Mistake::File(FileProblem { file, text: "a file, and the Redis URL is not rediss://".to_owned() })
 }
 
+fn security(is_secure: bool, files: ClientFiles) -> std::result::Result<Option<Secure>, Mistake> {
+    match (&files.roots, &files.identity) {
+        _ if is_secure => Ok(Some(Secure::new(ClientTls::load(files)?))),
+        (Some(_), _) => Err(unused(PemFile::Roots)),
+        (None, Some(_)) => Err(unused(PemFile::Certificate)),
+        (None, None) => Ok(None),
+    }
+}
+
+fn connection_info(url: &str) -> std::result::Result<ConnectionInfo, Mistake> {
+    url.into_connection_info().map_err(|error| Mistake::Url(error.to_string()))
+}
+
 /// A Redis server, from the setting `redis-url`.
 #[derive(Clone)]
 pub struct Server {
-    client: Client,
-    address: Address,
+    /// The login and the database.
+    settings: RedisConnectionInfo,
+    place: Place,
     secure: Option<Secure>,
-    shown: String,
     /// Counted by all connections to it, in all clones.
     reconnects: Arc<AtomicU64>,
     chosen: ChosenBy,
     /// Whether it was logged, by any clone, that it refuses transactions.
     logged_no_transactions: Arc<AtomicBool>,
+    /// Whether it was logged, by any clone, that the user may not ask for the server's role.
+    logged_no_role: Arc<AtomicBool>,
 }
 
 impl Server {
-    /// Reads a URL: `redis://[user:password@]host[:port][/db]`, `rediss://…` for TLS, or `redis+unix:///path`.
+    /// Reads a URL: `redis://[user:password@]host[:port][/db]`, `rediss://…` for TLS, `redis+unix:///path`, or
+    /// `redis+sentinel://[user:password@]host[:port],…/NAME[/db]`.
     ///
     /// The error says what is wrong without repeating the URL, which may hold a password.
     pub fn parse(url: &str) -> std::result::Result<Server, String> {
@@ -66,32 +85,42 @@ impl Server {
         if let Some(mistake) = mistake_in(url) {
             return Err(Mistake::Url(mistake));
         }
+        if let Some(Ok(several)) = read_several(url) {
+            return Server::of_several(several, files);
+        }
         let plain = without_tls(url);
-        let secure = match plain {
-            Some(_) => Some(Secure::new(ClientTls::load(files)?)),
-            None => match (&files.roots, &files.identity) {
-                (Some(_), _) => return Err(unused(PemFile::Roots)),
-                (None, Some(_)) => return Err(unused(PemFile::Certificate)),
-                (None, None) => None,
-            },
-        };
-        let url = plain.as_deref().unwrap_or(url);
-        let info = url.into_connection_info().map_err(|error| Mistake::Url(error.to_string()))?;
+        let secure = security(plain.is_some(), files)?;
+        let info = connection_info(plain.as_deref().unwrap_or(url))?;
         let address = match info.addr() {
             ConnectionAddr::Tcp(host, port) => Address::Tcp { host: host.clone(), port: *port },
             ConnectionAddr::Unix(path) => Address::Unix(path.clone()),
             _ => return Err(Mistake::Url("only TCP and Unix sockets are supported".to_owned())),
         };
-        let client = Client::open(info).map_err(|error| Mistake::Url(error.to_string()))?;
-        Ok(Server {
-            client,
-            shown: address.to_string(),
-            address,
+        Ok(Server::new(info, Place::fixed(address), secure))
+    }
+
+    /// Other servers say where it is.
+    fn of_several(several: Several, files: ClientFiles) -> std::result::Result<Server, Mistake> {
+        let secure = security(several.is_secure, files)?;
+        let info = connection_info(&several.server_url)?;
+        let others = connection_info(&several.sentinel_url)?;
+        let login = (others.redis_settings().username(), others.redis_settings().password());
+        let place = match several.kind {
+            Kind::Sentinel => Place::of_sentinels(&several.name, several.addresses, secure.as_ref(), login),
+        };
+        Ok(Server::new(info, place, secure))
+    }
+
+    fn new(info: ConnectionInfo, place: Place, secure: Option<Secure>) -> Server {
+        Server {
+            settings: info.redis_settings().clone(),
+            place,
             secure,
             reconnects: Arc::default(),
             chosen: ChosenBy::Setting("the Redis URL"),
             logged_no_transactions: Arc::default(),
-        })
+            logged_no_role: Arc::default(),
+        }
     }
 
     /// How often a connection was reopened after a failure.
@@ -99,21 +128,33 @@ impl Server {
         self.reconnects.load(Ordering::Relaxed)
     }
 
-    /// The address, without user and password.
-    pub fn shown(&self) -> &str {
-        &self.shown
+    /// Where it is, without user and password.
+    pub fn shown(&self) -> String {
+        self.place.shown()
     }
 
-    /// Opens a socket to the server within `limit`, which is also the limit of the TLS handshake and of each write. The
-    /// owner sets the limit for reads.
-    pub(super) fn connect(&self, limit: Duration) -> io::Result<Stream> {
-        let mut stream = net::connect(&self.address, limit)?;
+    /// Finds the server and opens a socket to it. Each of the two may take `limit`, which is also the limit of the TLS
+    /// handshake and of each write. The owner sets the limit for reads. Also returns the [generation](Place).
+    pub(super) fn connect(&self, limit: Duration) -> io::Result<(Stream, u64)> {
+        let Found { address, generation } = self.place.find(limit)?;
+        let mut stream = net::connect(&address, limit)?;
         stream.set_keepalive(KEEPALIVE)?;
         if let Some(secure) = &self.secure {
-            secure.secure(&mut stream, &self.address, limit)?;
+            secure.secure(&mut stream, &address, limit)?;
         }
         stream.set_write_wait(Wait::Each(limit))?;
-        Ok(stream)
+        Ok((stream, generation))
+    }
+
+    /// Whether the server is elsewhere now than where a session of this generation leads.
+    pub(super) fn is_outdated(&self, generation: u64) -> bool {
+        self.place.is_outdated(generation)
+    }
+
+    /// Every error reply of a session passes here. Returns whether the session must end, because this is the wrong
+    /// server.
+    pub(super) fn note_refusal(&self, generation: u64, failure: &Failure) -> bool {
+        failure.reply_text().is_some_and(|text| self.place.note_refusal(generation, &text))
     }
 
     /// Notes how this server was chosen, for errors that say what to change.
@@ -138,20 +179,8 @@ impl Server {
 
     /// Appends the commands that begin every connection: the login and the database. Returns the number of replies.
     pub(super) fn greet(&self, out: &mut Vec<u8>) -> usize {
-        let settings = self.client.get_connection_info().redis_settings();
-        let mut commands = 0;
-        let login = match (settings.username(), settings.password()) {
-            // A user without a password. Redis accepts any password for it, so also an empty one.
-            (Some(user), password) => Some(vec!["AUTH", user, password.unwrap_or_default()]),
-            // Not the same as naming the user `default`: if that user needs no password, Redis reports this form as a
-            // mistake.
-            (None, Some(password)) => Some(vec!["AUTH", password]),
-            (None, None) => None,
-        };
-        if let Some(words) = login {
-            command(out, &words);
-            commands += 1;
-        }
+        let settings = &self.settings;
+        let mut commands = log_in(out, settings.username(), settings.password());
         if settings.db() != 0 {
             command(out, &["SELECT", &settings.db().to_string()]);
             commands += 1;
@@ -161,12 +190,12 @@ impl Server {
 
     /// The name of the user.
     pub(super) fn user(&self) -> &str {
-        self.client.get_connection_info().redis_settings().username().unwrap_or("default")
+        self.settings.username().unwrap_or("default")
     }
 
     /// The number of the database.
     pub fn database(&self) -> i64 {
-        self.client.get_connection_info().redis_settings().db()
+        self.settings.db()
     }
 
     /// Whether to log that transactions are refused: `true` only for the first call in all clones.
@@ -174,128 +203,37 @@ impl Server {
         !self.logged_no_transactions.swap(true, Ordering::Relaxed)
     }
 
+    /// Whether a new session must find out that this is a primary.
+    pub(super) fn must_be_primary(&self) -> bool {
+        self.place.must_be_primary()
+    }
+
+    /// The server does not say whether it is a primary.
+    pub(super) fn note_unknown_role(&self, refused: Option<&Failure>) {
+        if !self.logged_no_role.swap(true, Ordering::Relaxed) {
+            let reason = refused.map(Failure::to_string).unwrap_or_default();
+            log::warn!(
+                "event=unknown-role server={} reason={} note=\"the user needs +role, so that no connection stays at \
+                 a server that is a replica by now\"",
+                Quoted(&self.shown()),
+                Quoted(&reason)
+            );
+        }
+    }
+
     /// A connection was reopened.
     pub(super) fn note_reconnect(&self) {
         self.reconnects.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A failure as an error, with a hint if there is one.
-    pub(super) fn error(&self, step: impl Into<Step>, cause: impl Into<Failure>) -> Error {
-        let (step, cause) = (step.into(), cause.into());
-        let hint = self.hint(step, &cause).map(Box::new);
-        Error::Redis { server: self.shown.clone(), step, hint, cause }
-    }
-
-    /// The error for a connection that broke before the server had answered anything.
-    pub(super) fn unanswered(&self, step: impl Into<Step>, error: io::Error) -> Error {
-        let broke = matches!(
-            error.kind(),
-            ErrorKind::UnexpectedEof
-                | ErrorKind::ConnectionReset
-                | ErrorKind::ConnectionAborted
-                | ErrorKind::BrokenPipe
-        );
-        if self.secure.is_some() || !broke && !speaks_tls(&error) {
-            return self.error(step, error);
-        }
-        let (server, step, hint) = (self.shown.clone(), step.into(), Hint::NoAnswer(self.setting()));
-        Error::Redis { server, step, hint: Some(Box::new(hint)), cause: error.into() }
-    }
-
-    fn hint(&self, step: Step, cause: &Failure) -> Option<Hint> {
-        let refused = cause.reply_text().and_then(|text| self.hint_about_refusal(&text));
-        if let Some(problem) = cause.tls_problem() {
-            return self.secure.as_ref()?.hint(problem, self.setting());
-        }
-        refused.or_else(|| match () {
-            () if cause.is_connection_refused() => Some(Hint::IsItRunning(self.chosen)),
-            () if cause.is_timeout() => Some(Hint::Slow),
-            () if step == Step::Connecting => Some(Hint::Address(self.chosen)),
-            () => None,
-        })
-    }
-
-    /// What to do about an error reply.
-    fn hint_about_refusal(&self, text: &str) -> Option<Hint> {
-        let setting = self.setting();
-        Some(match Refusal::of(text) {
-            Refusal::Login if refusal::is_needless_password(text) => Hint::NoPassword(setting),
-            Refusal::Login if self.is_anonymous() => Hint::Password(setting),
-            Refusal::Login => Hint::Login(setting),
-            Refusal::Right => Hint::Right(setting, None),
-            Refusal::Memory => Hint::Memory,
-            Refusal::Replica => Hint::Replica(setting),
-            Refusal::Disk => Hint::Disk,
-            Refusal::Database => Hint::Database(setting, self.database()),
-            Refusal::Protocol => Hint::Resp3,
-            Refusal::UnknownCommand => match refusal::unknown_command(text) {
-                Some(name) if name.eq_ignore_ascii_case("HELLO") => Hint::Resp3,
-                name => Hint::Command(name.map(str::to_owned)),
-            },
-            Refusal::NotNow if refusal::code(text) == Some("BUSY") => Hint::Busy,
-            Refusal::NotNow => Hint::Loading,
-            Refusal::Clients => Hint::Clients,
-            Refusal::Protected => Hint::Protected,
-            Refusal::StreamExhausted => Hint::StreamExhausted(None),
-            Refusal::Cluster => match (refusal::moved_to(text), refusal::code(text)) {
-                (Some(owner), _) => Hint::Moved { setting, owner: owner.to_owned() },
-                (None, Some("ASK" | "TRYAGAIN")) => Hint::Moving,
-                (None, Some("CLUSTERDOWN")) => Hint::ClusterDown,
-                (None, _) => Hint::Slots,
-            },
-            _ => return None,
-        })
     }
 
     /// What its URL is called where it was set.
     pub(super) fn setting(&self) -> UrlSetting {
         self.chosen.setting()
     }
-
-    fn is_anonymous(&self) -> bool {
-        let settings = self.client.get_connection_info().redis_settings();
-        settings.username().is_none() && settings.password().is_none()
-    }
-
-    /// The error for a reply of an unexpected form.
-    pub(super) fn unexpected_reply(&self, step: impl Into<Step>, got: &Value) -> Error {
-        let mut got = format!("{got:?}");
-        got.truncate(beginning(&got, 200).len());
-        Error::Answer { server: self.shown.clone(), step: step.into(), got }
-    }
-}
-
-/// Names in the error the rights of which the user lacks one, if Redis only says that it lacks a key or a channel.
-pub(super) fn name_the_rights(error: Error, rights: impl FnOnce() -> String) -> Error {
-    let is_about_names = error.refusal() == Some(Refusal::Right) && error.to_string().contains("to access ");
-    match error {
-        Error::Redis { server, step, cause, hint: Some(hint) } if is_about_names => {
-            let hint = match *hint {
-                Hint::Right(setting, None) => Hint::Right(setting, Some(rights())),
-                other => other,
-            };
-            Error::Redis { server, step, cause, hint: Some(Box::new(hint)) }
-        }
-        error => error,
-    }
-}
-
-/// The error text for bytes that are TLS instead of RESP.
-const TLS: &str = "this is TLS, not plain Redis";
-
-/// Why these bytes are no reply of Redis.
-pub(super) fn not_redis(received: &[u8]) -> io::Error {
-    // A TLS alert, the answer to a client that does not begin with a handshake.
-    let text = if received.starts_with(&[0x15, 0x03]) { TLS } else { "this is not Redis" };
-    io::Error::new(ErrorKind::InvalidData, text)
-}
-
-fn speaks_tls(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.to_string() == TLS)
 }
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Server").field(&self.shown).finish()
+        f.debug_tuple("Server").field(&self.shown()).finish()
     }
 }

@@ -1,37 +1,28 @@
-//! One open connection to a Redis server: the socket, the greeting, the receive buffer, and parsing of replies.
+//! One open connection to a Redis server: the socket, the greeting and the receive buffer.
 //!
 //! Everything that talks to Redis goes through this: commands ([`Connection`](super::Connection)), the subscription,
-//! and the bench's own peers. Owned by one thread, or by two once it is [split](Session::split). Values are parsed in
-//! the receive buffer; more complicated ones are left to the `redis` package.
+//! and the bench's own peers. Owned by one thread, or by two once it is [split](Session::split).
 
-use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
-use std::ops::Range;
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use redis::Value;
-
-use super::resp::{self, MAX_REPLY_BYTES, MAX_REPLY_VALUES, Reply, Unreadable};
-use super::server::{CONNECT_TIMEOUT, Server, not_redis};
+use super::command::command;
+use super::receiving::LastWords;
+pub use super::receiving::{BufferSize, ReceiveBuffer};
+use super::role::{Role, role};
+use super::server::{CONNECT_TIMEOUT, Server};
 use crate::base::error::{Error, Result, Step};
 use crate::base::failure::Failure;
-use crate::base::tls::TlsProblem;
-use crate::net::{ReadHalf, Wait, WriteHalf};
+use crate::base::refusal::Refusal;
+use crate::net::{Wait, WriteHalf};
 
 /// See the module's text.
 pub struct Session {
     /// What the server sends.
     pub incoming: ReceiveBuffer,
     writer: WriteHalf,
-}
-
-/// The receive buffer's size.
-#[derive(Clone, Copy, Debug)]
-pub struct BufferSize {
-    /// While replies are small.
-    pub least_bytes: usize,
-    /// At most.
-    pub most_bytes: usize,
+    /// See `place`.
+    generation: u64,
 }
 
 impl Session {
@@ -44,12 +35,11 @@ impl Session {
         buffer: BufferSize,
         greet: impl FnOnce(&mut Vec<u8>) -> usize,
     ) -> Result<Session> {
-        let stream =
+        let (stream, generation) =
             server.connect(limit.min(CONNECT_TIMEOUT)).map_err(|error| server.error(Step::Connecting, error))?;
         let (reader, writer) = stream.split();
-        let incoming =
-            ReceiveBuffer { reader, buffer: vec![0; buffer.least_bytes], filled: 0..0, answered: false, size: buffer };
-        let mut session = Session { incoming, writer };
+        let incoming = ReceiveBuffer::new(reader, buffer);
+        let mut session = Session { incoming, writer, generation };
         let failed = |session: &Session, error| session.error(server, Step::Connecting, error);
         let wait = session.incoming.set_wait(Wait::Until(Instant::now() + limit));
         wait.map_err(|error| failed(&session, error))?;
@@ -61,11 +51,57 @@ impl Session {
         }
         for _ in 0..replies {
             let reply = session.incoming.value().map_err(|error| failed(&session, error))?;
-            reply.extract_error().map_err(|error| server.error(Step::Connecting, Failure::new(error)))?;
+            reply.extract_error().map_err(|error| session.refusal(server, Step::Connecting, Failure::new(error)).0)?;
+        }
+        if server.must_be_primary() {
+            session.check_role(server)?;
         }
         let wait = session.incoming.set_wait(Wait::Each(limit));
         wait.map_err(|error| failed(&session, error))?;
         Ok(session)
+    }
+
+    /// Ends in an error if the server says that it is no primary.
+    fn check_role(&mut self, server: &Server) -> Result<()> {
+        let mut refused = None;
+        for question in [&["ROLE"][..], &["INFO", "replication"]] {
+            let mut out = Vec::new();
+            command(&mut out, question);
+            let asked = self.send(&out).and_then(|()| self.incoming.value());
+            let reply = asked.map_err(|error| self.error(server, Step::Connecting, error))?;
+            match role(&reply) {
+                Role::Primary => return Ok(()),
+                Role::Other => {
+                    let problem = "it is no primary (any more): a failover may be under way";
+                    return Err(server.error(Step::Connecting, io::Error::other(problem)));
+                }
+                Role::Unknown => {}
+            }
+            if let Err(error) = reply.extract_error() {
+                refused = Some(Failure::new(error));
+            }
+        }
+        match refused {
+            // Not for lack of a right, for instance while it loads its data.
+            Some(failure) if !matches!(failure.refusal(), Some(Refusal::Right | Refusal::UnknownCommand)) => {
+                Err(self.refusal(server, Step::Connecting, failure).0)
+            }
+            refused => {
+                server.note_unknown_role(refused.as_ref());
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the server is elsewhere now, so that this session must be replaced.
+    pub(super) fn is_outdated(&self, server: &Server) -> bool {
+        server.is_outdated(self.generation)
+    }
+
+    /// An error reply as an error, and whether the session must end, because this is the wrong server.
+    pub(super) fn refusal(&self, server: &Server, step: impl Into<Step>, failure: Failure) -> (Error, bool) {
+        let is_wrong_server = server.note_refusal(self.generation, &failure);
+        (server.error(step, failure), is_wrong_server)
     }
 
     /// Sends commands that are already in the protocol's form.
@@ -82,166 +118,8 @@ impl Session {
     pub(super) fn error(&self, server: &Server, step: impl Into<Step>, error: io::Error) -> Error {
         match LastWords::of(error) {
             Ok(failure) => server.error(step, failure),
-            Err(error) if !self.incoming.answered => server.unanswered(step, error),
+            Err(error) if !self.incoming.is_answered() => server.unanswered(step, error),
             Err(error) => server.error(step, error),
-        }
-    }
-}
-
-/// The receiving side: the bytes that have arrived, and the values in them.
-pub struct ReceiveBuffer {
-    reader: ReadHalf,
-    buffer: Vec<u8>,
-    /// The part of the buffer that was received and not yet taken.
-    filled: Range<usize>,
-    /// Whether the server has ever sent a value.
-    answered: bool,
-    size: BufferSize,
-}
-
-impl ReceiveBuffer {
-    /// How long reading waits.
-    pub fn set_wait(&mut self, wait: Wait) -> io::Result<()> {
-        self.reader.set_wait(wait)
-    }
-
-    /// The bytes that were received and not yet taken.
-    pub fn received(&self) -> &[u8] {
-        &self.buffer[self.filled.clone()]
-    }
-
-    /// Takes so many bytes off the front.
-    pub fn take(&mut self, bytes: usize) {
-        self.filled.start += bytes;
-    }
-
-    /// Whether the buffer has its largest size and is full, so the value in it does not fit.
-    pub(super) fn is_full(&self) -> bool {
-        self.filled.len() >= self.size.most_bytes
-    }
-
-    /// Like [`move_to_front`](Incoming::move_to_front); also gives back the room that something large has needed.
-    pub fn settle(&mut self) {
-        self.move_to_front();
-        if self.filled.is_empty() && self.buffer.len() > self.size.least_bytes {
-            self.buffer = vec![0; self.size.least_bytes];
-        }
-    }
-
-    /// Forgets what was taken: moves the rest to the buffer's front.
-    pub fn move_to_front(&mut self) {
-        if self.filled.start > 0 {
-            self.buffer.copy_within(self.filled.clone(), 0);
-            self.filled = 0..self.filled.len();
-        }
-    }
-
-    /// Waits for more bytes.
-    pub fn receive(&mut self) -> io::Result<()> {
-        if self.filled.end == self.buffer.len() {
-            self.move_to_front();
-        }
-        if self.filled.end == self.buffer.len() {
-            if self.buffer.len() >= self.size.most_bytes {
-                return Err(unreadable(Unreadable::TooLarge, self.received()));
-            }
-            self.buffer.resize((2 * self.buffer.len()).min(self.size.most_bytes), 0);
-        }
-        match self.reader.read(&mut self.buffer[self.filled.end..])? {
-            0 => Err(ErrorKind::UnexpectedEof.into()),
-            count => {
-                self.filled.end += count;
-                Ok(())
-            }
-        }
-    }
-
-    /// Waits for more bytes of a reply, also if a signal comes: the command is under way.
-    fn receive_rest(&mut self) -> io::Result<()> {
-        match self.receive() {
-            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
-            outcome => outcome,
-        }
-    }
-
-    /// The next reply if it has no parts, else its head.
-    pub fn reply(&mut self) -> io::Result<Reply<&[u8]>> {
-        loop {
-            match resp::reply(self.received()).map_err(|why| unreadable(why, self.received()))? {
-                Some((reply, length)) => {
-                    self.answered = true;
-                    let start = self.filled.start;
-                    self.take(length);
-                    let reply = reply.of(&self.buffer[start..]);
-                    return if let Reply::Error(text) = reply {
-                        LastWords::check(text).map(|()| reply)
-                    } else {
-                        Ok(reply)
-                    };
-                }
-                None => self.receive_rest()?,
-            }
-        }
-    }
-
-    /// The next reply, whole.
-    pub(super) fn value(&mut self) -> io::Result<Value> {
-        let length = loop {
-            match resp::whole(self.received()).map_err(|why| unreadable(why, self.received()))? {
-                Some(length) => break length,
-                None => self.receive_rest()?,
-            }
-        };
-        self.answered = true;
-        if let Some(text) = self.received()[..length].strip_prefix(b"-") {
-            LastWords::check(text.trim_ascii_end())?;
-        }
-        let value = redis::parse_redis_value(&self.received()[..length]);
-        self.take(length);
-        value.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
-    }
-
-    /// The error reply that the server sent before it closed the connection, or its last word by TLS, if there is one.
-    pub(super) fn last_words(&mut self) -> Option<io::Error> {
-        let says_why = |error: &io::Error| error.get_ref().is_some_and(|inner| inner.is::<LastWords>());
-        self.reply().err().filter(|error| says_why(error) || TlsProblem::of(error).is_some())
-    }
-}
-
-/// The last reply of a connection. If a word of a command is larger than `proto-max-bulk-len` allows, the server sends
-/// an error and closes the connection; it executes neither that command nor any after it. A reply that is too large for
-/// this client is reported in the same way.
-#[derive(Debug)]
-struct LastWords(Vec<u8>);
-
-impl LastWords {
-    fn check(text: &[u8]) -> io::Result<()> {
-        if text.starts_with(b"ERR Protocol error") { Err(io::Error::other(LastWords(text.to_vec()))) } else { Ok(()) }
-    }
-
-    /// The reply in an error, if it is one.
-    fn of(error: io::Error) -> std::result::Result<Failure, io::Error> {
-        error.downcast::<LastWords>().map(|LastWords(text)| Failure::of_reply(&text))
-    }
-}
-
-impl fmt::Display for LastWords {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.0))
-    }
-}
-
-impl std::error::Error for LastWords {}
-
-fn unreadable(why: Unreadable, received: &[u8]) -> io::Error {
-    match why {
-        Unreadable::NotResp => not_redis(received),
-        Unreadable::TooLarge => {
-            let text = format!(
-                "ERR the reply is too large: more than {MAX_REPLY_BYTES} bytes or {MAX_REPLY_VALUES} values, the most \
-                 that is read"
-            );
-            io::Error::other(LastWords(text.into_bytes()))
         }
     }
 }

@@ -4,7 +4,11 @@
 //! `redis://app@host`, and reads `redis://pass#word@host` as the host `pass`. Such URLs are refused here. No part of a
 //! URL that may belong to a password is repeated: only a port and a parameter after the last `@`.
 
-use crate::base::address::mistake_in_port;
+mod parts;
+mod several;
+
+use self::parts::{in_database, in_login, in_port, name_of};
+pub(super) use self::several::{Kind, Several, read as read_several};
 use crate::net::HAS_TLS;
 
 /// The same URL for a connection without TLS; `None` if it does not ask for TLS. It has no mistake.
@@ -22,6 +26,9 @@ pub(super) fn mistake_in(url: &str) -> Option<String> {
     let Some((scheme, rest)) = url.split_once("://") else {
         return Some(without_scheme(url));
     };
+    if let Some(several) = read_several(url) {
+        return several.err();
+    }
     match scheme.to_ascii_lowercase().as_str() {
         "redis" | "valkey" => in_address(rest),
         "rediss" | "valkeys" if HAS_TLS => in_address(rest),
@@ -30,8 +37,11 @@ pub(super) fn mistake_in(url: &str) -> Option<String> {
         _ if url.starts_with(['"', '\'']) => {
             Some("it begins with a quotation mark; leave out the quotation marks".to_owned())
         }
+        other if other.contains("sentinel") => {
+            Some("for Sentinels its scheme must be redis+sentinel://, or rediss+sentinel:// for TLS".to_owned())
+        }
         // A scheme holds no secret, but text in its place may.
-        _ => Some("its scheme must be redis://, rediss:// or redis+unix://".to_owned()),
+        _ => Some("its scheme must be redis://, rediss://, redis+unix:// or redis+sentinel://".to_owned()),
     }
 }
 
@@ -57,34 +67,6 @@ fn in_address(rest: &str) -> Option<String> {
     login.and_then(in_login).or_else(|| in_place(behind))
 }
 
-/// `user:password`, `user:` or `:password`.
-fn in_login(login: &str) -> Option<String> {
-    if login.contains(['/', '?', '#']) {
-        return Some(
-            "there is a / ? or # before the @; in user and password write them as %2F %3F %23 (percent-encoded), and % \
-             as %25"
-                .to_owned(),
-        );
-    }
-    if has_bare_percent(login) {
-        return Some("a % before the @ is not followed by two hexadecimal digits; write % as %25".to_owned());
-    }
-    if !login.contains(':') {
-        return Some(
-            "there is a user without a password before the @: write user:password@, :password@ if it is a password, or \
-             user:@ for a user who needs none"
-                .to_owned(),
-        );
-    }
-    (login == ":").then(|| "there is neither a user nor a password before the @; leave out the @".to_owned())
-}
-
-/// Whether a percent sign encodes nothing.
-fn has_bare_percent(text: &str) -> bool {
-    let encodes = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
-    text.split('%').skip(1).any(|rest| !encodes(rest))
-}
-
 /// `host[:port][/db]`.
 fn in_place(place: &str) -> Option<String> {
     if place.contains('#') {
@@ -101,6 +83,9 @@ fn in_place(place: &str) -> Option<String> {
         Some((host, port)) => (host, Some(port)),
         None => (address, None),
     };
+    if host.contains(',') {
+        return Some("it has several hosts; for Sentinels it begins with redis+sentinel://".to_owned());
+    }
     if host.contains(':') && !host.starts_with('[') {
         return Some("the host has a colon; put an IPv6 address in brackets, as in redis://[::1]:6379".to_owned());
     }
@@ -108,18 +93,6 @@ fn in_place(place: &str) -> Option<String> {
         return Some("the host is missing".to_owned());
     }
     port.and_then(in_port).or_else(|| in_database(database.trim_end_matches('/')))
-}
-
-fn in_port(port: &str) -> Option<String> {
-    let mistake = mistake_in_port(port)?;
-    let in_password = !port.is_empty() && !port.bytes().all(|byte| byte.is_ascii_digit());
-    let hint = if in_password { "; in user and password, percent-encode special characters" } else { "" };
-    Some(format!("{mistake}{hint}"))
-}
-
-fn in_database(database: &str) -> Option<String> {
-    let good = database.is_empty() || database.bytes().all(|byte| byte.is_ascii_digit()) && database.len() <= 9;
-    (!good).then(|| "the database after the / must be a number, as in redis://host/1".to_owned())
 }
 
 /// `/path[?db=N&user=USER&pass=PASSWORD]`.
@@ -147,10 +120,6 @@ fn in_path(rest: &str) -> Option<String> {
     value("db").and_then(in_database).map(|_| "the database, db=, must be a number".to_owned())
 }
 
-fn name_of(parameters: &str) -> &str {
-    parameters.split(['=', '&']).next().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,8 +134,12 @@ mod tests {
             ("/run/redis.sock", "redis+unix://"),
             ("redis:host", "two slashes"),
             ("Redis:/host", "two slashes"),
-            ("http://host", "must be redis://, rediss:// or redis+unix://"),
+            ("http://host", "must be redis://, rediss://, redis+unix:// or"),
             ("\"redis://host\"", "quotation mark"),
+            ("redis+sentinels://host/main", "redis+sentinel://"),
+            ("sentinel://host/main", "redis+sentinel://"),
+            ("redis+sentinel://host", "name of the primary"),
+            ("redis://host1:6379,host2:6379", "redis+sentinel://"),
             ("rediss://host#insecure", if HAS_TLS { "%23" } else { "feature `tls`" }),
             ("redis://", "host is missing"),
             ("redis:///1", "host is missing"),

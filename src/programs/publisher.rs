@@ -106,7 +106,7 @@ pub fn publish(config: PublisherConfig, requests: &ShutdownRequests) -> Result<R
     let begin = Instant::now();
     log::info!(
         "event=publisher-started redis={} channel={} channels={} id_prefix={}",
-        Quoted(config.common.redis.shown()),
+        Quoted(&config.common.redis.shown()),
         Quoted(String::from_utf8_lossy(&config.channels[0])),
         config.channels.len(),
         Quoted(&config.id_prefix)

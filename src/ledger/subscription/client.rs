@@ -25,8 +25,10 @@ use crate::ledger::cursor::Marker;
 use crate::ledger::interests::{Interests, identity_hash};
 use crate::ledger::keys::Keys;
 use crate::ledger::notice::Notice;
+use crate::ledger::receiving::not_redis;
 use crate::ledger::resp::{EXCERPT_BYTES, Received, Unreadable, bulk_bytes, receive};
-use crate::ledger::server::{CONNECT_TIMEOUT, Server, name_the_rights, not_redis};
+use crate::ledger::server::errors::name_the_rights;
+use crate::ledger::server::{CONNECT_TIMEOUT, Server};
 use crate::ledger::session::{BufferSize, Session};
 use crate::net::Wait;
 use crate::wire::{MAX_BODY_BYTES, MAX_CHANNEL_BYTES};
@@ -125,6 +127,11 @@ impl Subscription {
         }
     }
 
+    /// Whether the server is elsewhere now, so that this subscription must be replaced.
+    pub fn is_outdated(&self) -> bool {
+        self.session.is_outdated(&self.server)
+    }
+
     /// Whether Redis has confirmed everything that was subscribed to.
     pub fn is_established(&self) -> bool {
         self.unanswered == 0
@@ -195,7 +202,8 @@ impl Subscription {
                     (self.skip, self.skips_payload) = (rest, true);
                 }
                 Received::Error(text) if self.unanswered > 0 && !text.starts_with(b"LOADING") => {
-                    let error = self.server.error("subscribing", Failure::of_reply(text));
+                    let failure = Failure::of_reply(text);
+                    let (error, _) = self.session.refusal(&self.server, "subscribing", failure);
                     return Err(name_the_rights(error, || rights(&self.interests, &self.keys)));
                 }
                 // Redis may refuse a PING because of its disk or while it loads its data. The connection works

@@ -123,7 +123,7 @@ fn log_start(lane: &lane::Shared) {
     log::info!(
         "event=started version={} redis={} group={} channel={} {}",
         env!("CARGO_PKG_VERSION"),
-        settings.redis.shown(),
+        Quoted(&settings.redis.shown()),
         Quoted(&settings.keys.group),
         Quoted(settings.interests.summary()),
         match &settings.destination {

@@ -33,7 +33,7 @@ impl Report {
     /// The report about a server.
     pub fn new(patient: &Patient<'_>, diagnosis: Diagnosis, consumers: Vec<CheckedSource>) -> Report {
         Report {
-            server: patient.server.shown().to_owned(),
+            server: patient.server.shown(),
             database: patient.server.database(),
             user: patient.user(),
             group: patient.keys.group.clone(),

@@ -109,7 +109,7 @@ impl RedisLink {
         let replies = self.connection.pipeline("publishing", commands).and_then(|replies| {
             let receivers: Option<Vec<u64>> = replies.iter().map(receivers).collect();
             receivers.filter(|receivers| receivers.len() == count).ok_or_else(|| Error::Answer {
-                server: self.connection.server().shown().to_owned(),
+                server: self.connection.server().shown(),
                 step: "publishing".into(),
                 got: "something other than numbers of receivers".to_owned(),
             })

@@ -65,7 +65,7 @@ fn log_start(settings: &ShadowSettings) {
     log::info!(
         "event=started version={} redis={} group={} channel={} shadow=true",
         env!("CARGO_PKG_VERSION"),
-        settings.redis.shown(),
+        Quoted(&settings.redis.shown()),
         Quoted(&settings.keys.group),
         Quoted(settings.interests.summary())
     );

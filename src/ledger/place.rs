@@ -1,0 +1,111 @@
+//! Where a server is: looked up anew at each connection, because the server that a group uses may be another one by
+//! then.
+//!
+//! All clones of a [`Server`](super::Server) share one place. Its *generation* rises whenever it is learned that the
+//! server is elsewhere now: another address was found, or the server said so. An open session remembers the generation
+//! at which it was opened, and its owner closes it once that is outdated. So the subscription and all commands move to
+//! the new server together, although nobody has closed their connections.
+//!
+//! Looking up runs on the thread that connects, within a time limit.
+
+mod answer;
+mod asker;
+mod known;
+mod sentinels;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::asker::Asker;
+pub(super) use self::known::Found;
+use self::known::Known;
+use self::sentinels::Sentinels;
+use super::secure::Secure;
+use crate::base::refusal::{self, Refusal};
+use crate::net::Address;
+
+/// See the module's text. Clones share what is known.
+#[derive(Clone)]
+pub(super) struct Place {
+    whereabouts: Whereabouts,
+    known: Arc<Known>,
+}
+
+/// How the address is found.
+#[derive(Clone)]
+enum Whereabouts {
+    /// It is in the URL. A name in it is looked up at each connection, but nothing says that it leads elsewhere now.
+    Fixed(Address),
+    /// It is the primary that these Sentinels name.
+    Sentinels(Arc<Sentinels>),
+}
+
+impl Place {
+    /// A server that is always at this address.
+    pub(super) fn fixed(address: Address) -> Place {
+        Place { whereabouts: Whereabouts::Fixed(address), known: Arc::default() }
+    }
+
+    /// The primary of this name, by the Sentinels at these addresses. `login` is user and password for the Sentinels.
+    pub(super) fn of_sentinels(
+        name: &str,
+        addresses: Vec<Address>,
+        secure: Option<&Secure>,
+        login: (Option<&str>, Option<&str>),
+    ) -> Place {
+        let known = Arc::<Known>::default();
+        let asker = |address| Asker::new(address, secure.cloned(), login.0, login.1);
+        let sentinels = Sentinels::new(name, addresses.into_iter().map(asker).collect(), known.clone());
+        Place { whereabouts: Whereabouts::Sentinels(Arc::new(sentinels)), known }
+    }
+
+    /// Where the server is now; asking may take `limit`.
+    pub(super) fn find(&self, limit: Duration) -> io::Result<Found> {
+        match &self.whereabouts {
+            Whereabouts::Fixed(address) => Ok(Found { address: address.clone(), generation: self.known.generation() }),
+            Whereabouts::Sentinels(sentinels) => sentinels.find(limit),
+        }
+    }
+
+    /// Whether a new session must find out that its server is a primary: others may not have noticed yet that it is one
+    /// no longer.
+    pub(super) fn must_be_primary(&self) -> bool {
+        match &self.whereabouts {
+            Whereabouts::Fixed(_) => false,
+            Whereabouts::Sentinels(_) => true,
+        }
+    }
+
+    /// Whether a session that was opened at this generation leads to a server that is no longer the right one.
+    pub(super) fn is_outdated(&self, generation: u64) -> bool {
+        self.known.generation() != generation
+    }
+
+    /// Looks at an error reply on a connection that was opened at this generation. Returns whether the connection must
+    /// end, because the reply shows that the server is the wrong one. That is also so at a fixed address: a name or a
+    /// virtual address may lead elsewhere by now.
+    pub(super) fn note_refusal(&self, generation: u64, text: &str) -> bool {
+        let is_wrong = match Refusal::of(text) {
+            Refusal::Replica => true,
+            Refusal::Cluster => refusal::code(text) == Some("MOVED"),
+            _ => false,
+        };
+        match &self.whereabouts {
+            Whereabouts::Sentinels(_) if is_wrong => self.known.end_generation(generation),
+            _ => {}
+        }
+        is_wrong
+    }
+
+    /// For logs and errors, without secrets.
+    pub(super) fn shown(&self) -> String {
+        match &self.whereabouts {
+            Whereabouts::Fixed(address) => address.to_string(),
+            Whereabouts::Sentinels(sentinels) => match self.known.last() {
+                Some(address) => format!("sentinel {} at {address}", sentinels.name()),
+                None => format!("sentinel {} at {}", sentinels.name(), sentinels.shown()),
+            },
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What all clones of a server know of its place: the address that was found last, and the generation.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::base::text::Quoted;
+use crate::net::Address;
+
+/// What was found for one connection.
+pub(in crate::ledger) struct Found {
+    /// Where to connect.
+    pub(in crate::ledger) address: Address,
+    /// The generation at which it was found.
+    pub(in crate::ledger) generation: u64,
+}
+
+/// See the module's text.
+#[derive(Default)]
+pub(super) struct Known {
+    generation: AtomicU64,
+    last: Mutex<Option<Address>>,
+}
+
+impl Known {
+    /// The present generation.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The address that was found last.
+    pub(super) fn last(&self) -> Option<Address> {
+        self.last.lock().clone()
+    }
+
+    /// The server is at this address now. If it was elsewhere before, a new generation begins. Returns the generation.
+    pub(super) fn note_found(&self, address: &Address) -> u64 {
+        let mut last = self.last.lock();
+        if last.as_ref() == Some(address) {
+            return self.generation();
+        }
+        match last.replace(address.clone()) {
+            Some(before) => {
+                let (from, to) = (Quoted(before.to_string()), Quoted(address.to_string()));
+                log::warn!("event=server-moved from={from} to={to}");
+                self.generation.fetch_add(1, Ordering::AcqRel) + 1
+            }
+            None => self.generation(),
+        }
+    }
+
+    /// A session of this generation has learned that its server is the wrong one. What others of the same generation
+    /// learn changes nothing more.
+    pub(super) fn end_generation(&self, generation: u64) {
+        let _ = self.generation.compare_exchange(generation, generation + 1, Ordering::AcqRel, Ordering::Acquire);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_ends_once() {
+        let known = Known::default();
+        let at = |port| Address::Tcp { host: "a".to_owned(), port };
+        assert_eq!((known.note_found(&at(1)), known.note_found(&at(1))), (0, 0), "the first place is no move");
+        assert_eq!((known.note_found(&at(2)), known.note_found(&at(2))), (1, 1));
+        known.end_generation(0);
+        assert_eq!(known.generation(), 1, "a session that was outdated already");
+        known.end_generation(1);
+        known.end_generation(1);
+        assert_eq!(known.generation(), 2);
+    }
+}
