@@ -13,9 +13,8 @@ use super::readiness;
 use super::redis::RedisServer;
 use super::wait::wait_until;
 use crate::base::error::{Error, Result};
-use crate::ledger::Keys;
-use crate::ledger::Lease;
 use crate::ledger::overview::{GroupView, Snapshot};
+use crate::ledger::{Connection, Keys, Lease, Server};
 
 mod launch;
 mod node;
@@ -26,6 +25,8 @@ pub use self::options::{ClusterOptions, ConsumerProgram};
 
 /// How long a node may take to exit after SIGTERM: a consumer finishes the messages it holds.
 pub const STOP_LIMIT: Duration = Duration::from_secs(15);
+/// How long a reader of the group's state waits for a reply.
+const REPLY_LIMIT: Duration = Duration::from_secs(2);
 
 /// See the module's text.
 pub struct Cluster {
@@ -168,9 +169,9 @@ impl Cluster {
         &mut self.redis
     }
 
-    /// The private server's URL.
+    /// The URL of the server that the programs use.
     pub fn redis_url(&self) -> String {
-        self.redis.url()
+        self.options.redis_url.clone().unwrap_or_else(|| self.redis.url())
     }
 
     /// The group's keys.
@@ -206,7 +207,11 @@ impl Cluster {
     }
 
     fn group_args(&self) -> Vec<String> {
-        [self.redis.arguments(), vec!["--group".to_owned(), self.options.group.clone()]].concat()
+        let redis = match &self.options.redis_url {
+            Some(url) => vec!["--redis-url".to_owned(), url.clone()],
+            None => self.redis.arguments(),
+        };
+        [redis, vec!["--group".to_owned(), self.options.group.clone()]].concat()
     }
 
     fn set_log_level(&self, command: &mut Command) {
@@ -248,7 +253,7 @@ impl Cluster {
             }
             ConsumerProgram::Commands(commands) => {
                 let mut command = programs.any_command(&commands[number % commands.len()])?;
-                command.env("ONCECAST_REDIS_URL", self.redis.url()).env("ONCECAST_GROUP", &self.options.group);
+                command.env("ONCECAST_REDIS_URL", self.redis_url()).env("ONCECAST_GROUP", &self.options.group);
                 command.env("ONCECAST_LISTEN", address.to_string()).env("ONCECAST_CONSUMER_ID", &name);
                 command
             }
@@ -262,7 +267,12 @@ impl Cluster {
 impl Cluster {
     /// A reader of the group's state, with a connection of its own.
     pub fn view(&self) -> GroupView {
-        GroupView::new(self.redis.connection(), self.keys())
+        GroupView::new(self.connection(), self.keys())
+    }
+
+    fn connection(&self) -> Connection {
+        let Some(url) = &self.options.redis_url else { return self.redis.connection() };
+        Connection::new(Server::parse(url).expect("the programs have accepted it"), REPLY_LIMIT)
     }
 
     /// The node that leads, if it is one of the running dispatchers.

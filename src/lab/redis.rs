@@ -45,6 +45,8 @@ pub struct RedisOptions {
     pub password: Option<String>,
     /// TLS, on a port of its own.
     pub tls: Option<RedisTls>,
+    /// Whether it is a Sentinel instead.
+    pub sentinel: bool,
     /// More lines for its configuration file, such as `("appendfsync", "always")`. They override the others.
     pub config: Vec<(String, String)>,
 }
@@ -210,6 +212,9 @@ impl RedisServer {
         let mut connection = self.connection();
         let mut command = process::Command::new(&self.program);
         command.arg(self.write_config()?).current_dir(self.folder());
+        if self.options.sentinel {
+            command.arg("--sentinel");
+        }
         let child = self.child.insert(ChildProcess::spawn("redis", command)?);
         let pid = child.pid().to_string();
         let what = format!("{} to answer on port {}", self.program.display(), self.port);
@@ -240,6 +245,10 @@ impl RedisServer {
     /// Writes the configuration file. On the command line the password would show in the list of processes.
     fn write_config(&self) -> Result<PathBuf> {
         let path = self.folder().join("redis.conf");
+        // A Sentinel keeps in it what it has learned; the port may be taken only before it has run.
+        if self.options.sentinel && self.child.is_some() && path.exists() {
+            return Ok(path);
+        }
         let append_only = if self.options.append_only { "yes" } else { "no" };
         let mut text = format!(
             "bind 127.0.0.1\nport {}\ndir \"{}\"\ndaemonize no\nlogfile \"\"\nsave \"\"\nappendonly {append_only}\n\

@@ -14,6 +14,8 @@ pub struct ClusterOptions {
     pub programs: Programs,
     /// The private server.
     pub redis: RedisOptions,
+    /// Another server, by its URL, that the programs use in place of the private one.
+    pub redis_url: Option<String>,
     /// The group's name.
     pub group: String,
     /// The number of dispatchers.
@@ -40,6 +42,7 @@ impl ClusterOptions {
         ClusterOptions {
             programs,
             redis: RedisOptions::default(),
+            redis_url: None,
             group: "messages".to_owned(),
             dispatchers: 2,
             consumers: 3,
