@@ -54,6 +54,7 @@ pub mod session;
 mod settlement;
 mod split;
 pub mod subscription;
+pub mod topology;
 mod transaction;
 pub mod trial;
 mod types;
@@ -85,6 +86,7 @@ pub use self::replay::Replayed;
 pub use self::sample::{GroupCounts, Sample};
 pub use self::server::{Mistake, Server};
 pub use self::split::{Split, Splitter};
+pub use self::topology::{Primary, SLOTS, Topology, slot_of};
 pub use self::types::{
     Acquire, Arrival, Attempt, Commit, Committed, DeliveryNumber, Fetched, Gap, Hold, IntakeAnswer, Page, Pending,
     Raise, Recall, Recorded, Returned, Settled, Settlement, Settling, Verdict,
