@@ -10,6 +10,7 @@
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
+use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::{env, io};
 
@@ -24,7 +25,9 @@ use crate::net::Listener;
 /// Below the ports of outgoing connections (from 32768 on Linux, 49152 elsewhere). An outgoing connection may take one
 /// of those ports while the child is down. Even a connection to the child itself may take it, and then connects to
 /// itself.
-const RANGE: std::ops::Range<u16> = 15_000..32_000;
+const RANGE: Range<u16> = 15_000..32_000;
+/// The distance of the port of a Redis Cluster's bus.
+pub const BUS_OFFSET: u16 = 10_000;
 const TRIES: usize = 256;
 
 /// The ports of this process. A process's locks do not exclude each other, hence the set.
@@ -33,18 +36,33 @@ static OURS: Mutex<Option<Claims>> = Mutex::new(None);
 /// A port of 127.0.0.1 on which no process listens at the moment, and which this function gives to nobody else while
 /// this process runs.
 pub fn free_port() -> Result<u16> {
+    claim_of(RANGE, &[0])
+}
+
+/// Such a port for a node of a Redis Cluster, whose bus listens on the port [`BUS_OFFSET`] higher: both are given to
+/// nobody else.
+pub fn free_cluster_port() -> Result<u16> {
+    claim_of(RANGE.start..RANGE.end - BUS_OFFSET, &[0, BUS_OFFSET])
+}
+
+/// A port of the range, to which all these offsets are free.
+fn claim_of(range: Range<u16>, offsets: &[u16]) -> Result<u16> {
     let mut ours = OURS.lock();
     let claims = match &mut *ours {
         Some(claims) => claims,
         none => none.insert(Claims::open()?),
     };
     for _ in 0..TRIES {
-        let port = fastrand::u16(RANGE);
-        if Listener::bind(&format!("127.0.0.1:{port}")).is_ok() && claims.claim(port)? {
+        let port = fastrand::u16(range.clone());
+        let free = |offset: &u16| Listener::bind(&format!("127.0.0.1:{}", port + offset)).is_ok();
+        let claimed = |claims: &mut Claims| {
+            offsets.iter().try_fold(true, |all, offset| Ok::<_, Error>(all && claims.claim(port + offset)?))
+        };
+        if offsets.iter().all(free) && claimed(claims)? {
             return Ok(port);
         }
     }
-    Err(Error::Failed(format!("no free port on 127.0.0.1: {TRIES} tries from {} to {}", RANGE.start, RANGE.end - 1)))
+    Err(Error::Failed(format!("no free port on 127.0.0.1: {TRIES} tries from {} to {}", range.start, range.end - 1)))
 }
 
 /// Ports that no other process has.

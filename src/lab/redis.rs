@@ -47,6 +47,8 @@ pub struct RedisOptions {
     pub tls: Option<RedisTls>,
     /// Whether it is a Sentinel instead.
     pub sentinel: bool,
+    /// Whether it is a node of a Redis Cluster, with a bus of its own.
+    pub cluster: bool,
     /// More lines for its configuration file, such as `("appendfsync", "always")`. They override the others.
     pub config: Vec<(String, String)>,
 }
@@ -82,7 +84,7 @@ impl RedisServer {
         let folder = PrivateFolder::create("redis")?;
         let mut server = RedisServer { child: None, folder, program, options, port: 0, tls_port: 0 };
         for _ in 0..PORT_TRIES {
-            server.port = ports::free_port()?;
+            server.port = if server.options.cluster { ports::free_cluster_port()? } else { ports::free_port()? };
             if let Some(tls) = &server.options.tls {
                 tls.write_files(server.folder.path())?;
                 server.tls_port = ports::free_port()?;
@@ -262,6 +264,9 @@ impl RedisServer {
         if let Some(password) = &self.options.password {
             text.push_str(&format!("requirepass {password}\n"));
         }
+        if self.options.cluster {
+            text.push_str("cluster-enabled yes\ncluster-config-file nodes.conf\n");
+        }
         for (name, value) in &self.options.config {
             text.push_str(&format!("{name} {value}\n"));
         }
@@ -275,14 +280,19 @@ impl RedisServer {
     }
 }
 
-fn info(connection: &mut Connection, section: &str) -> Result<String> {
-    match connection.query("reading what the server says of itself", Command::of(&["INFO", section]))? {
+pub(super) fn info(connection: &mut Connection, section: &str) -> Result<String> {
+    lines_of(connection, &["INFO", section])
+}
+
+/// The answer to a command that answers with lines of text.
+pub(super) fn lines_of(connection: &mut Connection, words: &[&str]) -> Result<String> {
+    match connection.query("reading what the server says of itself", Command::of(words))? {
         Value::BulkString(text) => Ok(String::from_utf8_lossy(&text).into_owned()),
         Value::VerbatimString { text, .. } => Ok(text),
-        other => Err(Error::Failed(format!("INFO answered {other:?}"))),
+        other => Err(Error::Failed(format!("{} answered {other:?}", words[0]))),
     }
 }
 
-fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
 }

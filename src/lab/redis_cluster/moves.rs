@@ -1,0 +1,112 @@
+//! Changes of a Redis Cluster: slots that move, replicas that become primaries, nodes that come and go.
+
+use redis::Value;
+
+use super::{AGREE_LIMIT, RedisCluster};
+use crate::base::error::{Error, Result};
+use crate::base::text::Quoted;
+use crate::lab::redis::{field, lines_of};
+use crate::lab::wait::wait_until;
+use crate::ledger::Command;
+
+/// How long moving one key may take, in milliseconds.
+const MIGRATE_TIMEOUT_MS: &str = "5000";
+
+impl RedisCluster {
+    /// Moves a slot to a node, key by key, as `redis-cli --cluster reshard` does.
+    pub fn move_slot(&mut self, slot: u16, to: usize) -> Result<()> {
+        let from = self.owner(slot)?;
+        if from == to {
+            return Ok(());
+        }
+        self.begin_move(slot, from, to)?;
+        while self.move_keys(slot, from, to, 10)? > 0 {}
+        self.finish_move(slot, from, to)
+    }
+
+    /// Opens a slot's move: from now on the old owner answers `ASK` for keys it does not have.
+    pub fn begin_move(&mut self, slot: u16, from: usize, to: usize) -> Result<()> {
+        let slot = slot.to_string();
+        let (source, target) = (self.id(from)?, self.id(to)?);
+        self.tell(to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source])?;
+        self.tell(from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target])
+    }
+
+    /// Moves at most `most` keys of the slot, and returns how many.
+    pub fn move_keys(&mut self, slot: u16, from: usize, to: usize, most: usize) -> Result<usize> {
+        let mut source = self.nodes[from].connection();
+        let list = Command::of(&["CLUSTER", "GETKEYSINSLOT", &slot.to_string(), &most.to_string()]);
+        let Value::Array(keys) = source.query("listing a slot's keys", list)? else { return Ok(0) };
+        let keys = keys.into_iter().filter_map(|key| match key {
+            Value::BulkString(key) => Some(key),
+            _ => None,
+        });
+        let keys: Vec<Vec<u8>> = keys.collect();
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        let login = self.options.node.password.clone();
+        let port = self.nodes[to].port().to_string();
+        let command = Command::new(7 + if login.is_some() { 2 } else { 0 } + keys.len());
+        let words = ["MIGRATE", "127.0.0.1", &port, "", "0", MIGRATE_TIMEOUT_MS];
+        let command = words.into_iter().fold(command, |command, word| command.arg(word));
+        let command = login.iter().fold(command, |command, password| command.arg("AUTH").arg(password));
+        let command = keys.iter().fold(command.arg("KEYS"), |command, key| command.arg(key));
+        source.query("moving keys", command)?;
+        Ok(keys.len())
+    }
+
+    /// Ends a slot's move: the new owner has it from now on, and all nodes know.
+    pub fn finish_move(&mut self, slot: u16, from: usize, to: usize) -> Result<()> {
+        let target = self.id(to)?;
+        let slot = slot.to_string();
+        // The new owner first: were it the old one, a moment without an owner could follow.
+        self.tell(to, &["CLUSTER", "SETSLOT", &slot, "NODE", &target])?;
+        // Refused if it has become a replica, as a primary does that has lost its last slot.
+        if let Err(error) = self.tell(from, &["CLUSTER", "SETSLOT", &slot, "NODE", &target]) {
+            log::debug!("event=setslot-refused reason={}", Quoted(&error));
+        }
+        self.wait_until_agreed()
+    }
+
+    /// Makes a replica the primary in place of a primary that runs, without loss (`CLUSTER FAILOVER`).
+    pub fn fail_over(&mut self, replica: usize) -> Result<()> {
+        self.tell(replica, &["CLUSTER", "FAILOVER"])?;
+        self.wait_until_primary(replica)?;
+        self.wait_until_agreed()
+    }
+
+    /// Waits until a node is a primary.
+    pub fn wait_until_primary(&mut self, number: usize) -> Result<()> {
+        wait_until(AGREE_LIMIT, format!("node {number} to become a primary"), || {
+            let replication = lines_of(&mut self.nodes[number].connection(), &["INFO", "replication"])?;
+            Ok((field(&replication, "role") == Some("master")).then_some(()))
+        })
+    }
+
+    /// Adds a primary without slots, and returns its number.
+    pub fn add_node(&mut self) -> Result<usize> {
+        self.start_node()?;
+        let number = self.nodes.len() - 1;
+        self.meet(number)?;
+        let known = self.running().count();
+        self.wait_until_known(known)?;
+        self.wait_until_agreed()?;
+        Ok(number)
+    }
+
+    /// Removes a node that has neither slots nor replicas, and stops it.
+    pub fn remove_node(&mut self, number: usize) -> Result<()> {
+        let id = self.id(number)?;
+        self.away[number] = true;
+        let others: Vec<usize> = self.running().collect();
+        if others.is_empty() {
+            return Err(Error::Failed("the last node can't be removed".to_owned()));
+        }
+        for other in others {
+            self.tell(other, &["CLUSTER", "FORGET", &id])?;
+        }
+        self.nodes[number].stop()?;
+        self.wait_until_agreed()
+    }
+}
