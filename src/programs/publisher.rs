@@ -4,7 +4,7 @@
 //! It runs on one thread, `publish`. Messages are published in bounded pipelines of `PUBLISH`; each reply has the
 //! number of subscribers that received the message. A message that none received is published again, with the same id,
 //! until one does. A message whose reply was lost with the connection is *unknown*: publishing it again might duplicate
-//! it, so it is only counted.
+//! it, so it is only counted. In a Redis Cluster so is a message that no subscriber received (see `link`).
 //!
 //! Limitations: "received" means that Redis had any subscriber to send to; the message may still be lost on the way to
 //! it. Two runs with the same `--id-prefix` publish the same ids.
@@ -112,7 +112,7 @@ pub fn publish(config: PublisherConfig, requests: &ShutdownRequests) -> Result<R
         Quoted(&config.id_prefix)
     );
     let publisher = Publisher {
-        link: RedisLink::new(config.common.redis.clone(), config.refusal_patience, begin),
+        link: RedisLink::new(&config.common.redis, &config.common.keys, config.refusal_patience, begin),
         messages: Messages::new(config.channels, &config.id_prefix),
         pace: Pace::new(config.rate, config.batch, begin),
         count: config.count,
@@ -258,7 +258,9 @@ impl Publisher {
         for (number, receivers) in numbers.iter().zip(receivers) {
             if *receivers == 0 {
                 unreceived += 1;
-                self.waiting.push_back(*number);
+                if !self.link.is_unsure() {
+                    self.waiting.push_back(*number);
+                }
             } else if let Some(ids) = &mut self.ids {
                 ids.write(&self.messages, *number)?;
             }
@@ -269,7 +271,10 @@ impl Publisher {
         if received > 0 {
             self.retry_wait.reset();
         }
-        if unreceived > 0 {
+        if unreceived > 0 && self.link.is_unsure() {
+            self.stats.unknown.fetch_add(unreceived as u64, Ordering::Relaxed);
+            self.link.note_unheard();
+        } else if unreceived > 0 {
             self.retry_at = now + self.retry_wait.next_wait();
         }
         if (received == 0) != self.unheard {

@@ -2,6 +2,12 @@
 //!
 //! An error reply to a single message means that it was not published. In a longer pipeline some messages may have been
 //! published before the error, so after any failure a single message is published first.
+//!
+//! In a Redis Cluster `PUBLISH` counts only the subscribers of the node that executes it. The dispatchers subscribe on
+//! the node that has the group's keys, so messages are published there, and with each pipeline a key of the group is
+//! asked for, since only that is refused once the keys have moved. While they move, no subscriber on one node may mean
+//! one on another. So a message that reached none is unknown there, and before the first message the link waits until a
+//! dispatcher is subscribed.
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +16,14 @@ use redis::Value;
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result, Step};
 use crate::base::text::Quoted;
-use crate::ledger::{Command, Connection, Server};
+use crate::ledger::{Command, Connection, Keys, Server};
 
 /// How long to wait for a reply.
 const REPLY_TIME: Duration = Duration::from_secs(5);
 /// The waits between two attempts to connect.
 const CONNECT_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How often it is asked whether a dispatcher has subscribed, in a Redis Cluster.
+const DISPATCHER_WAIT: Duration = Duration::from_millis(100);
 /// How often continuing trouble is logged.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
@@ -28,6 +36,14 @@ pub(super) enum PublishOutcome {
     NotPublished,
     /// Each of the messages may have been published.
     Unknown,
+}
+
+/// What is asked for beside publishing, in a Redis Cluster.
+struct Asked {
+    /// A key of the group.
+    key: String,
+    /// The dispatchers' control channel.
+    control: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,6 +65,8 @@ pub(super) struct RedisLink {
     trouble: Option<RedisTrouble>,
     /// Whether Redis ever answered.
     reached: bool,
+    /// In a Redis Cluster.
+    asked: Option<Asked>,
 }
 
 struct RedisTrouble {
@@ -59,9 +77,11 @@ struct RedisTrouble {
 }
 
 impl RedisLink {
-    pub(super) fn new(server: Server, refusal_patience: Duration, now: Instant) -> RedisLink {
+    pub(super) fn new(server: &Server, keys: &Keys, refusal_patience: Duration, now: Instant) -> RedisLink {
+        let asked = || Asked { key: keys.leader.clone(), control: keys.control.clone() };
         RedisLink {
-            connection: Connection::new(server, REPLY_TIME),
+            connection: Connection::new(server.for_key(&keys.leader), REPLY_TIME),
+            asked: server.is_cluster().then(asked),
             state: LinkState::Down,
             backoff: Backoff::new(CONNECT_WAIT.0, CONNECT_WAIT.1),
             refusal_patience,
@@ -78,19 +98,41 @@ impl RedisLink {
         if now < self.retry_at {
             return Ok(false);
         }
-        if self.state == LinkState::Down {
-            match self.connection.query(Step::Connecting, Command::of(&["PING"])) {
-                Ok(_) => {
+        let is_ready = match &self.asked {
+            Some(asked) if self.state != LinkState::Up => has_dispatcher(&mut self.connection, asked),
+            None if self.state == LinkState::Down => {
+                self.connection.query(Step::Connecting, Command::of(&["PING"])).map(|_| true)
+            }
+            _ => return Ok(true),
+        };
+        match is_ready {
+            Ok(ready) => {
+                self.reached = true;
+                if ready {
                     self.state = LinkState::Trying;
-                    self.reached = true;
+                } else {
+                    self.retry_at = now + DISPATCHER_WAIT;
                 }
-                Err(error) => {
-                    self.failed(error)?;
-                    return Ok(false);
-                }
+                Ok(ready)
+            }
+            Err(error) => {
+                self.state = LinkState::Down;
+                self.failed(error)?;
+                Ok(false)
             }
         }
-        Ok(true)
+    }
+
+    /// Whether a message that no subscriber received may have reached one on another node.
+    pub(super) fn is_unsure(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// Some messages reached no subscriber.
+    pub(super) fn note_unheard(&mut self) {
+        if self.is_unsure() && self.state == LinkState::Up {
+            self.state = LinkState::Trying;
+        }
     }
 
     /// When to try again after [`RedisLink::connect`] returned `false`.
@@ -106,7 +148,7 @@ impl RedisLink {
     /// Publishes one pipeline.
     pub(super) fn publish(&mut self, commands: Vec<Command>, now: Instant) -> Result<PublishOutcome> {
         let count = commands.len();
-        let replies = self.connection.pipeline("publishing", commands).and_then(|replies| {
+        let replies = self.exchange(commands).and_then(|replies| {
             let receivers: Option<Vec<u64>> = replies.iter().map(receivers).collect();
             receivers.filter(|receivers| receivers.len() == count).ok_or_else(|| Error::Answer {
                 server: self.connection.server().shown(),
@@ -131,6 +173,18 @@ impl RedisLink {
                 Ok(if refused && count == 1 { PublishOutcome::NotPublished } else { PublishOutcome::Unknown })
             }
         }
+    }
+
+    fn exchange(&mut self, mut commands: Vec<Command>) -> Result<Vec<Value>> {
+        const DOING: &str = "publishing";
+        let Some(asked) = &self.asked else { return self.connection.pipeline(DOING, commands) };
+        commands.push(Command::of(&["EXISTS", &asked.key]));
+        let mut replies = self.connection.pipeline_each(DOING, commands)?;
+        // If the keys have moved, the connection has noticed it. What was published is published all the same.
+        if let Some(Err(error)) = replies.pop() {
+            log::debug!("event=keys-elsewhere reason={}", Quoted(error));
+        }
+        replies.into_iter().collect()
     }
 
     /// The error of a run in which Redis never answered.
@@ -163,6 +217,13 @@ impl RedisLink {
         }
         Ok(())
     }
+}
+
+/// Whether a dispatcher is subscribed on the node that has the group's keys.
+fn has_dispatcher(connection: &mut Connection, asked: &Asked) -> Result<bool> {
+    let commands = vec![Command::of(&["EXISTS", &asked.key]), Command::of(&["PUBSUB", "NUMSUB", &asked.control])];
+    let replies = connection.pipeline("looking for dispatchers", commands)?;
+    Ok(matches!(replies.get(1), Some(Value::Array(parts)) if matches!(parts.get(1), Some(Value::Int(1..)))))
 }
 
 /// Whether a setting is the likely cause, so that waiting is unlikely to help.
