@@ -37,7 +37,7 @@ pub fn run(config: &ChaosConfig) -> Result<u8> {
     }
     let journals = PrivateFolder::create("journals")?;
     let folder = journals.path().display().to_string();
-    let experiment = Experiment {
+    let mut experiment = Experiment {
         cluster: ClusterOptions {
             redis: RedisOptions { program: config.redis_server.clone(), ..RedisOptions::default() },
             dispatchers: config.dispatchers,
@@ -66,6 +66,9 @@ pub fn run(config: &ChaosConfig) -> Result<u8> {
         id_prefix: "chaos-",
         log_level: config.log_level,
     };
+    if config.cluster {
+        experiment.cluster.on_redis_cluster();
+    }
     let planned = experiment.faults.len();
     let Some(findings) = experiment.run(&mut console, &requests)? else { return console.finish(0) };
     let runs = match config.worker {

@@ -10,16 +10,19 @@ use std::time::Duration;
 
 use super::child::{ChildProcess, Signal};
 use super::readiness;
-use super::redis::RedisServer;
+use super::redis::{REPLY_LIMIT, RedisServer};
+use super::redis_cluster::RedisCluster;
 use super::wait::wait_until;
 use crate::base::error::{Error, Result};
 use crate::ledger::overview::{GroupView, Snapshot};
 use crate::ledger::{Connection, Keys, Lease, Server};
 
+mod backing;
 mod launch;
 mod node;
 mod options;
 
+use self::backing::Backing;
 pub use self::node::Node;
 pub use self::options::{ClusterOptions, ConsumerProgram};
 
@@ -37,7 +40,7 @@ pub struct Cluster {
     ports: Vec<u16>,
     /// The ports of the dispatchers' metrics servers, if [`ClusterOptions::readiness`] is set.
     metrics_ports: Vec<u16>,
-    redis: RedisServer,
+    backing: Backing,
     options: ClusterOptions,
 }
 
@@ -45,13 +48,13 @@ pub struct Cluster {
 impl Cluster {
     /// Starts everything. When this returns, the consumers listen, but there may not be a leader yet.
     pub fn start(options: ClusterOptions) -> Result<Cluster> {
-        let redis = RedisServer::start(options.redis.clone())?;
+        let backing = Backing::start(&options)?;
         let mut cluster = Cluster {
             dispatchers: Vec::new(),
             consumers: Vec::new(),
             ports: Vec::new(),
             metrics_ports: Vec::new(),
-            redis,
+            backing,
             options,
         };
         for number in 0..cluster.options.consumers {
@@ -129,13 +132,13 @@ impl Cluster {
         let stopped = self.running().into_iter().map(|node| self.stop_node(node, within));
         // Collected first: after an error the other nodes must still get their SIGTERM.
         let stopped: Vec<Result<()>> = stopped.collect();
-        stopped.into_iter().collect::<Result<()>>().and(self.redis.stop())
+        stopped.into_iter().collect::<Result<()>>().and(self.backing.stop())
     }
 
     /// Returns an error, with the end of the process's log, if a process that should run has ended.
     pub fn must_run(&mut self) -> Result<()> {
         let nodes = self.dispatchers.iter_mut().chain(&mut self.consumers).flatten();
-        nodes.chain(self.redis.process()).try_for_each(ChildProcess::must_run)
+        nodes.chain(self.backing.processes()).try_for_each(ChildProcess::must_run)
     }
 
     /// The nodes that were started and neither stopped nor killed: dispatchers first.
@@ -151,7 +154,7 @@ impl Cluster {
     pub fn processes(&mut self) -> Vec<(String, u32)> {
         let named = |process: &ChildProcess| (process.name().to_owned(), process.pid());
         let nodes: Vec<_> = self.dispatchers.iter().chain(&self.consumers).flatten().map(named).collect();
-        nodes.into_iter().chain(self.redis.process().map(|process| named(process))).collect()
+        nodes.into_iter().chain(self.backing.processes().map(|process| named(process))).collect()
     }
 
     fn slot(&mut self, node: Node) -> &mut Option<ChildProcess> {
@@ -164,14 +167,52 @@ impl Cluster {
 
 /// Addresses and command lines.
 impl Cluster {
-    /// The private server.
+    /// The private server. Panics if there is none.
     pub fn redis(&mut self) -> &mut RedisServer {
-        &mut self.redis
+        match &mut self.backing {
+            Backing::Single(server) => server,
+            _ => panic!("the group is not on a private server"),
+        }
     }
 
-    /// The URL of the server that the programs use.
+    /// The private Redis Cluster; an error if there is one server.
+    pub fn redis_cluster(&mut self) -> Result<&mut RedisCluster> {
+        self.backing.cluster()
+    }
+
+    /// Whether the group is on a Redis Cluster.
+    pub fn is_on_redis_cluster(&self) -> bool {
+        self.options.redis_cluster.is_some()
+    }
+
+    /// The URL that the programs use.
     pub fn redis_url(&self) -> String {
-        self.options.redis_url.clone().unwrap_or_else(|| self.redis.url())
+        self.backing.url()
+    }
+
+    /// What holds the group's keys, as our programs reach it.
+    pub fn server(&self) -> Server {
+        self.backing.server()
+    }
+
+    /// A new connection to it.
+    pub fn connection(&self) -> Connection {
+        Connection::new(self.server(), REPLY_LIMIT)
+    }
+
+    /// The server's version and where it is, in words.
+    pub fn server_description(&self) -> Result<String> {
+        self.backing.description()
+    }
+
+    /// The server's version.
+    pub fn server_version(&self) -> Result<String> {
+        self.backing.version()
+    }
+
+    /// Stops the server or the Redis Cluster.
+    pub fn stop_server(&mut self) -> Result<()> {
+        self.backing.stop()
     }
 
     /// The group's keys.
@@ -207,11 +248,7 @@ impl Cluster {
     }
 
     fn group_args(&self) -> Vec<String> {
-        let redis = match &self.options.redis_url {
-            Some(url) => vec!["--redis-url".to_owned(), url.clone()],
-            None => self.redis.arguments(),
-        };
-        [redis, vec!["--group".to_owned(), self.options.group.clone()]].concat()
+        [self.backing.arguments(), vec!["--group".to_owned(), self.options.group.clone()]].concat()
     }
 
     fn set_log_level(&self, command: &mut Command) {
@@ -253,7 +290,7 @@ impl Cluster {
             }
             ConsumerProgram::Commands(commands) => {
                 let mut command = programs.any_command(&commands[number % commands.len()])?;
-                command.env("ONCECAST_REDIS_URL", self.redis_url()).env("ONCECAST_GROUP", &self.options.group);
+                command.env("ONCECAST_REDIS_URL", self.backing.url()).env("ONCECAST_GROUP", &self.options.group);
                 command.env("ONCECAST_LISTEN", address.to_string()).env("ONCECAST_CONSUMER_ID", &name);
                 command
             }
@@ -268,11 +305,6 @@ impl Cluster {
     /// A reader of the group's state, with a connection of its own.
     pub fn view(&self) -> GroupView {
         GroupView::new(self.connection(), self.keys())
-    }
-
-    fn connection(&self) -> Connection {
-        let Some(url) = &self.options.redis_url else { return self.redis.connection() };
-        Connection::new(Server::parse(url).expect("the programs have accepted it"), REPLY_LIMIT)
     }
 
     /// The node that leads, if it is one of the running dispatchers.

@@ -33,7 +33,7 @@ pub fn run(config: &DemoConfig) -> Result<u8> {
     let name = console.paint(Tone::Strong, "oncecast demo");
     console.line("");
     console.line(&format!("  {name}  a whole cluster on this machine"));
-    let experiment = Experiment {
+    let mut experiment = Experiment {
         cluster: ClusterOptions {
             redis: RedisOptions { program: config.redis_server.clone(), ..RedisOptions::default() },
             handler_args: config.handler.as_ref().map_or(Vec::new(), ExecConfig::arguments),
@@ -55,6 +55,9 @@ pub fn run(config: &DemoConfig) -> Result<u8> {
         id_prefix: "demo-",
         log_level: config.log_level,
     };
+    if config.cluster {
+        experiment.cluster.on_redis_cluster();
+    }
     let Some(findings) = experiment.run(&mut console, &requests)? else { return console.finish(0) };
     summary::lines(&findings, &console).iter().for_each(|line| console.line(line));
     console.finish(findings.audit.exit_code())

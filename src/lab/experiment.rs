@@ -100,7 +100,7 @@ impl Experiment {
             return interrupted(console, cluster, None, requests);
         }
         let workers = self.workers.map(|count| StreamWorkers::start(&mut cluster, count)).transpose()?;
-        self.introduce(console, &mut cluster, workers.as_ref())?;
+        self.introduce(console, &cluster, workers.as_ref())?;
         let folder = PrivateFolder::create("experiment")?;
         let before = cluster.view().snapshot_with_publishes()?;
         let publisher = self.publisher(&cluster, &folder)?;
@@ -133,8 +133,8 @@ impl Experiment {
         })
     }
 
-    fn introduce(&self, console: &mut Console, cluster: &mut Cluster, workers: Option<&StreamWorkers>) -> Result<()> {
-        let redis = format!("{} on 127.0.0.1:{}, private", cluster.redis().version()?, cluster.redis().port());
+    fn introduce(&self, console: &mut Console, cluster: &Cluster, workers: Option<&StreamWorkers>) -> Result<()> {
+        let redis = cluster.server_description()?;
         let channels = self.channels.map_or(String::new(), |channels| format!(", on {channels} channels"));
         let bursts = self.batch.map_or(String::new(), |batch| format!(", in bursts of {batch}"));
         let rate = format!("{} messages per second for {} s{bursts}{channels}", self.rate, self.duration.as_secs_f64());
@@ -186,7 +186,7 @@ impl Experiment {
             cluster.stop_node(node, STOP_LIMIT)?;
         }
         let common = CommonConfig {
-            redis: cluster.redis().server(),
+            redis: cluster.server(),
             keys: workers.as_ref().map_or(cluster.keys(), |workers| cluster.keys().with_stream(workers.key())),
             log_level: self.log_level,
             metrics: None,
@@ -194,13 +194,13 @@ impl Experiment {
         let ids = Some(folder.path().join("ids"));
         let id_field = "message_id".to_owned();
         let audit = audit(&AuditConfig { common, expect: None, ids, id_field, patience: PATIENCE })?;
-        let redis = cluster.redis().version()?;
+        let redis = cluster.server_version()?;
         let read = workers.as_ref().map(StreamWorkers::read);
         if let Some(ReadEntries { entries, .. }) = read.filter(|read| read.entries != audit.entries) {
             return Err(Error::Failed(format!("the workers have read {entries} of {} entries", audit.entries)));
         }
         drop(workers);
-        cluster.redis().stop()?;
+        cluster.stop_server()?;
         Ok(Findings { published, elapsed, faults: injector.injected(), timeline, audit, read, redis })
     }
 }
@@ -230,5 +230,5 @@ fn stop(mut cluster: Cluster, publisher: Option<ChildProcess>, requests: &Shutdo
         }
         cluster.stop_node(node, STOP_LIMIT)?;
     }
-    cluster.redis().stop()
+    cluster.stop_server()
 }

@@ -30,7 +30,7 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// How long a server may take to exit after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait for a reply.
-const REPLY_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const REPLY_LIMIT: Duration = Duration::from_secs(2);
 /// How many ports are tried.
 const PORT_TRIES: usize = 8;
 

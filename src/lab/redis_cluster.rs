@@ -116,22 +116,22 @@ impl RedisCluster {
     /// Waits until all running nodes are content and see the same owners of all slots, and all running replicas are in
     /// sync.
     pub fn wait_until_agreed(&mut self) -> Result<()> {
-        wait_until(AGREE_LIMIT, "the nodes of the Redis Cluster to agree", || {
-            let Some(first) = self.running().next() else { return Ok(None) };
-            let Ok(wanted) = self.topology_of(first) else { return Ok(None) };
-            if wanted.covered() != usize::from(SLOTS) {
-                return Ok(None);
-            }
-            all(self.running(), |number| {
-                let connection = &mut self.nodes[number].connection();
-                let Ok(info) = lines_of(connection, &["CLUSTER", "INFO"]) else { return Ok(false) };
-                let Ok(replication) = lines_of(connection, &["INFO", "replication"]) else { return Ok(false) };
-                let in_sync = field(&replication, "master_link_status").is_none_or(|status| status == "up");
-                let content = field(&info, "cluster_state") == Some("ok");
-                Ok(in_sync
-                    && content
-                    && self.topology_of(number).is_ok_and(|found| found.primaries == wanted.primaries))
-            })
+        wait_until(AGREE_LIMIT, "the nodes of the Redis Cluster to agree", || Ok(self.agrees().then_some(())))
+    }
+
+    /// Whether all running nodes are content, see the same owners of all slots, and the replicas are in sync.
+    pub fn agrees(&self) -> bool {
+        let first = self.running().next().and_then(|first| self.topology_of(first).ok());
+        let Some(wanted) = first.filter(|wanted| wanted.covered() == usize::from(SLOTS)) else { return false };
+        self.running().all(|number| {
+            let connection = &mut self.nodes[number].connection();
+            let said = lines_of(connection, &["CLUSTER", "INFO"]);
+            let content = said.is_ok_and(|info| field(&info, "cluster_state") == Some("ok"));
+            let mut in_sync = || {
+                let said = lines_of(connection, &["INFO", "replication"]);
+                said.is_ok_and(|info| field(&info, "master_link_status").is_none_or(|status| status == "up"))
+            };
+            content && in_sync() && self.topology_of(number).is_ok_and(|found| found.primaries == wanted.primaries)
         })
     }
 
@@ -153,6 +153,13 @@ impl RedisCluster {
             found = found.or(topology.owner(slot).and_then(|primary| self.number_of(&primary.address)));
         }
         found.ok_or_else(|| Error::Failed(format!("slot {slot} has no owner")))
+    }
+
+    /// The nodes that are primaries with slots, as a running node tells.
+    pub fn primaries(&self) -> Result<Vec<usize>> {
+        let node = self.running().next().ok_or_else(|| Error::Failed("no node runs".to_owned()))?;
+        let topology = self.topology_of(node)?;
+        Ok(topology.primaries.iter().filter_map(|primary| self.number_of(&primary.address)).collect())
     }
 
     fn number_of(&self, address: &Address) -> Option<usize> {
@@ -242,6 +249,12 @@ impl RedisCluster {
     /// The cluster as our programs reach it.
     pub fn server(&self) -> Server {
         Server::parse(&self.url()).expect("the URL has no mistake")
+    }
+
+    /// The version of its nodes.
+    pub fn version(&self) -> Result<String> {
+        let node = self.running().next().ok_or_else(|| Error::Failed("no node runs".to_owned()))?;
+        self.nodes[node].version()
     }
 
     /// Runs a command on one node.

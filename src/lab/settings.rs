@@ -9,6 +9,10 @@ use crate::programs::consumer::exec::settings::{self as exec, ExecConfig};
 pub const REDIS_SERVER: Setting =
     Setting::new("redis-server", "PATH", Found("redis-server or valkey-server on PATH"), "The Redis server to start");
 
+/// Whether Redis is a Redis Cluster.
+pub const CLUSTER: Setting =
+    Setting::switch("cluster", "Start a Redis Cluster of 3 primaries and 3 replicas in place of one server");
+
 /// What the dispatchers deliver to.
 pub const DELIVER: Setting = Setting::new(
     "deliver",

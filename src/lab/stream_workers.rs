@@ -15,6 +15,7 @@ use std::time::Duration;
 use redis::Value;
 
 use super::cluster::Cluster;
+use super::redis::REPLY_LIMIT;
 use crate::base::error::{Error, Result};
 use crate::ledger::{Command, Connection};
 
@@ -59,12 +60,14 @@ impl StreamWorkers {
     pub fn start(cluster: &mut Cluster, count: usize) -> Result<StreamWorkers> {
         let key = cluster.stream();
         let create = Command::of(&["XGROUP", "CREATE", &key, GROUP, "0", "MKSTREAM"]);
-        cluster.redis().connection().query("creating the workers' group", create)?;
+        let server = cluster.server();
+        let connect = || Connection::new(server.for_key(&key), REPLY_LIMIT);
+        connect().query("creating the workers' group", create)?;
         let names: Vec<String> = (0..count).map(|number| format!("w{number}")).collect();
-        let mut workers = StreamWorkers { key, names, shared: Arc::default(), threads: Vec::new() };
+        let mut workers = StreamWorkers { key: key.clone(), names, shared: Arc::default(), threads: Vec::new() };
         for name in workers.names.clone() {
             let worker = Worker {
-                connection: cluster.redis().connection(),
+                connection: connect(),
                 key: workers.key.clone(),
                 name: name.clone(),
                 shared: workers.shared.clone(),

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::report::ChaosReport;
 use crate::lab::experiment::injector::InjectedFault;
-use crate::lab::experiment::plan::Fault;
 use crate::lab::experiment::timeline::Sample;
 use crate::lab::numbers::grouped;
 
@@ -117,7 +116,7 @@ fn outages(faults: &[InjectedFault], scale: &Scale) -> String {
         let width = (scale.x(fault.at + fault.outage) - from).max(1.0);
         format!("<rect class=\"outage\" x=\"{from:.1}\" y=\"{top}\" width=\"{width:.1}\" height=\"{height}\"/>")
     };
-    faults.iter().filter(|fault| fault.fault != Fault::Cut).map(band).collect()
+    faults.iter().filter(|fault| fault.fault.lasts()).map(band).collect()
 }
 
 /// A plot's horizontal lines with their values, and its name.

@@ -82,7 +82,9 @@ impl ChaosReport<'_> {
 
     /// A command that draws the same faults again.
     pub(super) fn command(&self) -> String {
-        let ChaosConfig { plan, rate, batch, channels, deliver, worker, dispatchers, consumers, .. } = self.config;
+        let ChaosConfig { plan, cluster, rate, batch, channels, deliver, worker, .. } = self.config;
+        let ChaosConfig { dispatchers, consumers, .. } = self.config;
+        let cluster = if *cluster { " --cluster" } else { "" };
         let deliver = if *deliver == Deliver::Stream { " --deliver stream" } else { "" };
         let channels = channels.map_or(String::new(), |channels| format!(" --channels {channels}"));
         let worker: String = worker.arguments().iter().map(|word| format!(" {}", in_shell(word))).collect();
@@ -94,7 +96,7 @@ impl ChaosReport<'_> {
         format!(
             "oncecast chaos --seed {} --duration {} --rate {rate} --batch {} --every {} --least-outage {} --outage {} \
              --faults {} --target {} --dispatcher-count {dispatchers} --consumer-count {consumers}\
-             {channels}{deliver}{worker}",
+             {cluster}{channels}{deliver}{worker}",
             plan.seed,
             time(plan.duration),
             batch.unwrap_or(0),

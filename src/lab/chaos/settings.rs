@@ -8,7 +8,7 @@ use log::LevelFilter;
 
 use crate::base::setting::ConfigError;
 use crate::lab::experiment::plan::{Fault, Plan, Target};
-use crate::lab::settings::{DELIVER, Deliver, HANDLER, REDIS_SERVER, program};
+use crate::lab::settings::{CLUSTER, DELIVER, Deliver, HANDLER, REDIS_SERVER, program};
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{self, Environment, Setting, Values, quoted};
 use crate::process::log::settings::{LOG_LEVEL, log_level};
@@ -19,6 +19,8 @@ use crate::programs::consumer::exec::settings::{self as exec, ExecConfig};
 pub struct ChaosConfig {
     /// The Redis server program, if it was named.
     pub redis_server: Option<PathBuf>,
+    /// Whether Redis is a Redis Cluster.
+    pub cluster: bool,
     /// How many dispatchers.
     pub dispatchers: usize,
     /// How many consumers, or workers.
@@ -113,7 +115,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new(
         "rate",
         "N",
-        Found("26000; with --handler exec or --consumer-command 2000"),
+        Found("26000; with --cluster 5000; with --handler exec or --consumer-command 2000"),
         "Messages published per second",
     ),
     Setting::new(
@@ -137,16 +139,18 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new(
         "faults",
         "LIST",
-        Text("kill,pause,terminate"),
+        Found("kill,pause,terminate; with --cluster failover,migrate,node too"),
         "The faults to inject: kill (SIGKILL), pause (SIGSTOP, later SIGCONT), terminate (SIGTERM), cut (Redis closes \
-         a dispatcher's subscription), stall (Redis holds back writes for a while)",
+         a dispatcher's subscription), stall (Redis holds back writes for a while); with --cluster also failover (a \
+         replica takes its primary's place), migrate (the group's slot moves to another node), node (the node with \
+         the group's keys is killed)",
     ),
     Setting::new(
         "target",
         "NODES",
         Text("any"),
-        "The nodes to hit: any, leader, dispatcher, consumer. stall always hits Redis, cut only dispatchers. Workers \
-         of --deliver stream are not hit",
+        "The nodes to hit: any, leader, dispatcher, consumer. stall and the faults of --cluster always hit Redis, cut \
+         only dispatchers. Workers of --deliver stream are not hit",
     ),
     Setting::new("least-outage", "TIME", Text("100ms"), "The shortest time that a process is down or paused"),
     Setting::new(
@@ -169,6 +173,7 @@ pub const SETTINGS: &[Setting] = &[
         Found("none"),
         "Write a report of the run to this folder: index.html, and its chart alone, timeline.svg",
     ),
+    CLUSTER,
     REDIS_SERVER,
     LOG_LEVEL,
 ];
@@ -191,6 +196,7 @@ ran is not counted.",
 Examples:
   oncecast chaos --duration 10m --report chaos-report
   oncecast chaos --deliver stream --channels 100
+  oncecast chaos --cluster --duration 5m
   oncecast chaos --handler exec -- python3 examples/worker.py
   oncecast chaos --consumer-command 'python3 consumer.py' --consumer-command 'node consumer.mjs'
   oncecast chaos --seed 7 --target leader --faults kill --every 2s --duration 30s --batch 0 --rate 2000
@@ -206,12 +212,8 @@ does not work, 2 invalid settings.",
 pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ChaosConfig, ConfigError> {
     let values = &Values::new(matches, SETTINGS, environment);
     let names = |all: &[&str]| all.join(", ");
-    let faults = values.required("faults", "faults separated by commas")?;
-    let fault = |word: &str| Fault::ALL.into_iter().find(|fault| fault.name() == word.trim());
-    let faults = faults.split(',').map(|word| {
-        let takes = || format!("some of {}, separated by commas", names(&Fault::ALL.map(Fault::name)));
-        fault(word).ok_or_else(|| ConfigError::new("faults", quoted(word), takes()))
-    });
+    let cluster = values.is_on(CLUSTER.name)?;
+    let faults = faults(values, cluster)?;
     let target = values.required("target", "the nodes to hit")?;
     let target = Target::ALL
         .into_iter()
@@ -224,20 +226,26 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ChaosC
     }
     let duration = |name| Ok(values.duration(name)?.expect("the setting has a default"));
     const RATE: u64 = 26_000;
+    /// Six nodes need a part of the machine as well.
+    const RATE_ON_CLUSTER: u64 = 5_000;
     /// What programs of three consumers in any language process beside the rest of the cluster.
     const RATE_OF_PROGRAMS: u64 = 2_000;
     /// From this rate on, there are at least two bursts a second.
     const BURSTS_FROM: u64 = 20_000;
     const BURST: u64 = 10_000;
     let worker = Worker::read(values, deliver)?;
-    let usual_rate = if matches!(worker, Worker::Stamp) { RATE } else { RATE_OF_PROGRAMS };
+    let usual_rate = match (&worker, cluster) {
+        (Worker::Stamp, false) => RATE,
+        (Worker::Stamp, true) => RATE_ON_CLUSTER,
+        _ => RATE_OF_PROGRAMS,
+    };
     let rate = values.optional_number("rate", 1, 1_000_000)?.unwrap_or(usual_rate);
     let batch = values.optional_number("batch", 0, 1_000_000)?.unwrap_or(if rate < BURSTS_FROM { 0 } else { BURST });
     let plan = Plan {
         seed: values.optional_number("seed", 0, u64::MAX)?.unwrap_or_else(|| fastrand::u64(..1 << 32)),
         every: duration("every")?,
         duration: duration("duration")?,
-        faults: faults.collect::<Result<_, _>>()?,
+        faults,
         target,
         least_outage: duration("least-outage")?,
         outage: duration("outage")?,
@@ -245,6 +253,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ChaosC
     check_times(&plan, values)?;
     Ok(ChaosConfig {
         redis_server: values.path("redis-server")?,
+        cluster,
         deliver,
         worker,
         dispatchers: values.number("dispatcher-count", 2, 64)? as usize,
@@ -256,6 +265,21 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ChaosC
         report: values.path("report")?,
         log_level: log_level(values)?,
     })
+}
+
+/// The kinds of faults to draw from.
+fn faults(values: &Values<'_>, cluster: bool) -> Result<Vec<Fault>, ConfigError> {
+    let possible = || Fault::ALL.into_iter().filter(|fault| cluster || !fault.needs_redis_cluster());
+    let Some(list) = values.text("faults")? else {
+        return Ok(possible().filter(|fault| !matches!(fault, Fault::Cut | Fault::Stall)).collect());
+    };
+    let fault = |word: &str| possible().find(|fault| fault.name() == word.trim());
+    let faults = list.split(',').map(|word| {
+        let names: Vec<&str> = possible().map(Fault::name).collect();
+        let takes = format!("some of {}, separated by commas", names.join(", "));
+        fault(word).ok_or_else(|| ConfigError::new("faults", quoted(word), takes))
+    });
+    faults.collect()
 }
 
 /// At least one fault must fit into the run, and not too many. The error names the setting that was given.

@@ -6,6 +6,7 @@ use log::LevelFilter;
 
 use crate::lab::programs::Programs;
 use crate::lab::redis::RedisOptions;
+use crate::lab::redis_cluster::RedisClusterOptions;
 
 /// What a cluster consists of.
 #[derive(Clone, Debug)]
@@ -14,8 +15,10 @@ pub struct ClusterOptions {
     pub programs: Programs,
     /// The private server.
     pub redis: RedisOptions,
-    /// Another server, by its URL, that the programs use in place of the private one.
+    /// A server that is started elsewhere, by its URL, in place of the private one.
     pub redis_url: Option<String>,
+    /// A private Redis Cluster in its place.
+    pub redis_cluster: Option<RedisClusterOptions>,
     /// The group's name.
     pub group: String,
     /// The number of dispatchers.
@@ -43,6 +46,7 @@ impl ClusterOptions {
             programs,
             redis: RedisOptions::default(),
             redis_url: None,
+            redis_cluster: None,
             group: "messages".to_owned(),
             dispatchers: 2,
             consumers: 3,
@@ -53,6 +57,15 @@ impl ClusterOptions {
             consumer_args: Vec::new(),
             handler_args: Vec::new(),
         }
+    }
+
+    /// Makes it a group on a private Redis Cluster, whose nodes keep their data when they are killed.
+    pub fn on_redis_cluster(&mut self) {
+        // Not synced, since only processes die here, not the machine.
+        let config = vec![("appendfsync".to_owned(), "no".to_owned())];
+        let node = RedisOptions { append_only: true, config, ..self.redis.clone() };
+        self.redis_cluster = Some(RedisClusterOptions { node, ..RedisClusterOptions::default() });
+        self.group = format!("{{{}}}", self.group);
     }
 
     /// Makes the dispatchers listen to the channels of `oncecast-publisher --channels`, all by one pattern.

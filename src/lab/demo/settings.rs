@@ -7,7 +7,7 @@ use clap::{ArgMatches, Command};
 use log::LevelFilter;
 
 use crate::base::setting::ConfigError;
-use crate::lab::settings::{DELIVER, Deliver, HANDLER, REDIS_SERVER, program};
+use crate::lab::settings::{CLUSTER, DELIVER, Deliver, HANDLER, REDIS_SERVER, program};
 use crate::process::config::Default::Text;
 use crate::process::config::{self, Environment, Setting, Values};
 use crate::process::log::settings::{LOG_LEVEL, log_level};
@@ -18,6 +18,8 @@ use crate::programs::consumer::exec::settings::{self as exec, ExecConfig};
 pub struct DemoConfig {
     /// The Redis server program, if it was named.
     pub redis_server: Option<PathBuf>,
+    /// Whether Redis is a Redis Cluster.
+    pub cluster: bool,
     /// What the dispatchers deliver to.
     pub deliver: Deliver,
     /// The program that the consumers' handler runs; `None`: the handler `stamp`.
@@ -33,6 +35,7 @@ pub struct DemoConfig {
 /// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     REDIS_SERVER,
+    CLUSTER,
     DELIVER,
     HANDLER,
     exec::EXEC,
@@ -56,6 +59,7 @@ Needs only redis-server or valkey-server on this machine. Everything it starts o
 Examples:
   oncecast demo --rate 20000 --duration 30s
   oncecast demo --deliver stream
+  oncecast demo --cluster
   oncecast demo --handler exec -- python3 examples/worker.py
 
 Exit codes: 0 nothing lost and nothing recorded twice, or interrupted, 3 otherwise, 1 something could not be started or
@@ -71,6 +75,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<DemoCo
     let deliver = Deliver::read(values)?;
     Ok(DemoConfig {
         redis_server: values.path("redis-server")?,
+        cluster: values.is_on(CLUSTER.name)?,
         deliver,
         handler: program(values, deliver)?,
         rate: values.number("rate", 1, 1_000_000)?,

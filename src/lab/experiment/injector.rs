@@ -14,10 +14,9 @@ use super::recovery::Recovery;
 use crate::base::error::{Error, Result};
 use crate::lab::child::{ChildProcess, Signal};
 use crate::lab::cluster::{Cluster, Node};
-use crate::ledger::Command;
-use crate::ledger::Lease;
 use crate::ledger::overview::{GroupView, Snapshot};
 use crate::ledger::subscription::CLIENT_NAME_PREFIX;
+use crate::ledger::{Command, Lease, slot_of};
 
 /// How long a process may take to exit after SIGTERM: a consumer finishes the messages it holds.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
@@ -65,10 +64,17 @@ pub(super) struct Injector {
 /// A node that does not run, or is paused.
 struct Outage {
     until: Instant,
-    node: Node,
+    down: Down,
     /// The process, if it was sent SIGTERM and may not have exited yet.
     ending: Option<ChildProcess>,
     fault: Fault,
+}
+
+/// What is down.
+enum Down {
+    Node(Node),
+    /// A node of the Redis Cluster.
+    Redis(usize),
 }
 
 /// What a fault hit.
@@ -138,6 +144,7 @@ impl Injector {
             Fault::Kill | Fault::Pause | Fault::Terminate => self.hit_node(planned, leader, cluster, now)?,
             Fault::Cut => cut(view, planned, &lease)?,
             Fault::Stall => Some(stall(view, planned.outage)?),
+            Fault::Failover | Fault::Migrate | Fault::Node => self.hit_slot(planned, cluster, now)?,
         };
         let Some(Hit { target, is_leader, message }) = hit else { return Ok(None) };
         let recovery = if is_leader { Recovery::of_leader(lease, now) } else { Recovery::of_other(snapshot, now) };
@@ -147,7 +154,7 @@ impl Injector {
             fault: planned.fault,
             target,
             hit_leader: is_leader,
-            outage: if planned.fault == Fault::Cut { Duration::ZERO } else { planned.outage },
+            outage: if planned.fault.lasts() { planned.outage } else { Duration::ZERO },
             recovery: None,
             leader_then: String::new(),
         });
@@ -178,10 +185,43 @@ impl Injector {
                 "killed with SIGKILL".to_owned()
             }
         };
-        self.outage = Some(Outage { until: now + planned.outage, node, ending, fault: planned.fault });
+        self.outage =
+            Some(Outage { until: now + planned.outage, down: Down::Node(node), ending, fault: planned.fault });
         let is_leader = node == leader;
         let message = format!("{}{node} {action}", if is_leader { "leader " } else { "" });
         Ok(Some(Hit { target: node.to_string(), is_leader, message }))
+    }
+
+    /// Does something to the node of the Redis Cluster that has the group's keys. None of these waits until the nodes
+    /// agree again: the next fault does.
+    fn hit_slot(&mut self, planned: &PlannedFault, cluster: &mut Cluster, now: Instant) -> Result<Option<Hit>> {
+        let slot = slot_of(cluster.keys().leader.as_bytes());
+        let redis = cluster.redis_cluster()?;
+        let owner = redis.owner(slot)?;
+        let done = match planned.fault {
+            Fault::Failover => {
+                let replica = redis.replica_of(owner)?;
+                redis.begin_failover(replica)?;
+                format!("its replica, node {replica}, is told to take its place")
+            }
+            Fault::Migrate => {
+                let others: Vec<usize> = redis.primaries()?.into_iter().filter(|other| *other != owner).collect();
+                let Some(to) = others.get((planned.pick % others.len().max(1) as u64) as usize) else {
+                    return Ok(None);
+                };
+                redis.move_slot_at_once(slot, owner, *to)?;
+                format!("slot {slot} has moved to node {to}")
+            }
+            _ => {
+                redis.kill(owner)?;
+                let down = Down::Redis(owner);
+                self.outage = Some(Outage { until: now + planned.outage, down, ending: None, fault: planned.fault });
+                "killed with SIGKILL".to_owned()
+            }
+        };
+        let target = format!("redis node {owner}");
+        let message = format!("{target}, which has the group's keys: {done}");
+        Ok(Some(Hit { target, is_leader: false, message }))
     }
 
     fn recovered(&mut self, took: Duration, snapshot: &Snapshot) -> Option<Event> {
@@ -198,7 +238,14 @@ impl Injector {
     }
 
     fn end_outage(&mut self, outage: Outage, cluster: &mut Cluster, snapshot: &Snapshot) -> Result<Event> {
-        let Outage { node, ending, fault, .. } = outage;
+        let Outage { down, ending, fault, .. } = outage;
+        let node = match down {
+            Down::Node(node) => node,
+            Down::Redis(number) => {
+                cluster.redis_cluster()?.start_again(number)?;
+                return Ok(Event::Restored(format!("redis node {number} restarted")));
+            }
+        };
         if fault == Fault::Pause {
             cluster.signal(node, Signal::SIGCONT)?;
             if let Some(recovery) = &mut self.recovery {
@@ -269,7 +316,9 @@ fn stall(view: &mut GroupView, outage: Duration) -> Result<Hit> {
 }
 
 fn is_healthy(cluster: &mut Cluster, snapshot: &Snapshot) -> bool {
-    cluster.is_ready() && snapshot.consumers.len() == cluster.consumers() && cluster.leader(snapshot).is_some()
+    let whole = snapshot.consumers.len() == cluster.consumers() && cluster.leader(snapshot).is_some();
+    let nodes_agree = |cluster: &mut Cluster| cluster.redis_cluster().map_or(true, |redis| redis.agrees());
+    whole && cluster.is_ready() && nodes_agree(cluster)
 }
 
 fn seconds(time: Duration) -> String {

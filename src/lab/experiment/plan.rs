@@ -16,11 +16,36 @@ pub enum Fault {
     Cut,
     /// Redis delays all writes for the duration of the outage.
     Stall,
+    /// In a Redis Cluster, a replica is made the primary of the group's slot.
+    Failover,
+    /// In a Redis Cluster, the group's slot moves to another node, key by key.
+    Migrate,
+    /// In a Redis Cluster, the node with the group's slot is killed, and started again after the outage.
+    Node,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Fault; 5] = [Fault::Kill, Fault::Pause, Fault::Terminate, Fault::Cut, Fault::Stall];
+    pub const ALL: [Fault; 8] = [
+        Fault::Kill,
+        Fault::Pause,
+        Fault::Terminate,
+        Fault::Cut,
+        Fault::Stall,
+        Fault::Failover,
+        Fault::Migrate,
+        Fault::Node,
+    ];
+
+    /// Whether it needs a Redis Cluster.
+    pub fn needs_redis_cluster(self) -> bool {
+        matches!(self, Fault::Failover | Fault::Migrate | Fault::Node)
+    }
+
+    /// Whether something is down while it lasts.
+    pub fn lasts(self) -> bool {
+        !matches!(self, Fault::Cut | Fault::Failover | Fault::Migrate)
+    }
 
     /// Its name in settings and reports.
     pub fn name(self) -> &'static str {
@@ -30,6 +55,9 @@ impl Fault {
             Fault::Terminate => "terminate",
             Fault::Cut => "cut",
             Fault::Stall => "stall",
+            Fault::Failover => "failover",
+            Fault::Migrate => "migrate",
+            Fault::Node => "node",
         }
     }
 }

@@ -18,8 +18,9 @@ const POLL_EVERY: Duration = Duration::from_millis(100);
 const POLL_RECOVERY_EVERY: Duration = Duration::from_millis(1);
 /// The interval between plain lines where the console is not a terminal.
 const PLAIN_LINE_EVERY: Duration = Duration::from_secs(1);
-/// How long Redis may fail to answer.
+/// How long Redis may fail to answer, and a Redis Cluster, until a replica has taken a lost node's place.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+const CLUSTER_ANSWER_LIMIT: Duration = Duration::from_secs(20);
 /// How long the publisher may run past its time, to resend messages that no subscriber received.
 const PUBLISHER_LIMIT: Duration = Duration::from_secs(30);
 /// How long the remaining messages may take to be processed after the last was published.
@@ -116,7 +117,7 @@ impl<'a> Run<'a> {
                 Ok(snapshot) => snapshot,
                 // A pause of this process, for example by Ctrl-Z, breaks the connection. The next poll opens another
                 // one.
-                Err(_) if now.duration_since(self.answered) < ANSWER_LIMIT => continue,
+                Err(_) if now.duration_since(self.answered) < self.answer_limit() => continue,
                 Err(error) => return Err(error),
             };
             let now = Instant::now();
@@ -132,6 +133,10 @@ impl<'a> Run<'a> {
                 return Ok(Some(published));
             }
         }
+    }
+
+    fn answer_limit(&self) -> Duration {
+        if self.cluster.is_on_redis_cluster() { CLUSTER_ANSWER_LIMIT } else { ANSWER_LIMIT }
     }
 
     /// The group's state. With a stream, entries that workers have read count as processed, and the others as pending.

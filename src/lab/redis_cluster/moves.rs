@@ -19,6 +19,12 @@ impl RedisCluster {
         if from == to {
             return Ok(());
         }
+        self.move_slot_at_once(slot, from, to)?;
+        self.wait_until_agreed()
+    }
+
+    /// The same without waiting until all nodes know it.
+    pub fn move_slot_at_once(&mut self, slot: u16, from: usize, to: usize) -> Result<()> {
         self.begin_move(slot, from, to)?;
         while self.move_keys(slot, from, to, 10)? > 0 {}
         self.finish_move(slot, from, to)
@@ -56,7 +62,7 @@ impl RedisCluster {
         Ok(keys.len())
     }
 
-    /// Ends a slot's move: the new owner has it from now on, and all nodes know.
+    /// Ends a slot's move: the new owner has it from now on, and the other nodes will hear of it.
     pub fn finish_move(&mut self, slot: u16, from: usize, to: usize) -> Result<()> {
         let target = self.id(to)?;
         let slot = slot.to_string();
@@ -66,14 +72,19 @@ impl RedisCluster {
         if let Err(error) = self.tell(from, &["CLUSTER", "SETSLOT", &slot, "NODE", &target]) {
             log::debug!("event=setslot-refused reason={}", Quoted(&error));
         }
-        self.wait_until_agreed()
+        Ok(())
     }
 
     /// Makes a replica the primary in place of a primary that runs, without loss (`CLUSTER FAILOVER`).
     pub fn fail_over(&mut self, replica: usize) -> Result<()> {
-        self.tell(replica, &["CLUSTER", "FAILOVER"])?;
+        self.begin_failover(replica)?;
         self.wait_until_primary(replica)?;
         self.wait_until_agreed()
+    }
+
+    /// The same without waiting for it.
+    pub fn begin_failover(&mut self, replica: usize) -> Result<()> {
+        self.tell(replica, &["CLUSTER", "FAILOVER"])
     }
 
     /// Waits until a node is a primary.
