@@ -14,7 +14,7 @@ use super::service::{Consumer, Settings};
 use crate::base::mask::masked;
 use crate::base::retry_policy::RetryPolicy;
 use crate::base::shutdown::shutdown_channel;
-use crate::ledger::{GROUP_FORM, Keys, Mistake, Server, is_group};
+use crate::ledger::{GROUP_FORM, Keys, Mistake, Server, cluster_form, is_group};
 use crate::net::{ClientFiles, Identity, LinkSecret, Listener, PemFile, SECRET_TAKES, ServerFiles, ServerTls};
 use crate::wire;
 
@@ -235,6 +235,10 @@ impl ConsumerBuilder {
         if !is_group(&self.group) {
             return Err(Error::setting("group", format_args!("{:?}", self.group), GROUP_FORM));
         }
+        let keys = Keys::in_database(&self.group, redis.database());
+        if redis.is_cluster() && keys.mistake_in_cluster().is_some() {
+            return Err(Error::setting("group", format_args!("{:?}", self.group), cluster_form(&self.group)));
+        }
         let Some(handler) = self.handler else {
             return Err(Error::Setting { setting: "handler", got: None, takes: "a handler".to_owned() });
         };
@@ -247,7 +251,7 @@ impl ConsumerBuilder {
             self.consumer_id.unwrap_or_else(|| if any_port { local_addr.to_string() } else { self.listen });
         check_name("consumer_id", &consumer_id)?;
         let settings = Settings {
-            keys: Keys::in_database(&self.group, redis.database()),
+            keys,
             redis,
             consumer_id,
             concurrency,

@@ -42,6 +42,11 @@ const _: () = assert!(
     "a dead subscription would be seen too late"
 );
 
+/// The number of the ping that ends a subscription whose server is elsewhere now. Probes have lower ones.
+const LEAVE: u64 = u64::MAX;
+/// How long a server that is to be left may take to say that it has sent everything. It may be dead.
+const LEAVE_WITHIN: Duration = Duration::from_millis(300);
+
 /// The longest that one iteration takes.
 const READ_WITHIN: Duration = Duration::from_secs(5);
 
@@ -153,6 +158,7 @@ impl ListenLoop {
         let mut joined = false;
         let mut heard = Instant::now();
         let mut asked: Option<Instant> = None;
+        let mut leaving: Option<Instant> = None;
         let hearing = &stats.hearing;
         hearing.start_over();
         let mut probe = hearing.probe();
@@ -161,8 +167,9 @@ impl ListenLoop {
             if stats.is_unwanted() {
                 return Err(Error::Failed("it is replaced, because it may lead to another server".to_owned()));
             }
-            if subscription.is_outdated() {
-                return Err(Error::Failed("it is replaced, because the server is elsewhere now".to_owned()));
+            if leaving.is_none() && subscription.is_outdated() {
+                subscription.leave(LEAVE)?;
+                leaving = Some(Instant::now());
             }
             if hearing.probe() != probe {
                 probe = hearing.probe();
@@ -173,7 +180,8 @@ impl ListenLoop {
                     heard = Instant::now();
                     asked = None;
                     self.judge_markers(&mut batch.seen);
-                    if let Some(probe) = batch.answered {
+                    let has_left = batch.answered == Some(LEAVE);
+                    if let Some(probe) = batch.answered.filter(|_| !has_left) {
                         hearing.note_answer(probe);
                     }
                     if !joined && has_joined(&subscription, &batch, join) {
@@ -203,7 +211,11 @@ impl ListenLoop {
                             questions.note(batch.asked);
                         }
                     }
+                    if has_left {
+                        return Err(replaced());
+                    }
                 }
+                None if leaving.is_some_and(|since| since.elapsed() >= LEAVE_WITHIN) => return Err(replaced()),
                 // Checked only when a read found nothing, so that after a pause of this process, what arrived meanwhile
                 // is read first.
                 None if asked.is_some_and(|asked| asked.elapsed() >= DEAD_AFTER) => {
@@ -267,6 +279,10 @@ impl ListenLoop {
             self.stop.changed.wait_for(&mut guard, wait);
         }
     }
+}
+
+fn replaced() -> Error {
+    Error::Failed("it is replaced, because the server is elsewhere now".to_owned())
 }
 
 /// Whether everything is subscribed to: the join marker has come back, or, without one, Redis has confirmed it.

@@ -46,6 +46,15 @@ impl Connection {
         Connection { server, open: None, timeout, opened: 0, transactions: 0, out: Vec::new(), seal: None }
     }
 
+    /// The same connection, to the node that has this key if the server is a Redis Cluster.
+    pub(super) fn for_key(self, key: &str) -> Connection {
+        if !self.server.is_cluster() {
+            return self;
+        }
+        // What is open may lead to another node.
+        Connection { server: self.server.for_key(key), open: None, ..self }
+    }
+
     /// The server it talks to.
     pub fn server(&self) -> &Server {
         &self.server

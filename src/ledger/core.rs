@@ -46,6 +46,7 @@ impl Ledger {
     }
 
     pub(super) fn over(connection: Connection, keys: Arc<Keys>) -> Ledger {
+        let connection = connection.for_key(&keys.leader);
         let fence = Guard::new(Guarded {
             watched: vec![keys.epoch.clone(), keys.cursor.clone()],
             written: vec![(keys.pending.clone(), "zset")],

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::question::RequestId;
+use super::topology::{slot_of, tag_of};
 
 /// The number of a lane of a group. Lane 0 is the group itself.
 pub type LaneNumber = u16;
@@ -54,6 +55,28 @@ pub struct Keys {
     /// Stream: the messages, if the group delivers to a stream instead of consumers. Need not begin with the group.
     pub stream: Option<String>,
     pub(super) database: i64,
+}
+
+/// Why keys don't share a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotMistake {
+    /// The group's name has no braces.
+    Group,
+    /// The stream's key does not have the group's braces.
+    Stream,
+}
+
+/// What a group's name needs in a Redis Cluster, for error messages.
+pub fn cluster_form(group: &str) -> String {
+    let plain: String = group.chars().filter(|letter| !['{', '}'].contains(letter)).collect();
+    let name = if plain.is_empty() { "orders" } else { &plain };
+    format!("a name with braces in a Redis Cluster, so that the group's keys share a slot: {{{name}}}")
+}
+
+/// What a stream's key needs in a Redis Cluster, for error messages.
+pub fn cluster_stream_form(group: &str) -> String {
+    let tag = tag_of(group.as_bytes()).map(String::from_utf8_lossy).unwrap_or_default();
+    format!("a key with the group's braces in a Redis Cluster, so that both share a slot: {{{tag}}}:NAME")
 }
 
 /// What [`is_group`] requires, for error messages.
@@ -155,6 +178,15 @@ impl Keys {
     /// The same keys for a group that delivers to this stream.
     pub fn with_stream(self, stream: &str) -> Keys {
         Keys { stream: Some(stream.to_owned()), ..self }
+    }
+
+    /// Why these can't be the keys of a group in a Redis Cluster, where all must share a slot; `None` if they can.
+    pub fn mistake_in_cluster(&self) -> Option<SlotMistake> {
+        if tag_of(self.group.as_bytes()).is_none() {
+            return Some(SlotMistake::Group);
+        }
+        let is_elsewhere = |stream: &String| slot_of(stream.as_bytes()) != slot_of(self.group.as_bytes());
+        self.stream.as_ref().is_some_and(is_elsewhere).then_some(SlotMistake::Stream)
     }
 
     /// The key of a dispatcher's report.

@@ -112,7 +112,7 @@ impl Ledger {
 
     /// Publishes a leader's marker among the messages of `channel`, on the control channel.
     pub fn publish_marker(&mut self, epoch: Epoch, marker: &Marker, interests: &str) -> Result<()> {
-        let notice = Notice::Marker(marker.clone(), interests.to_owned());
+        let notice = Notice::Marker(marker.clone(), self.connection.server().marked(interests));
         let call = MarkerCall { my_epoch: epoch, control_channel: &self.keys.control, notice }.on(&self.keys);
         self.call_for_ok(epoch, "publishing a marker", call)
     }

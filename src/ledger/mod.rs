@@ -73,7 +73,9 @@ pub use self::group_settings::{
     GroupSettings, MAX_BY_BYTES, MOST_IN_FLIGHT, Pause, PauseChange, PauseEnd, SettingsChange, SettingsReading,
 };
 pub use self::interests::{Glob, Interests};
-pub use self::keys::{GROUP_FORM, Keys, LaneNumber, is_group, lane_name, lane_number};
+pub use self::keys::{
+    GROUP_FORM, Keys, LaneNumber, SlotMistake, cluster_form, cluster_stream_form, is_group, lane_name, lane_number,
+};
 pub use self::lease::Lease;
 pub use self::limits::{MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, MAX_BATCH_WORDS, MAX_GAPS, MAX_RESULT_FIELDS, parts};
 pub use self::looking::{Looked, LookedPage};

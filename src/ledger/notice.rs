@@ -12,7 +12,8 @@ use crate::base::id::{Epoch, MessageId, id_in};
 pub enum Notice {
     /// `marker <marker> <interests>`: names this place among the messages that a dispatcher with these interests
     /// counts: a channel's name, or a fingerprint. A cursor that counts messages of other interests means nothing to
-    /// others.
+    /// others. In a Redis Cluster the node follows, `<interests> node:<id>`, because each node sends the messages in an
+    /// order of its own (see [`on_node`]).
     Marker(Marker, String),
     /// `released <epoch>`: the leader of this epoch has released the lease.
     Released(Epoch),
@@ -23,6 +24,20 @@ pub enum Notice {
     /// `where <request> <id> <id> …`: an operator asks where these messages are.
     Where(Question),
 }
+
+/// What a marker says of the messages that it stands among: the interests, and in a Redis Cluster the node at which its
+/// dispatcher is subscribed.
+pub fn on_node(interests: &str, node: Option<&str>) -> String {
+    node.map_or_else(|| interests.to_owned(), |node| format!("{interests}{NODE}{node}"))
+}
+
+/// The interests and the node again.
+pub fn interests_and_node(of: &str) -> (&str, Option<&str>) {
+    of.rsplit_once(NODE).map_or((of, None), |(interests, node)| (interests, Some(node)))
+}
+
+/// What stands between the two.
+const NODE: &str = " node:";
 
 /// The most ids in a notice.
 pub const MOST_RETURNED: usize = 128;

@@ -10,6 +10,7 @@
 
 mod answer;
 mod asker;
+mod cluster;
 mod known;
 mod sentinels;
 
@@ -18,10 +19,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::asker::Asker;
+use self::cluster::{Cluster, ask};
 pub(super) use self::known::Found;
 use self::known::Known;
 use self::sentinels::Sentinels;
 use super::secure::Secure;
+use super::topology::Topology;
 use crate::base::refusal::{self, Refusal};
 use crate::net::Address;
 
@@ -39,6 +42,8 @@ enum Whereabouts {
     Fixed(Address),
     /// It is the primary that these Sentinels name.
     Sentinels(Arc<Sentinels>),
+    /// It is the node of a Redis Cluster that owns this slot; without a slot, any node.
+    Cluster(Arc<Cluster>, Option<u16>),
 }
 
 impl Place {
@@ -60,11 +65,62 @@ impl Place {
         Place { whereabouts: Whereabouts::Sentinels(Arc::new(sentinels)), known }
     }
 
+    /// A node of the Redis Cluster to which these nodes belong, with this login.
+    pub(super) fn of_cluster(
+        seeds: Vec<Address>,
+        secure: Option<&Secure>,
+        (user, password): (Option<&str>, Option<&str>),
+    ) -> Place {
+        let secure = secure.cloned();
+        let (user, password) = (user.map(str::to_owned), password.map(str::to_owned));
+        let asker =
+            move |node: &Address| Asker::new(node.clone(), secure.clone(), user.as_deref(), password.as_deref());
+        let cluster = Arc::new(Cluster::new(seeds, Box::new(move |node, limit| ask(&mut asker(node), limit))));
+        Place { known: cluster.known(None), whereabouts: Whereabouts::Cluster(cluster, None) }
+    }
+
+    /// The same place for the keys of a slot. All that are made for one slot move together.
+    pub(super) fn for_slot(&self, slot: u16) -> Place {
+        match &self.whereabouts {
+            Whereabouts::Cluster(cluster, _) => {
+                let known = cluster.known(Some(slot));
+                Place { known, whereabouts: Whereabouts::Cluster(cluster.clone(), Some(slot)) }
+            }
+            Whereabouts::Fixed(_) | Whereabouts::Sentinels(_) => self.clone(),
+        }
+    }
+
+    /// The nodes and slots of the Redis Cluster; `None` if it is none.
+    pub(super) fn topology(&self, limit: Duration) -> Option<io::Result<Topology>> {
+        match &self.whereabouts {
+            Whereabouts::Cluster(cluster, _) => Some(cluster.topology(limit)),
+            Whereabouts::Fixed(_) | Whereabouts::Sentinels(_) => None,
+        }
+    }
+
+    /// Whether it is a node of a Redis Cluster.
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.whereabouts, Whereabouts::Cluster(..))
+    }
+
+    /// What all sessions of this place share.
+    pub(super) fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// No connection could be opened to what was found.
+    pub(super) fn note_unreachable(&self) {
+        if let Whereabouts::Cluster(cluster, _) = &self.whereabouts {
+            cluster.suspect();
+        }
+    }
+
     /// Where the server is now; asking may take `limit`.
     pub(super) fn find(&self, limit: Duration) -> io::Result<Found> {
         match &self.whereabouts {
             Whereabouts::Fixed(address) => Ok(Found { address: address.clone(), generation: self.known.generation() }),
             Whereabouts::Sentinels(sentinels) => sentinels.find(limit),
+            Whereabouts::Cluster(cluster, slot) => cluster.find(*slot, &self.known, limit),
         }
     }
 
@@ -72,7 +128,8 @@ impl Place {
     /// no longer.
     pub(super) fn must_be_primary(&self) -> bool {
         match &self.whereabouts {
-            Whereabouts::Fixed(_) => false,
+            // A replica of a Redis Cluster refuses commands by itself, with `MOVED`.
+            Whereabouts::Fixed(_) | Whereabouts::Cluster(..) => false,
             Whereabouts::Sentinels(_) => true,
         }
     }
@@ -93,6 +150,10 @@ impl Place {
         };
         match &self.whereabouts {
             Whereabouts::Sentinels(_) if is_wrong => self.known.end_generation(generation),
+            Whereabouts::Cluster(cluster, slot) => {
+                let verdict = cluster.judge(*slot, &self.known, generation, text);
+                return verdict || is_wrong;
+            }
             _ => {}
         }
         is_wrong
@@ -105,6 +166,10 @@ impl Place {
             Whereabouts::Sentinels(sentinels) => match self.known.last() {
                 Some(address) => format!("sentinel {} at {address}", sentinels.name()),
                 None => format!("sentinel {} at {}", sentinels.name(), sentinels.shown()),
+            },
+            Whereabouts::Cluster(cluster, _) => match self.known.last() {
+                Some(address) => format!("cluster node {address}"),
+                None => format!("cluster {}", cluster.shown()),
             },
         }
     }

@@ -12,9 +12,12 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionI
 
 use super::command::command;
 use super::login::log_in;
+use super::notice::on_node;
 use super::place::{Found, Place};
 use super::secure::Secure;
+use super::topology::{Topology, slot_of};
 use super::url::{Kind, Several, mistake_in, read_several, without_tls};
+use crate::base::error::Error;
 use crate::base::failure::Failure;
 use crate::base::hint::{ChosenBy, UrlSetting};
 use crate::base::text::Quoted;
@@ -72,8 +75,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Reads a URL: `redis://[user:password@]host[:port][/db]`, `rediss://…` for TLS, `redis+unix:///path`, or
-    /// `redis+sentinel://[user:password@]host[:port],…/NAME[/db]`.
+    /// Reads a URL: `redis://[user:password@]host[:port][/db]`, `rediss://…` for TLS, `redis+unix:///path`,
+    /// `redis+sentinel://[user:password@]host[:port],…/NAME[/db]`, or
+    /// `redis+cluster://[user:password@]host[:port],…`.
     ///
     /// The error says what is wrong without repeating the URL, which may hold a password.
     pub fn parse(url: &str) -> std::result::Result<Server, String> {
@@ -107,6 +111,10 @@ impl Server {
         let login = (others.redis_settings().username(), others.redis_settings().password());
         let place = match several.kind {
             Kind::Sentinel => Place::of_sentinels(&several.name, several.addresses, secure.as_ref(), login),
+            Kind::Cluster => {
+                let login = (info.redis_settings().username(), info.redis_settings().password());
+                Place::of_cluster(several.addresses, secure.as_ref(), login)
+            }
         };
         Ok(Server::new(info, place, secure))
     }
@@ -137,13 +145,50 @@ impl Server {
     /// handshake and of each write. The owner sets the limit for reads. Also returns the [generation](Place).
     pub(super) fn connect(&self, limit: Duration) -> io::Result<(Stream, u64)> {
         let Found { address, generation } = self.place.find(limit)?;
-        let mut stream = net::connect(&address, limit)?;
+        let stream = self.connect_to(&address, limit).inspect_err(|_| self.place.note_unreachable())?;
+        Ok((stream, generation))
+    }
+
+    fn connect_to(&self, address: &Address, limit: Duration) -> io::Result<Stream> {
+        let mut stream = net::connect(address, limit)?;
         stream.set_keepalive(KEEPALIVE)?;
         if let Some(secure) = &self.secure {
-            secure.secure(&mut stream, &address, limit)?;
+            secure.secure(&mut stream, address, limit)?;
         }
         stream.set_write_wait(Wait::Each(limit))?;
-        Ok((stream, generation))
+        Ok(stream)
+    }
+
+    /// The server that has a slot: in a Redis Cluster the slot's owner, which may change, else the same one. All that are
+    /// made for one slot move together.
+    pub fn for_slot(&self, slot: u16) -> Server {
+        Server { place: self.place.for_slot(slot), ..self.clone() }
+    }
+
+    /// The same for the slot of a key.
+    pub fn for_key(&self, key: &str) -> Server {
+        self.for_slot(slot_of(key.as_bytes()))
+    }
+
+    /// Whether it is a Redis Cluster, found through its nodes.
+    pub fn is_cluster(&self) -> bool {
+        self.place.is_cluster()
+    }
+
+    /// The nodes and slots of the Redis Cluster, asked within `limit`; `None` if it is none.
+    pub fn topology(&self, limit: Duration) -> Option<Result<Topology, Error>> {
+        let told = self.place.topology(limit)?;
+        Some(told.map_err(|error| self.error("asking for the cluster's slots", error)))
+    }
+
+    /// A subscription begins, in a Redis Cluster at this node.
+    pub(super) fn note_subscribed_on(&self, node: Option<String>) {
+        self.place.known().note_subscribed_on(node);
+    }
+
+    /// What markers name that are published by the leader with these interests.
+    pub(super) fn marked(&self, interests: &str) -> String {
+        on_node(interests, self.place.known().subscribed_on().as_deref())
     }
 
     /// Whether the server is elsewhere now than where a session of this generation leads.

@@ -17,12 +17,14 @@ pub const SLOTS: u16 = 16_384;
 /// The slot of a key, a sharded channel, or a group's name: of the part between the first `{` and the next `}`, if
 /// there is something between them, else of the whole.
 pub fn slot_of(key: &[u8]) -> u16 {
-    let tag = key.iter().position(|byte| *byte == b'{').and_then(|open| {
-        let rest = &key[open + 1..];
-        let close = rest.iter().position(|byte| *byte == b'}').filter(|length| *length > 0)?;
-        Some(&rest[..close])
-    });
-    crc16(tag.unwrap_or(key)) % SLOTS
+    crc16(tag_of(key).unwrap_or(key)) % SLOTS
+}
+
+/// That part. All keys that begin with a text that has one are in one slot.
+pub fn tag_of(key: &[u8]) -> Option<&[u8]> {
+    let rest = &key[key.iter().position(|byte| *byte == b'{')? + 1..];
+    let close = rest.iter().position(|byte| *byte == b'}').filter(|length| *length > 0)?;
+    Some(&rest[..close])
 }
 
 /// CRC-16/XMODEM.

@@ -8,7 +8,7 @@ use crate::base::hint::ChosenBy;
 use crate::base::secret_file::exposed;
 use crate::base::setting::ConfigError;
 use crate::base::tls::TlsSettings;
-use crate::ledger::{GROUP_FORM, Keys, Mistake, Server, is_group};
+use crate::ledger::{GROUP_FORM, Keys, Mistake, Server, cluster_form, cluster_stream_form, is_group};
 use crate::net::{ClientFiles, ClientTls, Identity, LinkSecret, PemFile, SECRET_TAKES};
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{Setting, Values, quoted};
@@ -95,6 +95,17 @@ pub struct CommonConfig {
     pub metrics: Option<MetricsPlace>,
 }
 
+impl CommonConfig {
+    /// The same for a group that delivers to this stream, which is named by the setting `name`.
+    pub fn with_stream(mut self, name: &'static str, stream: &str) -> Result<CommonConfig, ConfigError> {
+        self.keys = self.keys.with_stream(stream);
+        if self.redis.is_cluster() && self.keys.mistake_in_cluster().is_some() {
+            return Err(ConfigError::new(name, quoted(stream), cluster_stream_form(&self.keys.group)));
+        }
+        Ok(self)
+    }
+}
+
 /// What the URL is called in errors.
 const URL_NAME: &str = "--redis-url / ONCECAST_REDIS_URL";
 
@@ -133,6 +144,9 @@ impl CommonConfig {
         }
         let metrics = if values.has(&METRICS_ADDR) { metrics_place(values)? } else { None };
         let keys = Keys::in_database(&group, redis.database());
+        if redis.is_cluster() && keys.mistake_in_cluster().is_some() {
+            return Err(ConfigError::new("group", quoted(&group), cluster_form(&group)));
+        }
         Ok(CommonConfig { redis, keys, log_level: log_level(values)?, metrics })
     }
 }

@@ -17,9 +17,11 @@ pub(in crate::ledger) struct Found {
 
 /// See the module's text.
 #[derive(Default)]
-pub(super) struct Known {
+pub(in crate::ledger) struct Known {
     generation: AtomicU64,
     last: Mutex<Option<Address>>,
+    /// In a Redis Cluster, the id of the node at which the present subscription is.
+    subscribed_on: Mutex<Option<String>>,
 }
 
 impl Known {
@@ -31,6 +33,16 @@ impl Known {
     /// The address that was found last.
     pub(super) fn last(&self) -> Option<Address> {
         self.last.lock().clone()
+    }
+
+    /// The node at which the present subscription is, as far as it is known.
+    pub(in crate::ledger) fn subscribed_on(&self) -> Option<String> {
+        self.subscribed_on.lock().clone()
+    }
+
+    /// A subscription begins at this node.
+    pub(in crate::ledger) fn note_subscribed_on(&self, node: Option<String>) {
+        *self.subscribed_on.lock() = node;
     }
 
     /// The server is at this address now. If it was elsewhere before, a new generation begins. Returns the generation.

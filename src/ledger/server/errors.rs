@@ -58,7 +58,7 @@ impl Server {
             Refusal::Login => Hint::Login(setting),
             Refusal::Right => Hint::Right(setting, None),
             Refusal::Memory => Hint::Memory,
-            Refusal::Replica => Hint::Replica(setting),
+            Refusal::Replica if !self.is_cluster() => Hint::Replica(setting),
             Refusal::Disk => Hint::Disk,
             Refusal::Database => Hint::Database(setting, self.database()),
             Refusal::Protocol => Hint::Resp3,
@@ -71,6 +71,8 @@ impl Server {
             Refusal::Clients => Hint::Clients,
             Refusal::Protected => Hint::Protected,
             Refusal::StreamExhausted => Hint::StreamExhausted(None),
+            Refusal::Cluster if self.is_cluster() && refusal::moved_to(text).is_some() => Hint::Moving,
+            Refusal::Replica if self.is_cluster() => Hint::Moving,
             Refusal::Cluster => match (refusal::moved_to(text), refusal::code(text)) {
                 (Some(owner), _) => Hint::Moved { setting, owner: owner.to_owned() },
                 (None, Some("ASK" | "TRYAGAIN")) => Hint::Moving,

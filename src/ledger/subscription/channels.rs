@@ -10,6 +10,9 @@ use crate::ledger::keys::Keys;
 use crate::ledger::notice::Notice;
 use crate::ledger::server::Server;
 
+/// How many channels are subscribed to beside those of the interests: the control channel and the subscriber's own.
+pub(super) const OWN_CHANNELS: usize = 2;
+
 /// What is subscribed to, and where.
 #[derive(Clone, Debug)]
 pub struct Channels {
@@ -56,11 +59,12 @@ impl Subscriber {
 }
 
 impl Channels {
-    /// The commands that subscribe and publish the join marker, and how many answers they have.
-    pub(super) fn set_up(&self, join: Option<&Marker>) -> (Vec<u8>, usize) {
+    /// The commands that subscribe and publish the join marker, and how many answers they have. `identity` is what the
+    /// marker stands among.
+    pub(super) fn set_up(&self, join: Option<&Marker>, identity: &str) -> (Vec<u8>, usize) {
         let Channels { keys, interests, subscriber, .. } = self;
         let own_channel = subscriber.channel(keys);
-        let own = [keys.control.as_bytes(), own_channel.as_bytes()];
+        let own: [&[u8]; OWN_CHANNELS] = [keys.control.as_bytes(), own_channel.as_bytes()];
         let names: Vec<&[u8]> = interests.channels().chain(own).collect();
         let patterns: Vec<&[u8]> = interests.patterns().collect();
         let command = |name, words: &[&[u8]]| {
@@ -72,7 +76,7 @@ impl Channels {
         let mut commands = if patterns.is_empty() { Vec::new() } else { command("PSUBSCRIBE", &patterns) };
         commands.extend(command("SUBSCRIBE", &names));
         if let Some(join) = join {
-            let notice = Notice::Marker(join.clone(), interests.identity().to_owned()).to_string();
+            let notice = Notice::Marker(join.clone(), identity.to_owned()).to_string();
             commands.extend(Command::of(&["PUBLISH", &keys.control, &notice]).into_bytes());
         }
         (commands, names.len() + patterns.len() + usize::from(join.is_some()))

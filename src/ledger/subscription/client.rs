@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::channels::Channels;
+use super::channels::{Channels, OWN_CHANNELS};
 use super::copies::Copies;
 use super::gathering::Gathering;
 use super::own_events::is_own_event;
@@ -24,12 +24,13 @@ use crate::ledger::command::{Command, command};
 use crate::ledger::cursor::Marker;
 use crate::ledger::interests::{Interests, identity_hash};
 use crate::ledger::keys::Keys;
-use crate::ledger::notice::Notice;
+use crate::ledger::notice::{Notice, interests_and_node, on_node};
 use crate::ledger::receiving::not_redis;
 use crate::ledger::resp::{EXCERPT_BYTES, Received, Unreadable, bulk_bytes, receive};
 use crate::ledger::server::errors::name_the_rights;
 use crate::ledger::server::{CONNECT_TIMEOUT, Server};
 use crate::ledger::session::{BufferSize, Session};
+use crate::ledger::value::text;
 use crate::net::Wait;
 use crate::wire::{MAX_BODY_BYTES, MAX_CHANNEL_BYTES};
 
@@ -39,6 +40,10 @@ pub struct Subscription {
     server: Server,
     interests: Arc<Interests>,
     keys: Arc<Keys>,
+    /// In a Redis Cluster, the node that it is subscribed on.
+    node: Option<String>,
+    /// What markers name that stand among the same messages.
+    identity: String,
     copies: Copies,
     /// What the present read has found.
     gathering: Gathering,
@@ -78,17 +83,22 @@ impl Subscription {
     /// subscription.
     pub fn open(channels: &Channels, join: Option<&Marker>, patience: Duration) -> Result<Subscription> {
         const SUBSCRIBING: &str = "subscribing";
-        let (server, keys) = (channels.server.clone(), &channels.keys);
+        let (server, keys) = (channels.server.for_key(&channels.keys.control), &channels.keys);
         let name = format!("{CLIENT_NAME_PREFIX}{}", channels.subscriber.id());
-        let session = Session::open(&server, CONNECT_TIMEOUT, BUFFER, |greeting| {
+        let mut session = Session::open(&server, CONNECT_TIMEOUT, BUFFER, |greeting| {
             command(greeting, &["HELLO", "3", "SETNAME", &name]);
             1
         })?;
+        let node = if server.is_cluster() { Some(node_of(&mut session, &server)?) } else { None };
+        let identity = on_node(channels.interests.identity(), node.as_deref());
+        server.note_subscribed_on(node.clone());
         let mut subscription = Subscription {
             session,
             server,
             interests: channels.interests.clone(),
             keys: keys.clone(),
+            node,
+            identity,
             copies: Copies::default(),
             gathering: Gathering::default(),
             skip: 0,
@@ -100,7 +110,7 @@ impl Subscription {
             warned_of_long_channel: false,
             warned_of_stranger: false,
         };
-        let (commands, answers) = channels.set_up(join);
+        let (commands, answers) = channels.set_up(join, &subscription.identity);
         subscription.unanswered = answers;
         subscription.send(SUBSCRIBING, &commands)?;
         let set = subscription.session.incoming.set_wait(Wait::Each(patience));
@@ -144,6 +154,21 @@ impl Subscription {
         self.send("pinging", &Command::of(&["PING"]).into_bytes())
     }
 
+    /// Ends all subscriptions. A later batch contains the number once that is done: everything has arrived then that
+    /// Redis sent to this subscriber, so each message whose `PUBLISH` has counted it.
+    pub fn leave(&mut self, number: u64) -> Result<()> {
+        let mut commands = Vec::new();
+        let patterns = self.interests.patterns().count();
+        if patterns > 0 {
+            command(&mut commands, &["PUNSUBSCRIBE"]);
+        }
+        command(&mut commands, &["UNSUBSCRIBE"]);
+        command(&mut commands, &["PING"]);
+        self.unanswered += patterns + self.interests.channels().count() + OWN_CHANNELS;
+        self.pings.push_back(number);
+        self.send("ending a subscription", &commands)
+    }
+
     fn take_apart(&mut self) -> Result<Batch> {
         let mut batch = Batch::default();
         loop {
@@ -172,13 +197,10 @@ impl Subscription {
                         Some(Notice::Returned(ids)) => batch.returned.extend(ids),
                         Some(Notice::Settings) => batch.settings = true,
                         Some(Notice::Where(question)) => batch.asked.push(question),
-                        Some(Notice::Marker(marker, of)) if of == self.interests.identity() => {
+                        Some(Notice::Marker(marker, of)) if of == self.identity => {
                             self.gathering.push(Seen::Marker(marker));
                         }
-                        Some(Notice::Marker(marker, of)) => {
-                            warn_of_interests(&mut self.warned_of_interests, &of);
-                            self.gathering.push(Seen::OtherInterests(marker, identity_hash(&of)));
-                        }
+                        Some(Notice::Marker(marker, of)) => self.take_others_marker(marker, &of),
                         None => warn_of_stranger(&mut self.warned_of_stranger, payload.len()),
                     }
                 }
@@ -217,6 +239,21 @@ impl Subscription {
         }
     }
 
+    /// Another node of a Redis Cluster sends the messages in another order, so a marker that stands among them names no
+    /// place here.
+    fn take_others_marker(&mut self, marker: Marker, of: &str) {
+        let (interests, node) = match self.node {
+            Some(_) => interests_and_node(of),
+            None => (of, None),
+        };
+        if interests != self.interests.identity() {
+            warn_of_interests(&mut self.warned_of_interests, interests);
+        }
+        if node == self.node.as_deref() {
+            self.gathering.push(Seen::OtherInterests(marker, identity_hash(of)));
+        }
+    }
+
     fn finish(&mut self, batch: Batch) -> Batch {
         let on_long_channels = std::mem::take(&mut self.on_long_channels);
         let overlaps = self.copies.take_overlaps();
@@ -243,6 +280,17 @@ impl Subscription {
         };
         self.failed(READING, error)
     }
+}
+
+/// The id of the node that a session leads to.
+fn node_of(session: &mut Session, server: &Server) -> Result<String> {
+    const ASKING: &str = "asking for the node's id";
+    let mut asking = Vec::new();
+    command(&mut asking, &["CLUSTER", "MYID"]);
+    let reply = session.send(&asking).and_then(|()| session.incoming.value());
+    let reply = reply.map_err(|error| session.error(server, ASKING, error))?;
+    let reply = reply.extract_error().map_err(|error| server.error(ASKING, Failure::new(error)))?;
+    text(&reply).map(str::to_owned).ok_or_else(|| server.unexpected_reply(ASKING, &reply))
 }
 
 /// Keeps a message, with its channel if that is recorded. Of one over a limit only the beginning is kept: `payload` is

@@ -1,5 +1,6 @@
 //! URLs that name several servers, of which one says where the group's server is:
-//! `redis+sentinel://[user:password@]host[:port],…/NAME[/db][?sentinel_user=USER&sentinel_password=PASSWORD]`. Pure.
+//! `redis+sentinel://[user:password@]host[:port],…/NAME[/db][?sentinel_user=USER&sentinel_password=PASSWORD]` and
+//! `redis+cluster://[user:password@]host[:port],…`. Pure.
 
 use super::parts::{has_bare_percent, in_database, in_login, in_port, name_of};
 use crate::net::{Address, HAS_TLS};
@@ -9,11 +10,16 @@ const MAX_ADDRESSES: usize = 32;
 /// A Sentinel's port, if the URL has none.
 const SENTINEL_PORT: u16 = 26_379;
 
+/// The port of a Redis Cluster's node, if the URL has none.
+const CLUSTER_PORT: u16 = 6_379;
+
 /// The kinds of such URLs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ledger) enum Kind {
     /// The servers are Sentinels.
     Sentinel,
+    /// The servers are nodes of a Redis Cluster.
+    Cluster,
 }
 
 /// What such a URL says.
@@ -35,6 +41,8 @@ fn kind(scheme: &str) -> Option<(Kind, bool)> {
     match scheme.to_ascii_lowercase().as_str() {
         "redis+sentinel" | "valkey+sentinel" => Some((Kind::Sentinel, false)),
         "rediss+sentinel" | "valkeys+sentinel" => Some((Kind::Sentinel, true)),
+        "redis+cluster" | "valkey+cluster" => Some((Kind::Cluster, false)),
+        "rediss+cluster" | "valkeys+cluster" => Some((Kind::Cluster, true)),
         _ => None,
     }
 }
@@ -60,7 +68,10 @@ fn read_rest(kind: Kind, is_secure: bool, rest: &str) -> Result<Several, String>
     }
     let (behind, parameters) = behind.split_once('?').unwrap_or((behind, ""));
     let (hosts, path) = behind.split_once('/').unwrap_or((behind, ""));
-    let addresses = addresses(hosts)?;
+    let addresses = addresses(hosts, if kind == Kind::Cluster { CLUSTER_PORT } else { SENTINEL_PORT })?;
+    if kind == Kind::Cluster {
+        return cluster(is_secure, addresses, login, path, parameters);
+    }
     let (name, database) = path.trim_end_matches('/').split_once('/').unwrap_or((path.trim_end_matches('/'), ""));
     in_name(name).or_else(|| in_database(database)).map_or(Ok(()), Err)?;
     let at = |login: String| format!("redis://{login}localhost/{database}");
@@ -69,10 +80,29 @@ fn read_rest(kind: Kind, is_secure: bool, rest: &str) -> Result<Several, String>
     Ok(Several { kind, is_secure, addresses, name: name.to_owned(), server_url, sentinel_url })
 }
 
-fn addresses(hosts: &str) -> Result<Vec<Address>, String> {
+/// A Redis Cluster has no name and no database but 0.
+fn cluster(
+    is_secure: bool,
+    addresses: Vec<Address>,
+    login: Option<&str>,
+    path: &str,
+    parameters: &str,
+) -> Result<Several, String> {
+    if !parameters.is_empty() {
+        return Err(format!("it has an unknown parameter, {:?}: none is known", name_of(parameters)));
+    }
+    if !["", "0"].contains(&path.trim_end_matches('/')) {
+        return Err("a Redis Cluster has only database 0: leave out what follows the addresses".to_owned());
+    }
+    let server_url = format!("redis://{}localhost", login.map_or(String::new(), |login| format!("{login}@")));
+    let sentinel_url = "redis://localhost".to_owned();
+    Ok(Several { kind: Kind::Cluster, is_secure, addresses, name: String::new(), server_url, sentinel_url })
+}
+
+fn addresses(hosts: &str, port: u16) -> Result<Vec<Address>, String> {
     let mut addresses = Vec::new();
     for text in hosts.split(',') {
-        let address = address(text, hosts)?;
+        let address = address(text, hosts, port)?;
         if addresses.contains(&address) {
             return Err("it names the same address twice".to_owned());
         }
@@ -84,7 +114,7 @@ fn addresses(hosts: &str) -> Result<Vec<Address>, String> {
     Ok(addresses)
 }
 
-fn address(text: &str, all: &str) -> Result<Address, String> {
+fn address(text: &str, all: &str, usual_port: u16) -> Result<Address, String> {
     let (host, port) = match text.rsplit_once(':') {
         // The colons of an IPv6 address in brackets.
         Some((_, port)) if port.ends_with(']') => (text, None),
@@ -101,7 +131,7 @@ fn address(text: &str, all: &str) -> Result<Address, String> {
         _ => port.and_then(in_port),
     };
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let port = port.and_then(|port| port.parse().ok()).unwrap_or(SENTINEL_PORT);
+    let port = port.and_then(|port| port.parse().ok()).unwrap_or(usual_port);
     problem.map_or(Ok(Address::Tcp { host, port }), Err)
 }
 
@@ -180,6 +210,13 @@ mod tests {
             ("redis://localhost/", "redis://:x@localhost")
         );
         assert_eq!(super::read("redis://host"), None);
+        for url in
+            ["redis+cluster://app:x@n1,n2:1", "VALKEY+cluster://app:x@n1:6379,n2:1/", "redis+cluster://app:x@n1,n2:1/0"]
+        {
+            let read = several(url).expect("a good URL");
+            assert_eq!((read.kind, read.addresses), (Kind::Cluster, vec![tcp("n1", 6_379), tcp("n2", 1)]));
+            assert_eq!(read.server_url, "redis://app:x@localhost");
+        }
     }
 
     #[test]
@@ -212,6 +249,17 @@ mod tests {
             ("redis+sentinel://s1/main?sentinel_password=50%", "%25"),
             ("redis+sentinel://s1/main?sentinel_password=sec:ret", "%3A"),
             ("redis+sentinel://s1/main?sentinel_user=u", "without a sentinel_password"),
+            ("redis+cluster://", "addresses are missing"),
+            ("redis+cluster://n1,n1:6379", "same address twice"),
+            ("redis+cluster://n1,,n2", "beside a comma"),
+            ("redis+cluster://n1:6379,n2:0", "must not be 0"),
+            ("redis+cluster://n1,n2/1", "only database 0"),
+            ("redis+cluster://n1,n2/main", "only database 0"),
+            ("redis+cluster://n1?tls=1", "\"tls\""),
+            ("redis+cluster://secret@n1", "user without a password"),
+            ("redis+cluster://:sec?ret@n1", "%3F"),
+            ("redis+cluster://n1#x", "%23"),
+            (&many.replace("sentinel", "cluster").replace("/main", ""), "more than 32"),
             (&many, "more than 32"),
         ] {
             let mistake = several(url).expect_err("a mistake");
@@ -219,5 +267,6 @@ mod tests {
             assert!(!mistake.contains("secret") && !mistake.contains("sec:"), "{mistake}");
         }
         assert_eq!(several("rediss+sentinel://s1/main").is_ok(), HAS_TLS);
+        assert_eq!(several("rediss+cluster://n1").is_ok(), HAS_TLS);
     }
 }

@@ -76,7 +76,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<AuditC
         if stream.is_empty() {
             return Err(ConfigError::new("stream", quoted(&stream), "the key of a stream"));
         }
-        common.keys = common.keys.with_stream(&stream);
+        common = common.with_stream("stream", &stream)?;
     }
     Ok(AuditConfig {
         common,

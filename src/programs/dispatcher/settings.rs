@@ -237,7 +237,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Dispat
         Destination::Pending if shadow => Vec::new(),
         Destination::Pending => consumer_sources(values)?,
         Destination::Stream { key, .. } => {
-            common.keys = common.keys.with_stream(key);
+            common = common.with_stream("stream", key)?;
             Vec::new()
         }
     };

@@ -110,7 +110,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Doctor
     }
     if to_stream {
         let key = stream.unwrap_or_else(|| format!("{}:messages", common.keys.group));
-        common.keys = common.keys.with_stream(&key);
+        common = common.with_stream("stream", &key)?;
     }
     Ok(DoctorConfig {
         interests: interests(values, &common.keys, common.redis.database())?,

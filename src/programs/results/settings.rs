@@ -93,7 +93,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Result
         if stream.is_empty() {
             return Err(ConfigError::new("stream", quoted(&stream), "the key of a stream"));
         }
-        common.keys = common.keys.with_stream(&stream);
+        common = common.with_stream("stream", &stream)?;
     }
     let begin = match (values.duration("since")?, values.is_on("from-start")?) {
         (Some(_), true) => {
