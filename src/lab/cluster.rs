@@ -28,8 +28,6 @@ pub use self::options::{ClusterOptions, ConsumerProgram};
 
 /// How long a node may take to exit after SIGTERM: a consumer finishes the messages it holds.
 pub const STOP_LIMIT: Duration = Duration::from_secs(15);
-/// How long a reader of the group's state waits for a reply.
-const REPLY_LIMIT: Duration = Duration::from_secs(2);
 
 /// See the module's text.
 pub struct Cluster {

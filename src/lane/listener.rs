@@ -78,6 +78,24 @@ pub(super) struct Notices {
     pub(super) questions: Arc<Questions>,
 }
 
+impl Notices {
+    fn pass_on(&self, batch: Batch) {
+        if let Some(epoch) = batch.released {
+            // A full channel already holds a notice.
+            let _ = self.released.try_send(Released(epoch));
+        }
+        if !batch.returned.is_empty() {
+            self.replays.note(batch.returned);
+        }
+        if batch.settings {
+            self.settings.note();
+        }
+        if !batch.asked.is_empty() {
+            self.questions.note(batch.asked);
+        }
+    }
+}
+
 /// The handle: stops and joins the thread when dropped.
 #[derive(Debug)]
 pub(super) struct ListenerHandle {
@@ -193,23 +211,11 @@ impl ListenLoop {
                     stats.overlaps.fetch_add(batch.overlaps, Ordering::Relaxed);
                     stats.on_long_channels.fetch_add(batch.on_long_channels, Ordering::Relaxed);
                     if !batch.seen.is_empty() {
-                        let ignored = sink.append(batch.seen);
+                        let ignored = sink.append(std::mem::take(&mut batch.seen));
                         self.note_ignored(ignored);
                     }
-                    if let Some(Notices { released, replays, settings, questions }) = notices {
-                        if let Some(epoch) = batch.released {
-                            // A full channel already holds a notice.
-                            let _ = released.try_send(Released(epoch));
-                        }
-                        if !batch.returned.is_empty() {
-                            replays.note(batch.returned);
-                        }
-                        if batch.settings {
-                            settings.note();
-                        }
-                        if !batch.asked.is_empty() {
-                            questions.note(batch.asked);
-                        }
+                    if let Some(notices) = notices {
+                        notices.pass_on(batch);
                     }
                     if has_left {
                         return Err(replaced());
