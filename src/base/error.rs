@@ -2,7 +2,7 @@
 //!
 //! | error | what its owner does |
 //! |---|---|
-//! | [`Error::Redis`], [`Error::Answer`] | tries again, with backoff, on a new connection if necessary |
+//! | [`Error::Redis`], [`Error::Answer`], [`Error::Unreplicated`] | tries again, with backoff, on a new connection if necessary |
 //! | [`Error::Fenced`] | stops leading: another dispatcher leads now |
 //! | [`Error::Config`] | stops the program with exit code 2 |
 //! | [`Error::Io`] | stops the program with exit code 1 |
@@ -47,6 +47,19 @@ pub enum Error {
         step: Step,
         /// The answer, shortened.
         got: String,
+    },
+    /// What was stored is in too few replicas, so it counts as not stored yet.
+    #[error(
+        "redis {server}: only {confirmed} of {wanted} replicas have confirmed what was stored (--wait-replicas): INFO \
+         replication shows which are connected"
+    )]
+    Unreplicated {
+        /// The server's address, without its password.
+        server: String,
+        /// How many replicas have it.
+        confirmed: u32,
+        /// How many must have it.
+        wanted: u32,
     },
     /// A leader's write was refused, because it no longer leads.
     #[error("epoch {mine} is over, redis says {found:?}")]
@@ -119,7 +132,7 @@ impl Error {
 
     /// Whether trying again later, on a new connection, may help.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Error::Redis { .. } | Error::Answer { .. })
+        matches!(self, Error::Redis { .. } | Error::Answer { .. } | Error::Unreplicated { .. })
     }
 
     /// Whether Redis denies this user the login, the database or the right, so that retrying helps only after its

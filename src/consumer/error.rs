@@ -117,6 +117,7 @@ mod tests {
             redis(cause().into()),
             redis(Failure::of_reply(b"ERR no")),
             BaseError::Answer { server: server(), step: Step::Connecting, got: "7".to_owned() },
+            BaseError::Unreplicated { server: server(), confirmed: 0, wanted: 1 },
             BaseError::Fenced { mine: Epoch(1), found: "2".to_owned() },
             ConfigError::missing("prefetch", "a number").into(),
             BaseError::io("reading")(cause()),
@@ -126,7 +127,8 @@ mod tests {
             match error {
                 // A new variant belongs in the list above.
                 BaseError::Redis { .. } | BaseError::Answer { .. } | BaseError::Fenced { .. } => {}
-                BaseError::Config(_) | BaseError::Io { .. } | BaseError::Failed(_) => {}
+                BaseError::Unreplicated { .. } | BaseError::Config(_) | BaseError::Io { .. } | BaseError::Failed(_) => {
+                }
             }
         }
         all
@@ -142,7 +144,7 @@ mod tests {
         for error in all {
             assert!(error.source().is_none(), "{error}: its text includes the cause");
         }
-        for error in [ours()[1].to_string(), ours()[2].to_string(), base()[0].to_string(), base()[5].to_string()] {
+        for error in [ours()[1].to_string(), ours()[2].to_string(), base()[0].to_string(), base()[6].to_string()] {
             assert_eq!(error.matches("(os error 98)").count(), 1, "{error}");
         }
     }

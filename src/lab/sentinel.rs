@@ -22,6 +22,8 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 const DOWN_AFTER_MS: u64 = 500;
 /// How long a step of a failover may take before it is tried again.
 const FAILOVER_LIMIT_MS: u64 = 3_000;
+/// A user of the servers by which the Sentinels log in, if there is one.
+const SENTINEL_USER: &str = "sentinel";
 const SENTINELS: usize = 3;
 const QUORUM: usize = 2;
 
@@ -52,6 +54,13 @@ impl SentinelSet {
                 ("sentinel failover-timeout", format!("{PRIMARY} {FAILOVER_LIMIT_MS}")),
             ],
         );
+        // Sentinels use this user if the servers have it.
+        let has_user = options.config.iter().any(|(name, value)| name == "user" && value.starts_with(SENTINEL_USER));
+        let login = [
+            ("sentinel auth-user", format!("{PRIMARY} {SENTINEL_USER}")),
+            ("sentinel auth-pass", format!("{PRIMARY} any")),
+        ];
+        let watching = if has_user { with(&watching, &login) } else { watching };
         let sentinels = (0..SENTINELS).map(|_| RedisServer::start(watching.clone())).collect::<Result<_>>()?;
         let set = SentinelSet { sentinels, servers };
         set.wait_until_complete()?;

@@ -19,7 +19,8 @@ use super::retry::{Carried, Killed, Retry};
 use super::ring::{CURSOR_LOST, RingPlace};
 use super::shared::Shared;
 use super::sockets::Waker;
-use super::stats::add;
+use super::stats::{add, set};
+use crate::base::error::Error;
 use crate::base::id::{Epoch, MessageId, wall_clock_us};
 use crate::base::text::Quoted;
 use crate::ledger::resp::EXCERPT_BYTES;
@@ -65,6 +66,7 @@ impl Intake {
         ledger: Ledger,
         courier: Option<ToCourier>,
     ) -> Intake {
+        set(&shared.stats.lacks_replicas, 0);
         Intake {
             shared: shared.clone(),
             epoch: elected.epoch,
@@ -239,7 +241,14 @@ impl Intake {
         if self.vanished {
             expected = None;
         }
-        let attempt = |ledger: &mut Ledger| ledger.intake(epoch, expected, next, batch);
+        let stats = &self.shared.stats;
+        let attempt = |ledger: &mut Ledger| {
+            let taken = ledger.intake(epoch, expected, next, batch);
+            let lacks_replicas = matches!(taken, Err(Error::Unreplicated { .. }));
+            add(&stats.unreplicated, usize::from(lacks_replicas));
+            set(&stats.lacks_replicas, u64::from(lacks_replicas));
+            taken
+        };
         let carried = if batch.iter().any(|arrival| arrival.refused.is_some()) {
             // Nothing smaller could be sent instead, so it is retried, whatever the reason for the refusal.
             let ledger = &mut self.ledger;

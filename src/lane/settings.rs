@@ -46,6 +46,8 @@ pub struct Settings {
     pub max_rate: Option<DeliveryRate>,
     /// Of messages with one key, the next is delivered only when the one before it is done. `None`: there is no order.
     pub order_key: Option<OrderKey>,
+    /// How many replicas must have a message before it counts as stored.
+    pub wait_replicas: u32,
     /// The ring's limit.
     pub ring_bytes: usize,
     /// The limit of the messages waiting for a consumer.

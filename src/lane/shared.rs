@@ -95,6 +95,7 @@ impl Shared {
     pub(super) fn ledger(&self, reply_limit: Duration) -> Ledger {
         Ledger::new(self.settings.redis.clone(), Arc::new(self.settings.keys.clone()), reply_limit)
             .storing_in(self.settings.destination.clone())
+            .confirmed_by(self.settings.wait_replicas)
     }
 
     /// Starts a thread of this lane; what it logs shows the lane's role. The name is for people only.

@@ -45,6 +45,10 @@ stats! {
     terms,
     /// Messages stored.
     taken_in,
+    /// Attempts to store messages that too few replicas confirmed in time.
+    unreplicated,
+    /// 1 while too few replicas confirm what is stored.
+    lacks_replicas,
     /// Messages refused at intake for their size.
     oversize,
     /// Messages sent to consumers, redeliveries included.

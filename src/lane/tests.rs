@@ -45,6 +45,7 @@ pub(crate) fn settings_of(name: Option<&str>, redis: Server, group: &str, consum
         max_in_flight: None,
         max_rate: None,
         order_key: None,
+        wait_replicas: 0,
         ring_bytes: 64 << 20,
         ready_bytes: 64 << 20,
     }

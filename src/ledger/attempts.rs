@@ -2,6 +2,7 @@
 //! undone.
 
 use super::cursor::Cursor;
+use super::replicas::Confirmed;
 use crate::base::id::MessageId;
 
 /// The most attempts at a batch that are remembered. If an older one took effect, the cursor has moved.
@@ -14,6 +15,8 @@ pub(super) struct Attempts {
     pub(super) vouched: Option<(u64, Cursor)>,
     /// The number of the connection on which an intake last succeeded.
     pub(super) taken_on: Option<u64>,
+    /// How many replicas have confirmed the last attempt, if some must.
+    pub(super) confirmed: Option<Confirmed>,
     /// Cursors that attempts at the present batch with an unknown outcome may have written.
     pub(super) doubts: Vec<Cursor>,
     /// The highest last id in a cursor that an earlier attempt with an unknown outcome may have written or may still

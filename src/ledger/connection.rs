@@ -12,6 +12,7 @@ use std::time::Duration;
 use redis::Value;
 
 use super::command::{Command, command};
+use super::replicas::{Confirmed, Replicas};
 use super::resp::{MAX_REPLY_BYTES, Reply};
 use super::script::ScriptCall;
 use super::seal::Seal;
@@ -58,6 +59,11 @@ impl Connection {
     /// The server it talks to.
     pub fn server(&self) -> &Server {
         &self.server
+    }
+
+    /// How long it waits for a reply.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// Makes what scripts and transactions write from now on expire.
@@ -112,8 +118,14 @@ impl Connection {
         Ok(replies.into_iter().map(|reply| self.checked(doing.into(), reply)).collect())
     }
 
-    /// Calls a script. If the server does not have it, sends its text, which is safe because the script did not run.
-    pub(super) fn call(&mut self, doing: &'static str, call: &ScriptCall) -> Result<Value> {
+    /// Calls a script. If the server does not have it, sends its text, which is safe because the script did not run. If
+    /// replicas must confirm it, also returns how many have (see `replicas`).
+    pub(super) fn call(
+        &mut self,
+        doing: &'static str,
+        call: &ScriptCall,
+        replicas: Option<Replicas>,
+    ) -> Result<(Value, Option<Confirmed>)> {
         let script = call.script;
         let sealed = self.seal.map(|seal| seal.around(script.text));
         let text = sealed.as_deref().unwrap_or(script.text);
@@ -128,12 +140,12 @@ impl Connection {
         let (by_digest, by_text) = call.commands();
         self.out.clear();
         call.write(by_digest, digest, &mut self.out);
-        match self.ask(doing.into()) {
+        match self.ask_confirmed(doing.into(), replicas) {
             // Loaded and called in one step, because the server could forget the script between two steps.
             Err(error) if error.refusal() == Some(Refusal::NoScript) => {
                 self.out.clear();
                 call.write(by_text, text, &mut self.out);
-                self.ask(doing.into())
+                self.ask_confirmed(doing.into(), replicas)
             }
             outcome => outcome,
         }
@@ -205,6 +217,17 @@ impl Connection {
     fn ask(&mut self, step: Step) -> Result<Value> {
         let reply = self.exchange(step, |replies| replies.value())?;
         self.checked(step, reply)
+    }
+
+    fn ask_confirmed(&mut self, step: Step, replicas: Option<Replicas>) -> Result<(Value, Option<Confirmed>)> {
+        if let Some(replicas) = replicas {
+            replicas.write(self.timeout, &mut self.out);
+        }
+        let (reply, confirmed) = self.exchange(step, |replies| {
+            let reply = replies.value()?;
+            Ok((reply, replicas.map(|_| replies.value()).transpose()?))
+        })?;
+        Ok((self.checked(step, reply)?, confirmed.map(Confirmed::of)))
     }
 
     fn checked(&mut self, step: Step, reply: Value) -> Result<Value> {

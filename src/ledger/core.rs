@@ -12,6 +12,7 @@ use super::command::Command;
 use super::connection::Connection;
 use super::destination::Destination;
 use super::keys::Keys;
+use super::replicas::{Confirmed, Replicas};
 use super::script::ScriptCall;
 use super::server::Server;
 use super::server::errors::name_the_rights;
@@ -35,6 +36,8 @@ pub struct Ledger {
     pub(super) recall: Guard,
     /// Where intake puts messages.
     pub(super) destination: Destination,
+    /// How many replicas must confirm an intake, if any.
+    pub(super) replicas: Option<Replicas>,
     /// What is known of earlier intakes.
     pub(super) attempts: Attempts,
 }
@@ -56,12 +59,19 @@ impl Ledger {
             written: vec![(keys.pending.clone(), "zset"), (keys.processed.clone(), "stream")],
         });
         let destination = Destination::default();
-        Ledger { connection, keys, fence, recall, destination, attempts: Attempts::default() }
+        Ledger { connection, keys, fence, recall, destination, replicas: None, attempts: Attempts::default() }
     }
 
     /// The same ledger, whose intake puts messages there.
     pub fn storing_in(self, destination: Destination) -> Ledger {
         Ledger { destination, ..self }
+    }
+
+    /// The same ledger, whose intake counts only when so many replicas have it.
+    pub fn confirmed_by(mut self, replicas: u32) -> Ledger {
+        self.replicas = (replicas > 0).then_some(Replicas(replicas));
+        self.fence.confirmed_by(self.replicas);
+        self
     }
 
     /// The group's keys.
@@ -92,7 +102,17 @@ impl Ledger {
 
     /// Calls a script. A refusal names the command, and the key whose type is wrong.
     pub(super) fn call(&mut self, doing: &'static str, call: ScriptCall) -> Result<Value> {
-        self.connection.call(doing, &call).map_err(|error| {
+        self.call_confirmed(doing, call, None).map(|(reply, _)| reply)
+    }
+
+    /// The same, with the number of replicas that confirm it, if so many must.
+    pub(super) fn call_confirmed(
+        &mut self,
+        doing: &'static str,
+        call: ScriptCall,
+        replicas: Option<Replicas>,
+    ) -> Result<(Value, Option<Confirmed>)> {
+        self.connection.call(doing, &call, replicas).map_err(|error| {
             let error = match call.script.command_at(&error.to_string()) {
                 Some(command) => name_the_command(error, command),
                 None => name_the_rights(error, || call.rights()),

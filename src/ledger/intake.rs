@@ -10,24 +10,28 @@
 //! cursor, and also succeeds if Redis holds a cursor that an earlier attempt wrote. An earlier attempt that arrives
 //! late then finds an unknown cursor and fails. From then on every cursor written, also for a part of the batch, has a
 //! higher last id than any cursor in doubt.
+//!
+//! With `--wait-replicas` an intake that too few replicas confirm is such an attempt, too.
 
 use redis::Value;
 
 use super::attempts::{DonePart, PartlyDone};
 use super::command::{Command, begin, number, word};
-use super::core::Ledger;
+use super::core::{Ledger, name_the_command};
 use super::cursor::Cursor;
 use super::member;
+use super::replicas::{Confirmed, Replicas};
 use super::resp::Reply;
 use super::scripts::{IntakeCall, RewindCall, WithdrawCall};
 use super::types::{Arrival, IntakeAnswer};
 use super::value::text;
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::failure::Failure;
 use crate::base::id::{Epoch, MessageId};
 use crate::base::text::Quoted;
 
 const DOING: &str = "storing messages";
+const CONFIRMING: &str = "waiting for replicas (--wait-replicas)";
 
 impl Ledger {
     /// How far the channel has been stored. A value that no dispatcher can have written counts as absent.
@@ -60,7 +64,16 @@ impl Ledger {
             return self.undo(epoch);
         }
         let next = &self.attempts.cursor_after(next);
+        self.attempts.confirmed = None;
         let taken = self.attempt(epoch, expected, next, batch);
+        if matches!(taken, Ok(IntakeAnswer::Taken(_)))
+            && let Err(error) = self.require_replicas()
+        {
+            // It has taken effect, but a failover may undo it.
+            self.attempts.vouched = None;
+            self.attempts.doubt(next.clone());
+            return Err(error);
+        }
         match &taken {
             Err(error) if error.refusal().is_none() && !error.is_unsent() => self.attempts.doubt(next.clone()),
             // This attempt has no effect.
@@ -68,6 +81,22 @@ impl Ledger {
             Ok(_) => drop(self.take_doubts()),
         }
         taken
+    }
+
+    /// Ends in an error unless enough replicas have confirmed the last attempt.
+    fn require_replicas(&mut self) -> Result<()> {
+        let Some(Replicas(wanted)) = self.replicas else { return Ok(()) };
+        match self.attempts.confirmed.take() {
+            Some(Confirmed::By(replicas)) if replicas >= wanted => Ok(()),
+            Some(Confirmed::Refused(failure)) => {
+                let error = self.connection.refusal(CONFIRMING, failure);
+                Err(name_the_command(error, "WAIT"))
+            }
+            confirmed => {
+                let confirmed = if let Some(Confirmed::By(replicas)) = confirmed { replicas } else { 0 };
+                Err(Error::Unreplicated { server: self.connection.server().shown(), confirmed, wanted })
+            }
+        }
     }
 
     /// Takes out the cursors that attempts at the present batch may have written, because the caller finds out their
@@ -154,7 +183,8 @@ impl Ledger {
                 }
             }
         }
-        let reply = self.call(DOING, call)?;
+        let (reply, confirmed) = self.call_confirmed(DOING, call, self.replicas)?;
+        self.attempts.confirmed = confirmed;
         match &reply {
             Value::Array(parts) => match parts.as_slice() {
                 [verdict, cursor] if text(verdict) == Some("MOVED") => {
@@ -211,6 +241,7 @@ impl Ledger {
                 }
             },
         )?;
+        self.attempts.confirmed = self.fence.take_confirmed();
         if !executed {
             // The script finds out which key was written.
             self.fence.disarm();

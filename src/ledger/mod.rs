@@ -41,6 +41,7 @@ pub mod reading;
 mod receiving;
 mod records;
 mod replay;
+mod replicas;
 pub mod resp;
 mod role;
 mod sample;

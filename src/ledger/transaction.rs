@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use super::command::{begin, command, word};
 use super::connection::Connection;
+use super::replicas::{Confirmed, Replicas};
 use super::resp::Reply;
 use super::session::ReceiveBuffer;
 use crate::base::error::{Error, Result};
@@ -43,6 +44,10 @@ pub(super) struct Guard {
     seen: Option<WatchedValues>,
     /// When Redis refused a transaction, if it did.
     refused: Option<Instant>,
+    /// How many replicas must confirm what it executes, if any.
+    replicas: Option<Replicas>,
+    /// What became of that at the last transaction.
+    confirmed: Option<Confirmed>,
 }
 
 /// The keys that a transaction depends on.
@@ -64,7 +69,17 @@ struct WatchedValues {
 impl Guard {
     /// A guard that watches nothing yet.
     pub(super) fn new(keys: Guarded) -> Guard {
-        Guard { keys, seen: None, refused: None }
+        Guard { keys, seen: None, refused: None, replicas: None, confirmed: None }
+    }
+
+    /// From now on so many replicas must confirm what it executes.
+    pub(super) fn confirmed_by(&mut self, replicas: Option<Replicas>) {
+        self.replicas = replicas;
+    }
+
+    /// How many have confirmed the last transaction.
+    pub(super) fn take_confirmed(&mut self) -> Option<Confirmed> {
+        self.confirmed.take()
     }
 
     /// The keys' last known values, empty where there was none; `None` while they are not watched on this connection.
@@ -110,15 +125,18 @@ impl Guard {
             return Ok(false);
         }
         self.seen = None;
-        let keys = &self.keys;
+        let (keys, replicas, patience) = (&self.keys, self.replicas, connection.timeout());
         let seal = connection.seal();
         let sealing = Cell::new(0);
-        let (executed, armed) = connection.conclude(
+        let (executed, confirmed, armed) = connection.conclude(
             doing,
             |out| {
                 write(out);
                 sealing.set(seal.map_or(0, |seal| seal.close(keys.names(), out)));
                 command(out, &["EXEC"]);
+                if let Some(replicas) = replicas {
+                    replicas.write(patience, out);
+                }
                 keys.open(out);
             },
             |replies| {
@@ -142,9 +160,11 @@ impl Guard {
                     Reply::Error(text) => Err(refused.unwrap_or_else(|| text.to_vec())),
                     _ => Ok(false),
                 };
-                Ok((executed, keys.opened(replies)?))
+                let confirmed = replicas.map(|_| replies.value()).transpose()?;
+                Ok((executed, confirmed.map(Confirmed::of), keys.opened(replies)?))
             },
         )?;
+        self.confirmed = confirmed;
         self.note(connection, doing, armed);
         executed.map_err(|text| {
             let error = connection.refusal(doing, Failure::of_reply(&text));

@@ -53,6 +53,7 @@ mod restarts;
 mod roster;
 mod router;
 mod run;
+mod sentinel;
 mod servers;
 mod strangers;
 mod stream_workers;

@@ -206,7 +206,7 @@ fn without_the_right_to_load_a_script() {
     static SCRIPT: Script = Script::new(include_str!("../lua/renew.lua"));
     let mut renewal = ScriptCall::new(&SCRIPT, &["messages:leader"]);
     renewal.push((&lease, 9_000));
-    let mut call = || caller.ledger.connection.call("testing", &renewal);
+    let mut call = || caller.ledger.connection.call("testing", &renewal, None).map(|(reply, _)| reply);
     world.run(&["ACL", "SETUSER", "u", "-script"]);
     assert_eq!(call().expect_err("it may not").refusal(), Some(Refusal::Right));
     assert_eq!(world.snapshot(), before);

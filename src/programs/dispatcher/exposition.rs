@@ -114,8 +114,13 @@ fn leadership(lanes: &mut LaneMetrics<'_>) {
     lanes.counter("fenced_writes", "Writes refused because of a newer epoch", |stats| &stats.fenced);
 }
 
+const UNREPLICATED: &str = "Attempts to store messages that too few replicas confirmed in time, with --wait-replicas";
+const LACKS_REPLICAS: &str = "1 while too few replicas confirm what is stored, with --wait-replicas";
+
 fn messages(lanes: &mut LaneMetrics<'_>) {
     lanes.counter("messages_taken_in", "Published messages stored in Redis", |stats| &stats.taken_in);
+    lanes.counter("intakes_unreplicated", UNREPLICATED, |stats| &stats.unreplicated);
+    lanes.gauge("lacks_replicas", LACKS_REPLICAS, |stats| &stats.lacks_replicas);
     lanes.counter("messages_oversize", "Messages refused for their size", |stats| &stats.oversize);
     lanes.counter("messages_dispatched", "Deliveries to consumers, redeliveries included", |stats| &stats.dispatched);
     lanes.counter("messages_acked", "Messages acknowledged", |stats| &stats.acked);

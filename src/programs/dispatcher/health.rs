@@ -43,6 +43,10 @@ fn hung(host: &Host, lane: &lane::Shared) -> Option<&'static str> {
 
 fn explain(reason: NotReady, lane: &lane::Shared) -> String {
     match reason {
+        NotReady::NoIntake if lane.stats.lacks_replicas.load(Ordering::Relaxed) == 1 => {
+            let wanted = lane.settings.wait_replicas;
+            format!("it leads, but fewer than {wanted} replicas of Redis have what it stores (--wait-replicas)")
+        }
         NotReady::NoIntake => "it leads, but can't store messages, or has not done so yet; see its log".to_owned(),
         NotReady::NotSubscribed => {
             let redis = lane.settings.redis.shown();

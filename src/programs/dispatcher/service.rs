@@ -99,6 +99,7 @@ fn lane_settings(config: DispatcherConfig, link_secret: Option<LinkSecret>) -> l
         max_in_flight: config.max_in_flight,
         max_rate: config.max_rate,
         order_key: config.order_key,
+        wait_replicas: config.wait_replicas,
         ring_bytes: config.ring_bytes,
         ready_bytes: config.ready_bytes,
     }
@@ -131,6 +132,9 @@ fn log_start(lane: &lane::Shared) {
             Destination::Stream { key, maxlen } => format!("stream={} stream_maxlen={maxlen}", Quoted(key)),
         }
     );
+    if settings.wait_replicas > 0 {
+        log::info!("event=waits-for-replicas replicas={}", settings.wait_replicas);
+    }
     if settings.destination != Destination::Pending {
         return;
     }

@@ -60,6 +60,8 @@ pub struct DispatcherConfig {
     pub max_rate: Option<DeliveryRate>,
     /// The key of messages that are kept in order, if they are.
     pub order_key: Option<OrderKey>,
+    /// How many replicas must have a message before it counts as stored.
+    pub wait_replicas: u32,
     /// The ring's limit.
     pub ring_bytes: usize,
     /// The limit of the messages waiting for a consumer.
@@ -173,6 +175,13 @@ pub const SETTINGS: &[Setting] = &[
          The same for all dispatchers of the group",
     ),
     Setting::new(
+        "wait-replicas",
+        "N",
+        Text("0"),
+        "A message counts as stored, and is delivered, only when so many replicas of Redis have it, so that no failover \
+         to one of them loses it; meanwhile it stays in memory",
+    ),
+    Setting::new(
         "ring-bytes",
         "BYTES",
         Text("67108864"),
@@ -192,6 +201,7 @@ pub const SETTINGS: &[Setting] = &[
 
 const MAX_STREAM_BYTES: usize = 1_024;
 const MOST_ENTRIES: u64 = 1 << 53;
+const MOST_REPLICAS: u64 = 100;
 const DELIVER: &str = "consumers or stream";
 const STREAM_FORM: &str = "a key of 1 to 1024 bytes that the group does not use itself";
 const DISPATCHER_NAME: &str = "1 to 64 letters, digits or any of . _ - : [ ] @, not beginning with alive:";
@@ -270,6 +280,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Dispat
         max_in_flight: values.optional_number("max-in-flight", 1, MOST_IN_FLIGHT)?.filter(|_| delivers),
         max_rate: max_rate(values)?.filter(|_| delivers),
         order_key,
+        wait_replicas: values.number("wait-replicas", 0, MOST_REPLICAS)? as u32,
         // Each must hold a few of the largest messages.
         ring_bytes: values.number("ring-bytes", 4 * wire::MAX_BODY_BYTES as u64, 1 << 40)? as usize,
         ready_bytes: values.number("ready-bytes", 2 * wire::MAX_BODY_BYTES as u64, 1 << 40)? as usize,

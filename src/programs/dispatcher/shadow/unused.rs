@@ -3,7 +3,7 @@
 use crate::base::setting::ConfigError;
 use crate::process::config::Values;
 
-const UNUSED: [&str; 15] = [
+const UNUSED: [&str; 16] = [
     "consumers",
     "tls-ca",
     "tls-cert",
@@ -17,6 +17,7 @@ const UNUSED: [&str; 15] = [
     "max-in-flight",
     "rate",
     "order-key",
+    "wait-replicas",
     "ring-bytes",
     "ready-bytes",
 ];

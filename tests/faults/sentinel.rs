@@ -1,0 +1,348 @@
+//! Row 47: Sentinels replace the primary. Nobody cuts a connection; every program finds the new primary by itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use oncecast::lab::{RedisOptions, SentinelSet, Signal};
+use oncecast::ledger::{Command, Connection, Server};
+
+use crate::dispatchers::Watched;
+use crate::mode::{Mode, in_both_modes};
+use crate::run::{Run, assert_l0};
+use crate::support::load::Sent;
+use crate::support::{
+    DEADLINE, client, id_in_payload, programs, recorded_ids, run, state, stream, wait_for_intake, wait_until,
+    wait_until_in_sync,
+};
+use crate::workers::Workers;
+
+const ARGS: &str = "--lease-ttl-ms 1000";
+/// A bound for one switch on a busy machine; the median is what is promised.
+const RESUME_LIMIT: Duration = Duration::from_secs(8);
+/// What is promised of the median.
+const MEDIAN_LIMIT: Duration = Duration::from_secs(1);
+
+/// A set with two replicas, dispatchers `d0` and `d1`, and workers, all by the Sentinels' URL.
+struct World {
+    // In drop order.
+    load: Option<FollowingLoad>,
+    dispatchers: Vec<Watched>,
+    workers: Workers,
+    set: SentinelSet,
+    mode: Mode,
+    args: String,
+}
+
+impl World {
+    fn start(mode: Mode, args: &str) -> World {
+        World::with(mode, args, &RedisOptions::default())
+    }
+
+    fn with(mode: Mode, args: &str, redis: &RedisOptions) -> World {
+        let mut set = SentinelSet::start(redis, 2).expect("servers and Sentinels start");
+        let url = set.url();
+        let mut workers = Workers::of(&url, set.sentinel(0).folder(), mode.consumers(2), 2);
+        workers.start_all();
+        let args = mode.args(&format!("{ARGS} {args}"));
+        let mut world = World { load: None, dispatchers: Vec::new(), workers, set, mode, args };
+        world.start_dispatchers();
+        wait_until_in_sync(&mut world.client(0), 2);
+        world.load = Some(FollowingLoad::start(&url));
+        world
+    }
+
+    fn start_dispatchers(&mut self) {
+        let url = self.set.url();
+        self.dispatchers = ["d0", "d1"]
+            .map(|name| {
+                let command = programs().command("oncecast-dispatcher").expect("the program is built");
+                Watched::spawn(command, name, &url, &self.workers.addresses, "127.0.0.1", &self.args)
+            })
+            .into();
+    }
+
+    fn load(&self) -> &FollowingLoad {
+        self.load.as_ref().expect("it runs")
+    }
+
+    /// A client of a server.
+    fn client(&mut self, server: usize) -> redis::Connection {
+        client(&self.set.server(server).url())
+    }
+
+    /// The stream with what was recorded.
+    fn record(&self) -> &'static str {
+        if self.mode == Mode::Stream { "messages:messages" } else { "messages:processed" }
+    }
+
+    /// Waits for the switch from this primary, and then until results flow at the new one. Returns the new primary and
+    /// the time between the two.
+    fn wait_until_resumed(&mut self, primary: usize) -> (usize, Duration) {
+        let next = self.set.wait_for_another(0, primary, DEADLINE).expect("the Sentinels replace it");
+        let switched = Instant::now();
+        let connection = &mut self.client(next);
+        let key = self.record();
+        let recorded = |connection: &mut redis::Connection| run::<u64>(connection, &["XLEN", key]);
+        let before = recorded(connection);
+        wait_until("results to flow again", || (recorded(connection) > before).then_some(()));
+        (next, switched.elapsed())
+    }
+
+    fn finish(mut self, primary: usize) {
+        let load = self.load.take().expect("it runs");
+        load.wait_for_more(500);
+        let connection = &mut self.client(primary);
+        let sent = load.stop();
+        wait_until_in_sync(connection, 2);
+        println!("{} owed, {} unheard, {} uncertain", sent.owed.len(), sent.unheard.len(), sent.uncertain.len());
+        assert_l0(connection, &sent);
+        for gap in stream(connection, "messages:gaps") {
+            assert!(gap.contains_key("reason"), "{gap:?}");
+        }
+        self.workers.must_run();
+    }
+}
+
+/// Publishes at the primary that the Sentinels name, as the publisher does.
+struct FollowingLoad {
+    stop: Arc<AtomicBool>,
+    published: Arc<AtomicU64>,
+    thread: Option<JoinHandle<Sent>>,
+}
+
+impl FollowingLoad {
+    fn start(url: &str) -> FollowingLoad {
+        const REPLY_LIMIT: Duration = Duration::from_millis(500);
+        let server = Server::parse(url).expect("a URL");
+        let (stop, published) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stopped, count) = (stop.clone(), published.clone());
+        let thread = thread::spawn(move || {
+            let mut connection = Connection::new(server, REPLY_LIMIT);
+            let mut sent = Sent::default();
+            for burst in 0.. {
+                if stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                let ids: Vec<String> = (5 * burst..5 * burst + 5).map(|number: u64| format!("m{number}")).collect();
+                let publish = |id: &String| {
+                    Command::of(&["PUBLISH", "messages:published", &format!("{{\"message_id\":\"{id}\"}}")])
+                };
+                match connection.pipeline("publishing", ids.iter().map(publish).collect()) {
+                    Ok(replies) => {
+                        count.fetch_add(ids.len() as u64, Ordering::Relaxed);
+                        for (id, reply) in ids.into_iter().zip(replies) {
+                            match reply {
+                                redis::Value::Int(0) => sent.unheard.push(id),
+                                redis::Value::Int(receivers) => {
+                                    sent.owed.push(id);
+                                    sent.receivers.push(receivers as u64);
+                                }
+                                other => panic!("PUBLISH answers {other:?}"),
+                            }
+                        }
+                    }
+                    Err(_) => {
+                        sent.uncertain.extend(ids);
+                        // What a server has answered and not forwarded dies with it.
+                        let next = 5 * (burst + 1);
+                        sent.forgive(&(next.saturating_sub(20)..next));
+                    }
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+            sent
+        });
+        FollowingLoad { stop, published, thread: Some(thread) }
+    }
+
+    fn wait_for_more(&self, messages: u64) {
+        let goal = self.published.load(Ordering::Relaxed) + messages;
+        wait_until(format!("{messages} more messages to be published"), || {
+            (self.published.load(Ordering::Relaxed) >= goal).then_some(())
+        });
+    }
+
+    fn stop(mut self) -> Sent {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().expect("stopped only once").join().expect("the load does not panic")
+    }
+}
+
+impl Drop for FollowingLoad {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Checks the times from the switch to the next result.
+fn judge(this: &Run, mut times: Vec<Duration>) {
+    times.sort_unstable();
+    let median = times[times.len() / 2];
+    let ms: Vec<u128> = times.iter().map(Duration::as_millis).collect();
+    this.say(format_args!("results flowed {ms:?} ms after the switch"));
+    assert!(times.iter().all(|time| *time < RESUME_LIMIT), "{ms:?}");
+    assert!(median <= MEDIAN_LIMIT, "{ms:?}");
+}
+
+/// The primary is killed, and comes back as a replica.
+fn row_47_primary_killed(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_47_primary_killed");
+    let mut world = World::start(mode, "");
+    let (mut primary, mut times) = (0, Vec::new());
+    for _ in 0..this.scale(3, 10) {
+        world.load().wait_for_more(this.random.u64(100..400));
+        world.set.server(primary).kill().unwrap();
+        let (next, resumed) = world.wait_until_resumed(primary);
+        times.push(resumed);
+        world.set.server(primary).start_again().unwrap();
+        world.set.wait_until_complete().unwrap();
+        primary = next;
+    }
+    world.finish(primary);
+    judge(&this, times);
+}
+
+/// The primary hangs for so long that it is replaced, and then goes on.
+fn row_47_primary_paused(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_47_primary_paused");
+    let mut world = World::start(mode, "");
+    let (mut primary, mut times) = (0, Vec::new());
+    for _ in 0..this.scale(2, 8) {
+        world.load().wait_for_more(this.random.u64(100..400));
+        world.set.server(primary).process().unwrap().signal(Signal::SIGSTOP).unwrap();
+        let (next, resumed) = world.wait_until_resumed(primary);
+        times.push(resumed);
+        world.set.server(primary).process().unwrap().signal(Signal::SIGCONT).unwrap();
+        world.set.wait_until_complete().unwrap();
+        primary = next;
+    }
+    world.finish(primary);
+    judge(&this, times);
+}
+
+/// An operator has the primary replaced, which goes on working for some seconds, until the Sentinels demote it.
+fn row_47_planned_failover(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_47_planned_failover");
+    let mut world = World::start(mode, "");
+    let (mut primary, mut times) = (0, Vec::new());
+    for _ in 0..this.scale(3, 10) {
+        world.load().wait_for_more(this.random.u64(100..400));
+        world.set.fail_over(0).unwrap();
+        let (next, resumed) = world.wait_until_resumed(primary);
+        times.push(resumed);
+        world.set.wait_until_complete().unwrap();
+        primary = next;
+    }
+    world.finish(primary);
+    judge(&this, times);
+}
+
+/// Replicas and Sentinels no longer reach the primary, but all programs do.
+fn row_47_primary_cut_off_from_its_replicas(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_47_primary_cut_off_from_its_replicas");
+    let users = [
+        ("user", "replica on nopass +psync +replconf +ping"),
+        (
+            "user",
+            "sentinel on nopass allchannels +multi +slaveof +ping +exec +subscribe +config|rewrite +role +publish +info \
+          +client|setname +client|kill +script|kill",
+        ),
+        ("masteruser", "replica"),
+        ("masterauth", "any"),
+    ];
+    let config = users.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let mut world = World::with(mode, "", &RedisOptions { config, ..RedisOptions::default() });
+    let mut primary = 0;
+    let mut times = Vec::new();
+    for _ in 0..this.scale(2, 6) {
+        world.load().wait_for_more(this.random.u64(100..400));
+        let connection = &mut world.client(primary);
+        for user in ["replica", "sentinel"] {
+            let () = run(connection, &["ACL", "SETUSER", user, "off"]);
+            let _: i64 = run(connection, &["CLIENT", "KILL", "USER", user]);
+        }
+        let (next, resumed) = world.wait_until_resumed(primary);
+        times.push(resumed);
+        for user in ["replica", "sentinel"] {
+            let () = run(connection, &["ACL", "SETUSER", user, "on"]);
+        }
+        world.set.wait_until_complete().unwrap();
+        primary = next;
+    }
+    world.finish(primary);
+    judge(&this, times);
+}
+
+/// One of the three Sentinels is dead and another hangs for a while: the programs go on, and a failover that the other
+/// two agree on is followed.
+fn row_47_sentinels_lost(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_47_sentinels_lost");
+    let mut world = World::start(mode, "");
+    world.set.sentinel(2).kill().unwrap();
+    world.set.sentinel(1).process().unwrap().signal(Signal::SIGSTOP).unwrap();
+    world.load().wait_for_more(300);
+    world.set.sentinel(1).process().unwrap().signal(Signal::SIGCONT).unwrap();
+    world.load().wait_for_more(this.random.u64(100..400));
+    world.set.server(0).kill().unwrap();
+    let (next, resumed) = world.wait_until_resumed(0);
+    let logged = |line: &String| line.contains("event=sentinel-down");
+    let lines = world.dispatchers[0].process.stderr().all();
+    assert!(lines.iter().any(logged), "a Sentinel that does not answer is logged: {lines:?}");
+    world.finish(next);
+    judge(&this, vec![resumed]);
+}
+
+/// With `--wait-replicas 1` messages that no replica has confirmed are not delivered, and none that was delivered is
+/// lost, even if the primary and all dispatchers die together while the replicas lag.
+fn row_47_wait_for_replicas(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_47_wait_for_replicas");
+    let mut world = World::start(mode, "--wait-replicas 1");
+    world.load().wait_for_more(this.random.u64(300..600));
+    let replicas = [1, 2];
+    for replica in replicas {
+        world.set.server(replica).process().unwrap().signal(Signal::SIGSTOP).unwrap();
+    }
+    wait_until("one of the dispatchers to say that it lacks replicas", || {
+        let lacks = |one: &Watched| one.figure("oncecast_lacks_replicas") == Some(1);
+        world.dispatchers.iter().any(lacks).then_some(())
+    });
+    world.load().wait_for_more(200);
+    // What counts, by all that anybody was told.
+    let told = handed_out(&mut world, 0);
+    world.set.server(0).kill().unwrap();
+    world.dispatchers.clear();
+    for replica in replicas {
+        world.set.server(replica).process().unwrap().signal(Signal::SIGCONT).unwrap();
+    }
+    let next = world.set.wait_for_another(0, 0, DEADLINE).expect("the Sentinels replace it");
+    world.start_dispatchers();
+    let connection = &mut world.client(next);
+    wait_for_intake(connection);
+    wait_until("all that is pending to be done", || (state(connection).0 == 0).then_some(()));
+    let recorded = recorded_ids(connection);
+    let lost: Vec<&String> = told.iter().filter(|id| !recorded.contains(id)).collect();
+    this.say(format_args!("{} handed out before the failover", told.len()));
+    assert!(lost.is_empty(), "of {} that were handed out, {} are lost: {lost:?}", told.len(), lost.len());
+}
+
+/// The ids of messages that a worker has run, or, with a stream, that are in the stream for workers to read and that a
+/// replica has as well, which is when a dispatcher counts them.
+fn handed_out(world: &mut World, primary: usize) -> Vec<String> {
+    if world.mode != Mode::Stream {
+        return world.workers.runs().into_keys().collect();
+    }
+    let taken_in: u64 = world.dispatchers.iter().filter_map(|one| one.figure("oncecast_messages_taken_in_total")).sum();
+    let entries = stream(&mut world.client(primary), "messages:messages");
+    entries.into_iter().take(taken_in as usize).filter_map(|entry| id_in_payload(entry.get("payload")?)).collect()
+}
+
+in_both_modes! {
+    row_47_primary_killed,
+    row_47_primary_paused,
+    row_47_planned_failover,
+    row_47_primary_cut_off_from_its_replicas,
+    row_47_sentinels_lost,
+    row_47_wait_for_replicas,
+}
