@@ -159,10 +159,7 @@ impl Hint {
             Hint::Right(setting, Some(rights)) => {
                 write!(f, "the user in {setting} lacks a right: {rights}")
             }
-            Hint::Command(None) => f.write_str("the server lacks a command: it was renamed, or is older than 6.2"),
-            Hint::Command(Some(command)) => {
-                write!(f, "the server lacks a command, {command}: it was renamed, or is older than 6.2")
-            }
+            Hint::Command(command) => lacks(f, command.as_deref()),
             Hint::Memory => f.write_str("Redis is at its maxmemory; raise it or make room"),
             Hint::Replica(setting) => write!(f, "{setting} names a replica; it must name the primary"),
             Hint::Disk => f.write_str("Redis can't write to its disk; its log says why"),
@@ -207,6 +204,18 @@ impl Hint {
             }
         }
     }
+}
+
+/// What to do about a command that the server lacks.
+fn lacks(f: &mut fmt::Formatter<'_>, command: Option<&str>) -> fmt::Result {
+    let name = command.map(|command| format!(", {command}")).unwrap_or_default();
+    let why = match command {
+        Some("SSUBSCRIBE" | "SPUBLISH") => {
+            "sharded channels need Redis 7.0 or newer, or Valkey; use --channel with an older one"
+        }
+        _ => "it was renamed, or is older than 6.2",
+    };
+    write!(f, "the server lacks a command{name}: {why}")
 }
 
 #[cfg(test)]

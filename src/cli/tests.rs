@@ -293,6 +293,31 @@ fn channels_patterns_and_events_are_given_in_any_mix() {
 }
 
 #[test]
+fn sharded_channels_are_given_alone() {
+    let config = dispatcher_config(r"d --consumers a:1 --sharded-channel a,b --sharded-channel c\,d", &no_environment);
+    let names = ["a", "b", "c,d"].map(|name| name.as_bytes().to_vec()).to_vec();
+    assert_eq!(config.interests, Interests::of_sharded(names).expect("good ones"));
+    for (line, parts) in [
+        ("--sharded-channel a --channel b", &["--sharded-channel (ONCECAST_SHARDED_CHANNEL)", "--channel"][..]),
+        ("--sharded-channel a --pattern b*", &["--pattern", "two groups"]),
+        ("--sharded-channel a --keyevent expired", &["--keyevent"]),
+        ("--sharded-channel a --keyspace-db 1", &["--keyspace-db"]),
+        ("--sharded-channel a,a", &["\"a\" twice"]),
+        ("--sharded-channel a*", &["names, not patterns"]),
+        ("--sharded-channel messages:control", &["does not use itself"]),
+    ] {
+        let error = dispatcher_error(&format!("d --consumers a:1 {line}"));
+        assert!(parts.iter().all(|part| error.contains(part)), "{line}: {error}");
+    }
+    let publisher = |line: &str| PUBLISHER.parse(words(&format!("p {line}")), &no_environment);
+    match publisher("--sharded-channel a --channels 2") {
+        Ok(Parsed::Run(config)) => assert!(config.sharded && config.channels == [b"a.0", b"a.1"]),
+        other => panic!("{other:?}"),
+    }
+    assert!(publisher("--sharded-channel a --channel b").is_err());
+}
+
+#[test]
 fn what_can_be_no_interest_names_its_setting() {
     let many = |count: usize| (0..count).map(|number| number.to_string()).collect::<Vec<_>>().join(",");
     let long = "x".repeat(4_097);

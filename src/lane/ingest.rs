@@ -205,7 +205,7 @@ impl Ingest {
     /// Publishes the next marker. Each retry uses a new marker, because the previous one may have been published.
     fn publish_marker(&mut self) -> Result<Marker, Killed> {
         let (ledger, markers, epoch) = (&mut self.intake.ledger, &mut self.markers, self.epoch);
-        let interests = self.shared.settings.interests.identity();
+        let interests = &self.shared.settings.interests;
         let hearing = &self.shared.listener.hearing;
         let marker = self.intake.retry.until_done(|| {
             let number = *markers;

@@ -1,4 +1,7 @@
-//! What a group listens to: channels by name, and patterns. Pure.
+//! What a group listens to: channels by name and patterns, or sharded channels by name. Pure.
+//!
+//! Sharded channels (`SSUBSCRIBE`, `SPUBLISH`) are other channels than those of `PUBLISH`, also where they have the same
+//! name. A group listens to one kind only.
 //!
 //! Redis sends a subscriber one copy of a message for each interest that matches its channel. Each channel has one
 //! *owner* among the interests: its name if that is one of them, else the first pattern that matches. Only the owner's
@@ -30,6 +33,8 @@ pub enum Owner {
 pub struct Interests {
     channels: Vec<Vec<u8>>,
     patterns: Vec<Glob>,
+    /// Whether the channels are sharded ones.
+    sharded: bool,
     /// The same channels, to be looked up.
     named: HashSet<Vec<u8>>,
     identity: String,
@@ -64,13 +69,22 @@ impl Interests {
             return Err(twice(text));
         }
         let identity = identity(&channels, &patterns);
-        Ok(Interests { channels, patterns, named, identity })
+        Ok(Interests { channels, patterns, sharded: false, named, identity })
+    }
+
+    /// Sharded channels. The error says what must be otherwise.
+    pub fn of_sharded(channels: Vec<Vec<u8>>) -> Result<Interests, String> {
+        let plain = Interests::of(channels, Vec::new())?;
+        let mut all: Vec<(u8, &[u8])> = plain.channels().map(|name| (b'h', name)).collect();
+        all.sort_unstable();
+        let identity = named_by_hash(all);
+        Ok(Interests { sharded: true, identity, ..plain })
     }
 
     /// The same for a group that delivers into this stream. Events about the stream's key are not counted. So where
     /// such events may be heard, dispatchers that deliver elsewhere count other messages and have other interests.
     pub fn beside_stream(self, key: &str) -> Interests {
-        if !self.channels().any(is_key_event) && !self.patterns().any(may_be_key_event) {
+        if self.sharded || !self.channels().any(is_key_event) && !self.patterns().any(may_be_key_event) {
             return self;
         }
         let mut all = sorted(&self.channels, &self.patterns);
@@ -82,6 +96,16 @@ impl Interests {
     /// The channels that are named, in the order of the settings.
     pub fn channels(&self) -> impl Iterator<Item = &[u8]> {
         self.channels.iter().map(Vec::as_slice)
+    }
+
+    /// Whether the channels are sharded ones. Then there is no pattern.
+    pub fn is_sharded(&self) -> bool {
+        self.sharded
+    }
+
+    /// The command that publishes on such channels, and the group's markers.
+    pub fn publish_command(&self) -> &'static str {
+        if self.sharded { "SPUBLISH" } else { "PUBLISH" }
     }
 
     /// The patterns, in the order of the settings.
@@ -131,7 +155,8 @@ impl Interests {
         names.sort_unstable();
         patterns.sort_unstable();
         let all = [names, patterns].concat();
-        let whole = all.join(",");
+        let kind = if self.sharded { " (sharded)" } else { "" };
+        let whole = all.join(",") + kind;
         if whole.len() <= MOST_BYTES {
             return whole;
         }
@@ -273,6 +298,22 @@ mod tests {
         }
         // Dispatchers of different versions must agree.
         assert_eq!(some.identity(), "interests:c9e3bc23c9eec6cdbe28dd2a8dc00237");
+    }
+
+    #[test]
+    fn a_sharded_channel_is_another_one_than_that_of_its_name() {
+        let sharded =
+            |names: &[&str]| Interests::of_sharded(names.iter().map(|name| name.as_bytes().to_vec()).collect());
+        let one = sharded(&["orders"]).expect("a good one");
+        let plain = interests(&["orders"], &[]);
+        assert!(one.is_sharded() && !plain.is_sharded() && !one.record_channels());
+        assert_ne!((one.identity(), one.summary()), (plain.identity(), plain.summary()));
+        assert_eq!(one.summary(), "orders (sharded)");
+        let (ab, ba) = (sharded(&["a", "b"]).expect("good"), sharded(&["b", "a"]).expect("good"));
+        assert_eq!((ab.identity(), ab.summary()), (ba.identity(), ba.summary()));
+        assert_eq!(ab.identity(), "interests:fcee36e427fc8fbd4477bd721e195870");
+        assert_eq!(sharded(&["__keyevent@0__:set"]).map(|these| these.clone().beside_stream("s") == these), Ok(true));
+        assert!(sharded(&["a", "a"]).is_err() && sharded(&[]).is_err());
     }
 
     #[test]

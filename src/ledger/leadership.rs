@@ -10,6 +10,7 @@ use super::core::Ledger;
 use super::cursor::Marker;
 use super::destination::Destination;
 use super::group_settings::SettingsReading;
+use super::interests::Interests;
 use super::lease::Lease;
 use super::notice::Notice;
 use super::scripts::{AcquireCall, MarkerCall, ReleaseCall, RenewCall};
@@ -110,10 +111,12 @@ impl Ledger {
         Ok(ids.filter(|id| DispatcherId::is_one(id)).map(str::to_owned).collect())
     }
 
-    /// Publishes a leader's marker among the messages of `channel`, on the control channel.
-    pub fn publish_marker(&mut self, epoch: Epoch, marker: &Marker, interests: &str) -> Result<()> {
-        let notice = Notice::Marker(marker.clone(), self.connection.server().marked(interests));
-        let call = MarkerCall { my_epoch: epoch, control_channel: &self.keys.control, notice }.on(&self.keys);
+    /// Publishes a leader's marker among the messages that a dispatcher with these interests counts, on the control
+    /// channel.
+    pub fn publish_marker(&mut self, epoch: Epoch, marker: &Marker, interests: &Interests) -> Result<()> {
+        let notice = Notice::Marker(marker.clone(), self.connection.server().marked(interests.identity()));
+        let publish = interests.publish_command();
+        let call = MarkerCall { my_epoch: epoch, control_channel: &self.keys.control, notice, publish }.on(&self.keys);
         self.call_for_ok(epoch, "publishing a marker", call)
     }
 }

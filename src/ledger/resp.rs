@@ -34,6 +34,11 @@ pub enum Received<'a> {
         /// See above.
         rest: u64,
     },
+    /// The subscription to a sharded channel has ended. Redis does this when another node gets the channel's slot.
+    Ended {
+        /// The channel.
+        channel: &'a [u8],
+    },
     /// An error reply.
     Error(&'a [u8]),
     /// Anything else: a confirmation, a pong, the reply to HELLO.
@@ -75,10 +80,14 @@ pub fn receive(bytes: &[u8], limit: u64) -> Result<Option<(Received<'_>, usize)>
     if kind == b'>' && number(text)? > 0 {
         let Some((name, after)) = bulk(bytes, after)? else { return Ok(None) };
         match (name, number(text)?) {
-            (b"message", 3) => return message(bytes, after, None, limit),
+            (b"message" | b"smessage", 3) => return message(bytes, after, None, limit),
             (b"pmessage", 4) => {
                 let Some((pattern, after)) = bulk(bytes, after)? else { return Ok(None) };
                 return message(bytes, after, Some(pattern), limit);
+            }
+            (b"sunsubscribe", 3) => {
+                let Some((channel, _)) = bulk(bytes, after)? else { return Ok(None) };
+                return Ok(whole(bytes)?.map(|after| (Received::Ended { channel }, after)));
             }
             _ => {}
         }
@@ -280,6 +289,18 @@ mod tests {
         let whole = Received::Message { pattern: None, channel: b"c", payload: b"a\r\nbc" };
         assert_eq!(receive(MESSAGE, 100), Ok(Some((whole, MESSAGE.len()))));
         assert_eq!(receive(&[MESSAGE, b">3"].concat(), 100), Ok(Some((whole, MESSAGE.len()))));
+    }
+
+    #[test]
+    fn a_message_on_a_sharded_channel_is_one_and_its_end_is_told() {
+        let message = b">3\r\n$8\r\nsmessage\r\n$1\r\nc\r\n$1\r\na\r\n";
+        let received = Received::Message { pattern: None, channel: b"c", payload: b"a" };
+        assert_eq!(receive(message, 100), Ok(Some((received, message.len()))));
+        let end = b">3\r\n$12\r\nsunsubscribe\r\n$1\r\nc\r\n:0\r\n";
+        assert_eq!(receive(end, 100), Ok(Some((Received::Ended { channel: b"c" }, end.len()))));
+        for cut in 0..end.len() {
+            assert_eq!(receive(&end[..cut], 100), Ok(None), "{cut}");
+        }
     }
 
     #[test]

@@ -163,7 +163,7 @@ scripts! {
 
     MARKER = include_str!("lua/marker.lua");
     keys (epoch);
-    MarkerCall<'a> { my_epoch: Epoch, control_channel: &'a str, notice: Notice }
+    MarkerCall<'a> { my_epoch: Epoch, control_channel: &'a str, notice: Notice, publish: &'a str }
 
     LOOK = include_str!("lua/look.lua");
     keys (pending, attempts);

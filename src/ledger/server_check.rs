@@ -221,7 +221,8 @@ pub fn check(connection: &mut Connection, interests: Option<&Interests>) -> Resu
     let unknown = unknown.map(|(command, _)| Warning::NotTold { command }).collect::<Vec<_>>();
     let (config, info) = (pairs(&config.unwrap_or_default()), fields(&info.unwrap_or_default()));
     let mut found = judge(&config, &info, connection.server().setting());
-    if let Some(interests) = interests {
+    // Keyspace events are not published on sharded channels.
+    if let Some(interests) = interests.filter(|interests| !interests.is_sharded()) {
         found.extend(judge_events(&config, interests));
     }
     Ok([found, unknown].concat())

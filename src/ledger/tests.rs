@@ -256,7 +256,7 @@ fn every_write_of_a_stale_leader_is_refused() {
         ledger.count_deliveries(stale, &[(MessageId(1), 2)]).err(),
         ledger.set_consumers(stale, &["c".to_owned()]).err(),
         ledger.record_gap(stale, &gap).err(),
-        ledger.publish_marker(stale, &Marker::of_leader(stale, 1), "c").err(),
+        ledger.publish_marker(stale, &Marker::of_leader(stale, 1), &Interests::in_channel("c")).err(),
         ledger.page(stale, MessageId::ZERO, MessageId(9), 10, 100).err(),
         ledger.fetch(stale, &[MessageId(1)], 100).err(),
     ];

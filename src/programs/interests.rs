@@ -21,6 +21,15 @@ pub const CHANNEL: Setting = Setting::new(
      a name; \\xHH is any byte. May be repeated",
 )
 .list();
+/// Sharded channels.
+pub const SHARDED_CHANNEL: Setting = Setting::new(
+    "sharded-channel",
+    "NAME,…",
+    Found("none"),
+    "The sharded channels that messages are published on by SPUBLISH, instead of --channel, --pattern and --keyevent: \
+     names as in --channel. Needs Redis 7.0 or newer. May be repeated",
+)
+.list();
 /// Patterns.
 pub const PATTERN: Setting = Setting::new(
     "pattern",
@@ -55,6 +64,10 @@ const EVENT_FORM: &str = "names of events separated by commas, such as expired,d
 
 /// Reads all settings of this file.
 pub fn interests(values: &Values<'_>, keys: &Keys, database: i64) -> Result<Interests, ConfigError> {
+    if let Some(channels) = sharded_channels(values, keys)? {
+        return Interests::of_sharded(channels)
+            .map_err(|takes| ConfigError::new("sharded-channel", "something else", takes));
+    }
     let given = ["channel", "pattern", "keyevent"].map(|name| values.is_given(name));
     let mut channels = if given == [false, true, false] || given[2] && !given[0] {
         Vec::new()
@@ -77,13 +90,31 @@ pub fn interests(values: &Values<'_>, keys: &Keys, database: i64) -> Result<Inte
     Interests::of(channels, patterns).map_err(|takes| ConfigError::new(setting, "too much", takes))
 }
 
+/// Reads the sharded channels. `None`: the group listens to others.
+pub fn sharded_channels(values: &Values<'_>, keys: &Keys) -> Result<Option<Vec<Vec<u8>>>, ConfigError> {
+    if !values.is_given("sharded-channel") {
+        return Ok(None);
+    }
+    const ALONE: &str = "sharded channels without --channel, --pattern and --keyevent: messages of both kinds have no \
+                         common order in a cluster; use two groups";
+    let others = [CHANNEL, PATTERN, KEYEVENT, KEYSPACE_DB];
+    if let Some(other) = others.iter().find(|setting| values.has(setting) && values.is_given(setting.name)) {
+        return Err(ConfigError::new("sharded-channel", format_args!("names, beside --{}", other.name), ALONE));
+    }
+    named_channels(values, "sharded-channel", keys).map(Some)
+}
+
 /// Reads the channels by their names, which must not be the group's own.
 pub fn published_channels(values: &Values<'_>, keys: &Keys) -> Result<Vec<Vec<u8>>, ConfigError> {
-    let channels = items(values, "channel", NAME_FORM, exact_name)?;
+    named_channels(values, "channel", keys)
+}
+
+fn named_channels(values: &Values<'_>, setting: &'static str, keys: &Keys) -> Result<Vec<Vec<u8>>, ConfigError> {
+    let channels = items(values, setting, NAME_FORM, exact_name)?;
     match channels.iter().find(|name| keys.is_own_channel(name)) {
         Some(own) => {
             let got = quoted(&String::from_utf8_lossy(own));
-            Err(ConfigError::new("channel", got, "channels that the group does not use itself"))
+            Err(ConfigError::new(setting, got, "channels that the group does not use itself"))
         }
         None => Ok(channels),
     }

@@ -1,9 +1,9 @@
 //! The load generator: publishes `{"message_id":"<prefix><number>"}` messages, and repeats those that no subscriber
 //! received.
 //!
-//! It runs on one thread, `publish`. Messages are published in bounded pipelines of `PUBLISH`; each reply has the
-//! number of subscribers that received the message. A message that none received is published again, with the same id,
-//! until one does. A message whose reply was lost with the connection is *unknown*: publishing it again might duplicate
+//! It runs on one thread, `publish`. Messages are published in bounded pipelines of `PUBLISH` or `SPUBLISH`; each reply
+//! has the number of subscribers that received the message. A message that none received is published again, with the
+//! same id, until one does. A message whose reply was lost with the connection is *unknown*: publishing it again might duplicate
 //! it, so it is only counted. In a Redis Cluster so is a message that no subscriber received (see `link`).
 //!
 //! Limitations: "received" means that Redis had any subscriber to send to; the message may still be lost on the way to
@@ -113,7 +113,7 @@ pub fn publish(config: PublisherConfig, requests: &ShutdownRequests) -> Result<R
     );
     let publisher = Publisher {
         link: RedisLink::new(&config.common.redis, &config.common.keys, config.refusal_patience, begin),
-        messages: Messages::new(config.channels, &config.id_prefix),
+        messages: Messages::new(config.channels, config.sharded, &config.id_prefix),
         pace: Pace::new(config.rate, config.batch, begin),
         count: config.count,
         end: config.duration.and_then(|duration| begin.checked_add(duration)),

@@ -62,6 +62,7 @@ pub(super) fn of(command: &str, trial: &Trial) -> Form {
         "multi" => (&["MULTI"], None),
         "exec" => (&["EXEC"], Some("without MULTI")),
         "publish" => (&["PUBLISH", &trial.channel, ""], None),
+        "spublish" => (&["SPUBLISH", &trial.channel, ""], None),
         "pubsub|numsub" => (&["PUBSUB", "NUMSUB", &trial.channel], None),
         "pubsub|channels" => (&["PUBSUB", "CHANNELS", &trial.channel], None),
         other => unreachable!("{other} has no form"),

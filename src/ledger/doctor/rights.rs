@@ -74,7 +74,11 @@ fn subjects(patient: &Patient<'_>, program: Program, trial: &Trial, can_write: b
         }
     }
     // RPUSH has no effect only on a key of another type, which must be there.
-    let commands = program.commands().filter(|(command, _)| *command != "rpush" || can_write);
+    let other = if patient.interests.is_sharded() && program == Program::Publisher { "publish" } else { "" };
+    let commands = program.commands().filter(|(command, _)| (*command != "rpush" || can_write) && *command != other);
+    let publishes = program.listens() || program == Program::Publisher;
+    let sharded = (patient.interests.is_sharded() && publishes).then_some(("spublish", Effect::Stops));
+    let commands = commands.chain(sharded);
     all.extend(commands.map(|(command, effect)| (Subject::Command(command, effect), forms::of(command, trial))));
     all
 }
@@ -96,7 +100,7 @@ fn judge(subject: &Subject, said: Said, patient: &Patient<'_>, program: Program,
             Some(Finding::new(need.effect, problem, Remedy::Grant(need.right.clone())))
         }
         // A publisher needs no right to the channel of the trial.
-        (Subject::Command("publish", effect), Said::NoChannel) if program.listens() => {
+        (Subject::Command("publish" | "spublish", effect), Said::NoChannel) if program.listens() => {
             Some(no_channel(*effect, &user, &format!("{}*", literal(&patient.keys.alive_prefix))))
         }
         // These concern every command that writes, or every key, and are reported once.
@@ -153,14 +157,18 @@ fn try_channels(patient: &Patient<'_>, program: Program, trial: &Trial, tried: &
     let Patient { keys, interests, .. } = patient;
     let name = |name: &[u8]| name.escape_ascii().to_string();
     let mut wanted: Vec<(&str, Vec<u8>, String)> = Vec::new();
+    let command = if interests.is_sharded() { "ssubscribe" } else { "subscribe" };
     for channel in interests.channels() {
-        wanted.push(("subscribe", channel.to_vec(), literal(&name(channel))));
+        wanted.push((command, channel.to_vec(), literal(&name(channel))));
     }
     if program.listens() {
         for pattern in interests.patterns() {
             wanted.push(("psubscribe", pattern.to_vec(), name(pattern)));
         }
         let alive = format!("{}{}", trial.keys.alive_prefix, trial.dispatcher);
+        if interests.is_sharded() {
+            wanted.push((command, keys.control.clone().into_bytes(), literal(&keys.control)));
+        }
         wanted.push(("subscribe", keys.control.clone().into_bytes(), literal(&keys.control)));
         wanted.push(("subscribe", alive.into_bytes(), format!("{}*", literal(&keys.alive_prefix))));
     } else if program != Program::Publisher {
@@ -214,6 +222,7 @@ enum Subscribed {
 
 fn subscribe(patient: &Patient<'_>, wanted: &[(&str, Vec<u8>, String)]) -> Result<Subscribed> {
     const SUBSCRIBING: &str = "trying to subscribe";
+    const CONFIRMATIONS: [PushKind; 3] = [PushKind::Subscribe, PushKind::PSubscribe, PushKind::SSubscribe];
     let server = &patient.server;
     let opened = Session::open(server, CONNECT_TIMEOUT, BUFFER, |out| {
         command(out, &["HELLO", "3"]);
@@ -235,7 +244,7 @@ fn subscribe(patient: &Patient<'_>, wanted: &[(&str, Vec<u8>, String)]) -> Resul
     while replies.len() < wanted.len() {
         match session.incoming.value().map_err(|error| session.error(server, SUBSCRIBING, error))? {
             // A message that somebody has published.
-            Value::Push { kind, .. } if !matches!(kind, PushKind::Subscribe | PushKind::PSubscribe) => {}
+            Value::Push { kind, .. } if !CONFIRMATIONS.contains(&kind) => {}
             value => {
                 let refused = |error| server.error(SUBSCRIBING, crate::base::failure::Failure::new(error));
                 replies.push(value.extract_error().map_err(refused));

@@ -83,7 +83,7 @@ impl Steps<'_> {
         let epoch = lease.epoch;
         self.ledger.renew(lease, ttl)?;
         let marker = Marker::of_leader(epoch, 0);
-        self.ledger.publish_marker(epoch, &marker, interests.identity())?;
+        self.ledger.publish_marker(epoch, &marker, &interests)?;
         self.hear(&mut subscription, &marker, attempt.counted)?;
         let first = MessageId::ZERO.next(wall_clock_us());
         let cursor = |count: u64| Cursor {

@@ -1,12 +1,13 @@
 -- Publishes a marker, unless a newer epoch has begun. So leaders' markers rise along the stream.
 -- KEYS  epoch
 -- ARGV  my_epoch, control_channel, notice
+--       publish: the command, SPUBLISH for a group that listens to sharded channels, else PUBLISH
 -- Gives 'OK' | {'STALE', epoch}
 local epoch_key = unpack(KEYS)
-local my_epoch, control_channel, notice = unpack(ARGV)
+local my_epoch, control_channel, notice, publish = unpack(ARGV)
 local epoch = redis.call('GET', epoch_key)
 if epoch ~= my_epoch then
   return {'STALE', epoch or ''}
 end
-redis.call('PUBLISH', control_channel, notice)
+redis.call(publish, control_channel, notice)
 return 'OK'

@@ -61,24 +61,39 @@ impl Subscriber {
 impl Channels {
     /// The commands that subscribe and publish the join marker, and how many answers they have. `identity` is what the
     /// marker stands among.
+    ///
+    /// The control channel comes after what is listened to: what follows a marker is counted, so all other
+    /// subscriptions must be made when the control channel brings the first. Redis may carry out other clients' commands
+    /// between two of these.
     pub(super) fn set_up(&self, join: Option<&Marker>, identity: &str) -> (Vec<u8>, usize) {
         let Channels { keys, interests, subscriber, .. } = self;
         let own_channel = subscriber.channel(keys);
-        let own: [&[u8]; OWN_CHANNELS] = [keys.control.as_bytes(), own_channel.as_bytes()];
-        let names: Vec<&[u8]> = interests.channels().chain(own).collect();
-        let patterns: Vec<&[u8]> = interests.patterns().collect();
-        let command = |name, words: &[&[u8]]| {
-            let command = Command::new(1 + words.len()).arg(name);
-            words.iter().fold(command, |command, word| command.arg(word)).into_bytes()
+        let own = [keys.control.as_bytes(), own_channel.as_bytes()];
+        let mut commands = Vec::new();
+        let mut answers = usize::from(join.is_some());
+        let mut subscribe = |command: &str, names: &[&[u8]]| {
+            let words = names.iter().fold(Command::new(1 + names.len()).arg(command), |words, name| words.arg(name));
+            commands.extend(words.into_bytes());
+            answers += names.len();
         };
-        // Patterns first: what follows a marker is counted, so all other subscriptions must be made when the control
-        // channel brings the first. Redis may carry out other clients' commands between two of these.
-        let mut commands = if patterns.is_empty() { Vec::new() } else { command("PSUBSCRIBE", &patterns) };
-        commands.extend(command("SUBSCRIBE", &names));
+        if interests.is_sharded() {
+            // One command for each, because in a cluster they may have different slots.
+            interests.channels().for_each(|name| subscribe("SSUBSCRIBE", &[name]));
+            // Markers are published as messages are, other notices by PUBLISH: those who publish them don't know what
+            // the group listens to.
+            subscribe("SSUBSCRIBE", &own[..1]);
+            subscribe("SUBSCRIBE", &own);
+        } else {
+            let patterns: Vec<&[u8]> = interests.patterns().collect();
+            if !patterns.is_empty() {
+                subscribe("PSUBSCRIBE", &patterns);
+            }
+            subscribe("SUBSCRIBE", &interests.channels().chain(own).collect::<Vec<_>>());
+        }
         if let Some(join) = join {
             let notice = Notice::Marker(join.clone(), identity.to_owned()).to_string();
-            commands.extend(Command::of(&["PUBLISH", &keys.control, &notice]).into_bytes());
+            commands.extend(Command::of(&[interests.publish_command(), &keys.control, &notice]).into_bytes());
         }
-        (commands, names.len() + patterns.len() + usize::from(join.is_some()))
+        (commands, answers)
     }
 }

@@ -205,9 +205,10 @@ impl Subscription {
                     }
                 }
                 Received::Message { pattern, channel, payload } => {
-                    let database = self.server.database();
+                    // Keyspace events are not published on sharded channels.
+                    let is_own = |database| is_own_event(channel, payload, &self.keys, database);
                     if self.copies.count(&self.interests, &self.keys, pattern, channel)
-                        && !is_own_event(channel, payload, &self.keys, database)
+                        && (self.interests.is_sharded() || !is_own(self.server.database()))
                     {
                         gather(&mut self.gathering, &self.interests, channel, payload, None);
                     }
@@ -223,6 +224,7 @@ impl Subscription {
                     warn_of_long_channel(&mut self.warned_of_long_channel, rest);
                     (self.skip, self.skips_payload) = (rest, true);
                 }
+                Received::Ended { channel } => return Err(self.server.error(READING, slot_moved(channel))),
                 Received::Error(text) if self.unanswered > 0 && !text.starts_with(b"LOADING") => {
                     let failure = Failure::of_reply(text);
                     let (error, _) = self.session.refusal(&self.server, "subscribing", failure);
@@ -308,11 +310,18 @@ fn gather(gathering: &mut Gathering, interests: &Interests, channel: &[u8], payl
     }
 }
 
+/// Nothing is unsubscribed from here, so Redis has ended the subscription.
+fn slot_moved(channel: &[u8]) -> io::Error {
+    let channel = channel.escape_ascii();
+    let problem = format!("Redis ended the subscription to the sharded channel {channel}: its slot is on another node");
+    io::Error::new(ErrorKind::ConnectionReset, problem)
+}
+
 fn warn_of_interests(warned: &mut bool, identity: &str) {
     if !std::mem::replace(warned, true) {
         log::warn!(
             "event=other-interests interests={} problem=\"a dispatcher of this group listens to something else: \
-             compare --channel, --pattern, --keyevent, --keyspace-db, and with keyspace events --deliver and \
+             compare --channel, --sharded-channel, --pattern, --keyevent, --keyspace-db, and with keyspace events --deliver and \
              --stream\"",
             Quoted(identity)
         );

@@ -183,3 +183,57 @@ fn a_dead_letter_tells_the_channel() {
     }
     assert_eq!(letters.len(), 3);
 }
+
+/// A sharded channel needs a server that has them: 7.0 or newer.
+fn sharded(f: &mut Fixture, names: &[&str]) -> Option<Interests> {
+    let interests = Interests::of_sharded(named(names)).expect("good names");
+    match f.ledger.connection.query("testing", Command::of(&["SPUBLISH", "x", "y"])) {
+        Ok(_) => Some(interests),
+        Err(error) => {
+            skipped(&format!("sharded channels: {error}"));
+            None
+        }
+    }
+}
+
+#[test]
+fn sharded_channels_and_markers_come_in_one_order_and_plain_ones_are_others() {
+    let mut f = fixture();
+    let Some(interests) = sharded(&mut f, &["orders", "mails"]) else { return };
+    let mut subscription = f.listen_to(interests.clone(), &DispatcherId::generate("d0"));
+    let epoch = f.epoch(7);
+    let marker = Marker::of_leader(epoch, 1);
+    f.run(&["PUBLISH", "orders", "not for it"]);
+    assert_eq!(f.number(&["SPUBLISH", "orders", "one"]), 1);
+    f.ledger.publish_marker(epoch, &marker, &interests).expect("it is published");
+    assert_eq!(f.number(&["SPUBLISH", "mails", "two"]), 1);
+    // What operators' tools and a leader that ends publish comes by PUBLISH.
+    f.run(&["PUBLISH", "messages:control", "settings"]);
+    let (mut seen, mut settings) = (Vec::new(), false);
+    while seen.len() < 3 || !settings {
+        let batch = subscription.read().expect("it is read").expect("something comes");
+        seen.extend(batch.seen);
+        settings |= batch.settings;
+    }
+    let message = |channel: &str, text: &str| {
+        Seen::Published(Published::Message(Body::copied(Some(channel.as_bytes()), text.as_bytes())))
+    };
+    assert_eq!(seen, [message("orders", "one"), Seen::Marker(marker), message("mails", "two")]);
+    subscription.ping(5).expect("it is sent");
+    while subscription.read().expect("it is read").is_none_or(|batch| batch.answered != Some(5)) {}
+}
+
+/// Else two dispatchers, of which one has `--channel` by mistake, would store different messages under one cursor.
+#[test]
+fn a_dispatcher_that_listens_to_the_plain_channel_of_the_name_has_other_interests() {
+    let mut f = fixture();
+    let Some(interests) = sharded(&mut f, &["orders"]) else { return };
+    let mut subscription = f.listen_to(interests, &DispatcherId::generate("d0"));
+    let _plain = f.listen_to(Interests::in_channel("orders"), &DispatcherId::generate("d1"));
+    let seen = loop {
+        if let Some(seen) = subscription.read().expect("it is read").expect("something comes").seen.pop() {
+            break seen;
+        }
+    };
+    assert!(matches!(seen, Seen::OtherInterests(..)), "{seen:?}");
+}

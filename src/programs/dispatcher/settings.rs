@@ -24,7 +24,7 @@ use crate::programs::common::{
     host_name, link_tls,
 };
 use crate::programs::consumer_sources::{consumer_sources, may_be_secure};
-use crate::programs::interests::{CHANNEL, KEYEVENT, KEYSPACE_DB, PATTERN, interests};
+use crate::programs::interests::{CHANNEL, KEYEVENT, KEYSPACE_DB, PATTERN, SHARDED_CHANNEL, interests};
 use crate::wire;
 
 /// The settings of a dispatcher.
@@ -95,6 +95,7 @@ pub const SETTINGS: &[Setting] = &[
     REDIS_KEY,
     GROUP,
     CHANNEL,
+    SHARDED_CHANNEL,
     PATTERN,
     KEYEVENT,
     KEYSPACE_DB,

@@ -11,7 +11,7 @@ use crate::process::config::{self, Environment, Setting, Values, quoted};
 use crate::process::log::settings::LOG_LEVEL;
 use crate::programs::common::{CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
 use crate::programs::consumer_sources;
-use crate::programs::interests::{CHANNEL, KEYEVENT, KEYSPACE_DB, PATTERN, interests};
+use crate::programs::interests::{CHANNEL, KEYEVENT, KEYSPACE_DB, PATTERN, SHARDED_CHANNEL, interests};
 
 /// The settings of `oncecast doctor`.
 #[derive(Clone, Debug)]
@@ -44,6 +44,7 @@ pub const SETTINGS: &[Setting] = &[
     )
     .list(),
     CHANNEL,
+    SHARDED_CHANNEL,
     PATTERN,
     KEYEVENT,
     KEYSPACE_DB,

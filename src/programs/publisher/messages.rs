@@ -18,16 +18,18 @@ const OVERHEAD_BYTES: usize = 100;
 pub(super) struct Messages {
     /// Where they go, in turn: message k to channel k modulo their number.
     channels: Vec<Vec<u8>>,
+    command: &'static str,
     prefix: String,
     /// A message up to its number, with the prefix escaped.
     begin: String,
 }
 
 impl Messages {
-    pub(super) fn new(channels: Vec<Vec<u8>>, prefix: &str) -> Messages {
+    pub(super) fn new(channels: Vec<Vec<u8>>, sharded: bool, prefix: &str) -> Messages {
         let quoted = serde_json::Value::from(prefix).to_string();
         let open = quoted.strip_suffix('"').expect("a JSON string ends with a quote");
-        Messages { channels, prefix: prefix.to_owned(), begin: format!("{{\"message_id\":{open}") }
+        let command = if sharded { "SPUBLISH" } else { "PUBLISH" };
+        Messages { channels, command, prefix: prefix.to_owned(), begin: format!("{{\"message_id\":{open}") }
     }
 
     /// How many fit into one pipeline.
@@ -44,7 +46,7 @@ impl Messages {
             payload.truncate(self.begin.len());
             write!(payload, "{number}\"}}").expect("a Vec takes every write");
             let channel = &self.channels[(number % self.channels.len() as u64) as usize];
-            Command::new(3).arg("PUBLISH").arg(channel).arg(&payload)
+            Command::new(3).arg(self.command).arg(channel).arg(&payload)
         };
         numbers.iter().map(publish).collect()
     }
@@ -82,7 +84,7 @@ mod tests {
 
     #[test]
     fn messages_are_json_whatever_the_prefix() {
-        let messages = Messages::new(vec![b"a channel".to_vec()], "a\"\\é ");
+        let messages = Messages::new(vec![b"a channel".to_vec()], false, "a\"\\é ");
         let commands: Vec<Vec<u8>> = messages.commands(&[7, 12]).into_iter().map(Command::into_bytes).collect();
         let first = "*3\r\n$7\r\nPUBLISH\r\n$9\r\na channel\r\n$26\r\n{\"message_id\":\"a\\\"\\\\é 7\"}\r\n";
         assert_eq!(String::from_utf8_lossy(&commands[0]), first);
@@ -91,12 +93,12 @@ mod tests {
 
     #[test]
     fn pipelines_are_bounded_in_bytes_too() {
-        assert_eq!(Messages::new(vec![b"c".to_vec()], "p").most_in_a_pipeline(), MAX_PIPELINE_MESSAGES);
-        let messages = Messages::new(vec![vec![b'c'; 3_000]], "p");
+        assert_eq!(Messages::new(vec![b"c".to_vec()], false, "p").most_in_a_pipeline(), MAX_PIPELINE_MESSAGES);
+        let messages = Messages::new(vec![vec![b'c'; 3_000]], false, "p");
         let most = messages.most_in_a_pipeline();
         let bytes: usize =
             messages.commands(&vec![u64::MAX; most]).into_iter().map(|command| command.into_bytes().len()).sum();
         assert!(most > 300 && bytes <= MAX_PIPELINE_BYTES, "{most} messages are {bytes} bytes");
-        assert_eq!(Messages::new(vec![vec![b'c'; 3 << 20]], "p").most_in_a_pipeline(), 1);
+        assert_eq!(Messages::new(vec![vec![b'c'; 3 << 20]], false, "p").most_in_a_pipeline(), 1);
     }
 }

@@ -13,7 +13,7 @@ use crate::process::log::settings::LOG_LEVEL;
 use crate::process::metrics::settings::{METRICS_ADDR, METRICS_HOST, METRICS_TOKEN_FILE};
 use crate::process::program::{self, CommandLine};
 use crate::programs::common::{CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
-use crate::programs::interests::{CHANNEL, published_channels};
+use crate::programs::interests::{CHANNEL, SHARDED_CHANNEL, published_channels, sharded_channels};
 use crate::wire::MAX_CHANNEL_BYTES;
 
 /// How long messages without a subscriber are retried after the end of the run.
@@ -28,6 +28,8 @@ pub struct PublisherConfig {
     pub common: CommonConfig,
     /// Where it publishes, in turn.
     pub channels: Vec<Vec<u8>>,
+    /// Whether these are sharded channels.
+    pub sharded: bool,
     /// Stop after this many messages.
     pub count: Option<u64>,
     /// Stop after this time.
@@ -54,6 +56,7 @@ pub const SETTINGS: &[Setting] = &[
     REDIS_KEY,
     GROUP,
     CHANNEL,
+    SHARDED_CHANNEL,
     Setting::new(
         "channels",
         "N",
@@ -119,6 +122,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Publis
     let common = CommonConfig::read(values)?;
     let random_prefix = || format!("{:08x}-", fastrand::u32(..));
     Ok(PublisherConfig {
+        sharded: values.is_given("sharded-channel"),
         channels: channels(values, &common.keys)?,
         count: values.optional_number("count", 1, u64::MAX >> 1)?,
         duration: values.duration("duration")?,
@@ -142,13 +146,15 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Publis
 
 /// The channels by their names, or with `--channels` those that begin with them.
 fn channels(values: &Values<'_>, keys: &Keys) -> Result<Vec<Vec<u8>>, ConfigError> {
-    let names = published_channels(values, keys)?;
+    let sharded = sharded_channels(values, keys)?;
+    let names = sharded.map_or_else(|| published_channels(values, keys), Ok)?;
     let most = MAX_CHANNELS / names.len() as u64;
     let Some(spread) = values.optional_number("channels", 1, most)? else { return Ok(names) };
     let longest = names.iter().map(Vec::len).max().unwrap_or_default() + format!(".{}", spread - 1).len();
     if longest > MAX_CHANNEL_BYTES {
         let takes = format!("names of at most {MAX_CHANNEL_BYTES} bytes with their number of --channels");
-        return Err(ConfigError::new("channel", format_args!("a name that gets {longest} bytes"), takes));
+        let setting = if values.is_given("sharded-channel") { "sharded-channel" } else { "channel" };
+        return Err(ConfigError::new(setting, format_args!("a name that gets {longest} bytes"), takes));
     }
     let numbered = |name: &Vec<u8>| {
         let name = name.clone();

@@ -14,6 +14,7 @@ mod recall;
 mod retries;
 mod roster;
 mod shadow;
+mod sharded;
 mod streams;
 mod switch;
 mod upgrade;

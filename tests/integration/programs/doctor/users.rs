@@ -116,3 +116,31 @@ fn users_of_an_acl_file_are_found_and_saved_as_it_says() {
     type_line(&server, "ACL LOAD");
     assert_eq!(report(&url_of(&server, "f:p"), &["--program", "consumer"]).0, Some(0));
 }
+
+/// Sharded channels need rights of their own, which the doctor names.
+#[test]
+fn the_rights_for_sharded_channels_are_told() {
+    let server = redis_server();
+    if is_too_old(&server, "has no sharded channels") {
+        return;
+    }
+    set_user(&server, "d reset resetchannels on >p ~messages:* &messages:alive:* +@all -ssubscribe -spublish");
+    set_user(&server, "p reset resetchannels on >p +ping");
+    for (user, program_name) in [("d", "dispatcher"), ("p", "publisher")] {
+        let url = url_of(&server, &format!("{user}:p"));
+        let args = ["--program", program_name, "--sharded-channel", "orders"];
+        let (code, found) = report(&url, &args);
+        assert_eq!((code, verdict(&found, program_name)), (Some(3), "does not work"), "{found:#}");
+        let needed = lines(&found, program_name).join(" ");
+        assert!(needed.contains("+spublish"), "{needed}");
+        // Rights to channels are told once the commands are allowed.
+        for _ in 0..2 {
+            for line in lines(&report(&url, &args).1, program_name) {
+                type_line(&server, &line);
+            }
+        }
+        let (code, found) = report(&url, &args);
+        assert_eq!((code, verdict(&found, program_name)), (Some(0), "works"), "{found:#}");
+    }
+    assert_eq!(keys(&server), [""; 0]);
+}
