@@ -79,6 +79,7 @@ pub(super) struct Notices {
 }
 
 impl Notices {
+    /// Tells the other threads of the lane what the notices say.
     fn pass_on(&self, batch: Batch) {
         if let Some(epoch) = batch.released {
             // A full channel already holds a notice.
@@ -172,7 +173,7 @@ impl ListenLoop {
 
     /// Reads until the subscription fails or the listener is stopped.
     fn listen(&self, mut subscription: Subscription, join: Option<&Marker>, backoff: &mut Backoff) -> Result<()> {
-        let Listening { sink, stats, notices, .. } = &self.parts;
+        let Listening { sink, stats, .. } = &self.parts;
         let mut joined = false;
         let mut heard = Instant::now();
         let mut asked: Option<Instant> = None;

@@ -1,7 +1,7 @@
 //! What a group listens to: channels by name and patterns, or sharded channels by name. Pure.
 //!
-//! Sharded channels (`SSUBSCRIBE`, `SPUBLISH`) are other channels than those of `PUBLISH`, also where they have the same
-//! name. A group listens to one kind only.
+//! Sharded channels (`SSUBSCRIBE`, `SPUBLISH`) are other channels than those of `PUBLISH`, also where they have the
+//! same name. A group listens to one kind only.
 //!
 //! Redis sends a subscriber one copy of a message for each interest that matches its channel. Each channel has one
 //! *owner* among the interests: its name if that is one of them, else the first pattern that matches. Only the owner's

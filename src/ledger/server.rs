@@ -159,8 +159,8 @@ impl Server {
         Ok(stream)
     }
 
-    /// The server that has a slot: in a Redis Cluster the slot's owner, which may change, else the same one. All that are
-    /// made for one slot move together.
+    /// The server that has a slot: in a Redis Cluster the slot's owner, which may change, else the same one. All that
+    /// are made for one slot move together.
     pub fn for_slot(&self, slot: u16) -> Server {
         Server { place: self.place.for_slot(slot), ..self.clone() }
     }

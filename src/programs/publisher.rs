@@ -3,8 +3,8 @@
 //!
 //! It runs on one thread, `publish`. Messages are published in bounded pipelines of `PUBLISH` or `SPUBLISH`; each reply
 //! has the number of subscribers that received the message. A message that none received is published again, with the
-//! same id, until one does. A message whose reply was lost with the connection is *unknown*: publishing it again might duplicate
-//! it, so it is only counted. In a Redis Cluster so is a message that no subscriber received (see `link`).
+//! same id, until one does. A message whose reply was lost with the connection is *unknown*: publishing it again might
+//! duplicate it, so it is only counted. In a Redis Cluster so is a message that no subscriber received (see `link`).
 //!
 //! Limitations: "received" means that Redis had any subscriber to send to; the message may still be lost on the way to
 //! it. Two runs with the same `--id-prefix` publish the same ids.

@@ -22,6 +22,7 @@ mod support;
 
 mod absurd;
 mod censor;
+mod clusters;
 mod consumer;
 mod delays;
 mod dispatchers;

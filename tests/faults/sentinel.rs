@@ -246,8 +246,8 @@ fn row_47_primary_cut_off_from_its_replicas(mode: Mode) {
         ("user", "replica on nopass +psync +replconf +ping"),
         (
             "user",
-            "sentinel on nopass allchannels +multi +slaveof +ping +exec +subscribe +config|rewrite +role +publish +info \
-          +client|setname +client|kill +script|kill",
+            "sentinel on nopass allchannels +multi +slaveof +ping +exec +subscribe +config|rewrite +role +publish \
+             +info +client|setname +client|kill +script|kill",
         ),
         ("masteruser", "replica"),
         ("masterauth", "any"),

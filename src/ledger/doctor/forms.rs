@@ -65,6 +65,8 @@ pub(super) fn of(command: &str, trial: &Trial) -> Form {
         "spublish" => (&["SPUBLISH", &trial.channel, ""], None),
         "pubsub|numsub" => (&["PUBSUB", "NUMSUB", &trial.channel], None),
         "pubsub|channels" => (&["PUBSUB", "CHANNELS", &trial.channel], None),
+        "cluster|slots" => (&["CLUSTER", "SLOTS"], None),
+        "cluster|myid" => (&["CLUSTER", "MYID"], None),
         other => unreachable!("{other} has no form"),
     };
     form(words, refused_with)

@@ -138,6 +138,12 @@ const STATUS: &[(&str, Effect)] = &[
 
 const AUDIT: &[(&str, Effect)] = &[("xlen", Stops), ("xrange", Stops), ("zcard", Stops), ("zrangebyscore", Stops)];
 
+/// What is needed beside these through the URL of a Redis Cluster.
+const IN_CLUSTER: &[(&str, Effect)] = &[("cluster|slots", Stops)];
+const DISPATCHER_IN_CLUSTER: &[(&str, Effect)] = &[("cluster|slots", Stops), ("cluster|myid", Stops)];
+const PUBLISHER_IN_CLUSTER: &[(&str, Effect)] =
+    &[("cluster|slots", Stops), ("exists", Stops), ("pubsub|numsub", Stops)];
+
 impl Program {
     /// What it is called.
     pub fn name(self) -> &'static str {
@@ -163,7 +169,13 @@ impl Program {
 
     /// The commands that it calls, as they are named in `ACL SETUSER`, and what follows if one is missing. SUBSCRIBE
     /// and PSUBSCRIBE are tried with the channels.
-    pub(super) fn commands(self) -> impl Iterator<Item = (&'static str, Effect)> {
+    pub(super) fn commands(self, in_cluster: bool) -> impl Iterator<Item = (&'static str, Effect)> {
+        let more: &[(&str, Effect)] = match self {
+            _ if !in_cluster => &[],
+            Program::Dispatcher | Program::StreamDispatcher => DISPATCHER_IN_CLUSTER,
+            Program::Publisher => PUBLISHER_IN_CLUSTER,
+            Program::Consumer | Program::Status | Program::Audit => IN_CLUSTER,
+        };
         let parts: [&[(&str, Effect)]; 2] = match self {
             Program::Dispatcher => [EVERY_DISPATCHER, DISPATCHER],
             Program::StreamDispatcher => [EVERY_DISPATCHER, STREAM_DISPATCHER],
@@ -172,7 +184,7 @@ impl Program {
             Program::Status => [STATUS, &[]],
             Program::Audit => [AUDIT, &[]],
         };
-        parts.into_iter().flatten().copied()
+        parts.into_iter().chain([more]).flatten().copied()
     }
 
     /// The command by which it is tried whether a key may be read: one that it needs anyway.

@@ -25,7 +25,7 @@ pub struct Patient<'a> {
 impl<'a> Patient<'a> {
     /// The server for a group.
     pub fn new(server: Server, keys: Keys, interests: &'a Interests) -> Patient<'a> {
-        Patient { server, keys, interests, trial_time: TRIAL_TIME }
+        Patient { server: server.for_key(&keys.leader), keys, interests, trial_time: TRIAL_TIME }
     }
 
     /// The same, with keys of trials that expire after this time.

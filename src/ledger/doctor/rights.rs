@@ -75,7 +75,9 @@ fn subjects(patient: &Patient<'_>, program: Program, trial: &Trial, can_write: b
     }
     // RPUSH has no effect only on a key of another type, which must be there.
     let other = if patient.interests.is_sharded() && program == Program::Publisher { "publish" } else { "" };
-    let commands = program.commands().filter(|(command, _)| (*command != "rpush" || can_write) && *command != other);
+    let commands = program
+        .commands(patient.server.is_cluster())
+        .filter(|(command, _)| (*command != "rpush" || can_write) && *command != other);
     let publishes = program.listens() || program == Program::Publisher;
     let sharded = (patient.interests.is_sharded() && publishes).then_some(("spublish", Effect::Stops));
     let commands = commands.chain(sharded);

@@ -2,7 +2,8 @@
 //!
 //! Each Sentinel has a thread, `sentinel-<n>`, that asks it several times a second, and at once when a connection is to
 //! be opened. So a Sentinel that does not answer holds up nothing but its own thread, and a failover is noticed
-//! although nobody closes a connection. The threads start with the first lookup, and end with the last clone of the server.
+//! although nobody closes a connection. The threads start with the first lookup, and end with the last clone of the
+//! server.
 //!
 //! Sentinels may disagree for a while, and one that is cut off from the others goes on naming the old primary. Every
 //! failover has a number, the *configuration epoch*, so the highest one is believed. One that is lower than was known

@@ -63,8 +63,8 @@ impl Channels {
     /// marker stands among.
     ///
     /// The control channel comes after what is listened to: what follows a marker is counted, so all other
-    /// subscriptions must be made when the control channel brings the first. Redis may carry out other clients' commands
-    /// between two of these.
+    /// subscriptions must be made when the control channel brings the first. Redis may carry out other clients'
+    /// commands between two of these.
     pub(super) fn set_up(&self, join: Option<&Marker>, identity: &str) -> (Vec<u8>, usize) {
         let Channels { keys, interests, subscriber, .. } = self;
         let own_channel = subscriber.channel(keys);

@@ -321,8 +321,8 @@ fn warn_of_interests(warned: &mut bool, identity: &str) {
     if !std::mem::replace(warned, true) {
         log::warn!(
             "event=other-interests interests={} problem=\"a dispatcher of this group listens to something else: \
-             compare --channel, --sharded-channel, --pattern, --keyevent, --keyspace-db, and with keyspace events --deliver and \
-             --stream\"",
+             compare --channel, --sharded-channel, --pattern, --keyevent, --keyspace-db, and with keyspace events \
+             --deliver and --stream\"",
             Quoted(identity)
         );
     }

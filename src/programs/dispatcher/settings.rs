@@ -179,8 +179,8 @@ pub const SETTINGS: &[Setting] = &[
         "wait-replicas",
         "N",
         Text("0"),
-        "A message counts as stored, and is delivered, only when so many replicas of Redis have it, so that no failover \
-         to one of them loses it; meanwhile it stays in memory",
+        "A message counts as stored, and is delivered, only when so many replicas of Redis have it, so that no \
+         failover to one of them loses it; meanwhile it stays in memory",
     ),
     Setting::new(
         "ring-bytes",

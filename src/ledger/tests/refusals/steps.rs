@@ -161,8 +161,11 @@ fn reports_and_reads() -> Vec<Step> {
             |c| came(c.ledger.set_consumers(MINE, &["c0", "c1"].map(str::to_owned)))),
         script("list no consumers", &CONSUMERS, |c| came(c.ledger.set_consumers(MINE, &[]))),
         script("record a gap", &GAP, Caller::record_gap),
-        script("publish a marker", &MARKER, |c| came(c.ledger.publish_marker(MINE, &Marker::of_leader(MINE, 1), &Interests::in_channel("c"))))
-            .reads(),
+        script("publish a marker", &MARKER, |c| {
+            let interests = Interests::in_channel("c");
+            came(c.ledger.publish_marker(MINE, &Marker::of_leader(MINE, 1), &interests))
+        })
+        .reads(),
         script("page", &PAGE, |c| came(c.ledger.page(MINE, MessageId(1), MessageId(5), 3, 1_000))).reads(),
         script("page without payloads", &PAGE,
             |c| came(c.ledger.page_without_payloads(MINE, MessageId(1), MessageId(5)))).reads(),
