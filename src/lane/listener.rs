@@ -215,7 +215,7 @@ impl ListenLoop {
                         let ignored = sink.append(std::mem::take(&mut batch.seen));
                         self.note_ignored(ignored);
                     }
-                    if let Some(notices) = notices {
+                    if let Some(notices) = &self.parts.notices {
                         notices.pass_on(batch);
                     }
                     if has_left {
