@@ -23,10 +23,13 @@ impl Credentials {
         Ok(Credentials { secrets: secret.current(), nonce: Nonce(random_bytes()?) })
     }
 
-    /// The proof to send if the consumer's answer proves that it knows one of the secrets; else what is wrong.
+    /// The proof to send if the consumer's answer proves that it knows one of the secrets; else what is wrong. The
+    /// consumer, which answers before it knows of which lane it will be told, proves it for the group `base`; the
+    /// dispatcher proves it for the lane, whose name is `group`.
     pub(super) fn proof(
         &self,
         answered: Option<&(Nonce, Vec<Proof>)>,
+        base: &str,
         group: &str,
         epoch: Epoch,
     ) -> Result<Proof, String> {
@@ -36,13 +39,13 @@ impl Credentials {
                 .to_owned());
         };
         let nonces = Nonces { dispatcher: self.nonce, consumer: *consumer };
-        let common = self.secrets.iter().find(|secret| nonces.has_consumer_proof(secret.as_ref(), group, proofs));
+        let common = self.secrets.iter().find(|secret| nonces.has_consumer_proof(secret.as_ref(), base, proofs));
         match common {
             Some(secret) => Ok(nonces.dispatcher_proof(secret.as_ref(), group, epoch)),
             None => Err(format!(
                 "the consumer proves another link secret than this dispatcher's, or for another group than {}; \
                  --link-secret-file of both must have a secret in common",
-                Quoted(group)
+                Quoted(base)
             )),
         }
     }
@@ -75,10 +78,11 @@ mod tests {
             (&[OLD, NEW], &[NEW], NEW),
             (&[NEW], &[OLD, NEW], NEW),
         ] {
-            let proof = credentials(own).proof(Some(&proofs(consumers)), "g", EPOCH).expect("they have one in common");
-            assert_eq!(proof, nonces.dispatcher_proof(common, "g", EPOCH));
+            let proof =
+                credentials(own).proof(Some(&proofs(consumers)), "g", "g/1", EPOCH).expect("they have one in common");
+            assert_eq!(proof, nonces.dispatcher_proof(common, "g/1", EPOCH));
         }
-        let refused = credentials(&[NEW]).proof(Some(&proofs(&[OLD])), "g", EPOCH).expect_err("none in common");
+        let refused = credentials(&[NEW]).proof(Some(&proofs(&[OLD])), "g", "g", EPOCH).expect_err("none in common");
         assert!(refused.contains("--link-secret-file") && refused.contains("group"), "{refused}");
     }
 
@@ -89,13 +93,13 @@ mod tests {
             let nonces = Nonces { dispatcher, consumer: CONSUMER };
             Some((CONSUMER, vec![nonces.consumer_proof(NEW, group)]))
         };
-        assert!(own.proof(of(own.nonce, "g").as_ref(), "g", EPOCH).is_ok());
+        assert!(own.proof(of(own.nonce, "g").as_ref(), "g", "g", EPOCH).is_ok());
         let others = Some((Nonce([3; 16]), of(own.nonce, "g").expect("it is one").1));
         // What this dispatcher would prove, sent back to it.
         let nonces = Nonces { dispatcher: own.nonce, consumer: CONSUMER };
         let reflected = Some((CONSUMER, vec![nonces.dispatcher_proof(NEW, "g", EPOCH)]));
         for answered in [of(Nonce([9; 16]), "g"), of(own.nonce, "h"), others, reflected, None] {
-            assert!(own.proof(answered.as_ref(), "g", EPOCH).is_err(), "{answered:?}");
+            assert!(own.proof(answered.as_ref(), "g", "g", EPOCH).is_err(), "{answered:?}");
         }
     }
 }

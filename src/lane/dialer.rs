@@ -27,6 +27,7 @@ use crate::base::backoff::Backoff;
 use crate::base::id::Epoch;
 use crate::base::text::{Quoted, beginning};
 use crate::lane::kill_switch::{KillSwitch, Reason};
+use crate::ledger::Keys;
 use crate::net::{self, ClientTls, Keepalive, Stream};
 
 /// How long connecting to one address may take, and then its TLS handshake.
@@ -242,9 +243,9 @@ impl Dialer {
     }
 
     fn connect(&self, dial: &Dial) -> Result<NewLink, DialError> {
-        let group = &self.shared.settings.keys.group;
+        let Keys { group, base, .. } = &self.shared.settings.keys;
         let secret = self.shared.settings.link_secret.as_ref();
-        let introduction = Introduction { epoch: dial.epoch, group, hello: &self.hello, secret };
+        let introduction = Introduction { epoch: dial.epoch, group, base, hello: &self.hello, secret };
         let (stream, place) = self.open()?;
         let greeted = greeting::greet(stream, self.target.host_port(), introduction, &dial.kill);
         self.note_proof(&greeted);

@@ -36,7 +36,10 @@ const MAX_CONSUMER_ID_BYTES: usize = 256;
 /// What a dispatcher says first.
 pub(super) struct Introduction<'a> {
     pub(super) epoch: Epoch,
+    /// The name of the lane, for LEAD.
     pub(super) group: &'a str,
+    /// The group whose lane it is, for which consumers prove the link secret.
+    pub(super) base: &'a str,
     /// The text of HELLO.
     pub(super) hello: &'a str,
     /// The secret that both must know, if there is one.
@@ -106,7 +109,7 @@ impl std::error::Error for GreetingError {}
 pub(super) fn greet(
     mut stream: Stream,
     address: &str,
-    Introduction { epoch, group, hello, secret }: Introduction<'_>,
+    Introduction { epoch, group, base, hello, secret }: Introduction<'_>,
     kill: &KillSwitch,
 ) -> Result<Greeted, GreetingError> {
     stream
@@ -137,7 +140,7 @@ pub(super) fn greet(
         HandshakeError::Selection(problem) => GreetingError::Handshake(problem),
     })?;
     let subprotocol = answer.subprotocol;
-    let proof = credentials.as_ref().map(|own| own.proof(answer.proved.as_ref(), group, epoch)).transpose();
+    let proof = credentials.as_ref().map(|own| own.proof(answer.proved.as_ref(), base, group, epoch)).transpose();
     let greeted = proof
         .map_err(|problem| GreetingError::Broken(ErrorCode::NotAuthenticated, problem))
         .and_then(|proof| {
