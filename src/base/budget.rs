@@ -1,11 +1,10 @@
 //! A budget of bytes that several threads share. It bounds what one path through a program keeps in memory.
 //!
-//! Each stored item keeps its [`Share`] beside it. Dropping both returns the bytes. An item larger than the whole
-//! budget may be stored when nothing else is.
+//! Each stored item keeps its [`Share`] beside it. Dropping both returns the bytes. Whoever takes a share has checked
+//! before that there is room.
 
 use std::sync::Arc;
-
-use parking_lot::{Condvar, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// See the module's text. Clones are the same budget.
 #[derive(Clone, Debug)]
@@ -14,16 +13,7 @@ pub struct Budget(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     limit_bytes: usize,
-    state: Mutex<BudgetState>,
-    freed: Condvar,
-    /// Held by the thread that waits, so that small items don't overtake a large one for ever.
-    turn: Mutex<()>,
-}
-
-#[derive(Debug, Default)]
-struct BudgetState {
-    used_bytes: usize,
-    closed: bool,
+    used_bytes: AtomicUsize,
 }
 
 /// A part of a budget, returned when dropped.
@@ -36,8 +26,7 @@ pub struct Share {
 impl Budget {
     /// A budget of `limit_bytes`, all of it free.
     pub fn new(limit_bytes: usize) -> Budget {
-        let state = Mutex::default();
-        Budget(Arc::new(Inner { limit_bytes, state, freed: Condvar::new(), turn: Mutex::default() }))
+        Budget(Arc::new(Inner { limit_bytes, used_bytes: AtomicUsize::new(0) }))
     }
 
     /// The total of the budget in bytes.
@@ -47,51 +36,29 @@ impl Budget {
 
     /// The free bytes.
     pub fn free_bytes(&self) -> usize {
-        self.0.limit_bytes.saturating_sub(self.0.state.lock().used_bytes)
+        self.0.limit_bytes.saturating_sub(self.used_bytes())
+    }
+
+    /// The bytes of all shares.
+    pub fn used_bytes(&self) -> usize {
+        self.0.used_bytes.load(Ordering::SeqCst)
     }
 
     /// Takes a share, even beyond the limit. The caller has checked what is [free](Budget::free_bytes).
     pub fn take(&self, bytes: usize) -> Share {
-        self.0.state.lock().used_bytes += bytes;
+        self.0.used_bytes.fetch_add(bytes, Ordering::SeqCst);
         Share { budget: self.clone(), bytes }
-    }
-
-    /// Waits until there is room for a share and takes it; threads are served one after the other. `None` if it would
-    /// have to wait and the budget is [closed](Budget::close).
-    pub fn wait_for(&self, bytes: usize) -> Option<Share> {
-        let _turn = self.0.turn.lock();
-        let mut state = self.0.state.lock();
-        while state.used_bytes > 0 && state.used_bytes.saturating_add(bytes) > self.0.limit_bytes {
-            if state.closed {
-                return None;
-            }
-            self.0.freed.wait(&mut state);
-        }
-        state.used_bytes += bytes;
-        Some(Share { budget: self.clone(), bytes })
-    }
-
-    /// Ends all waits; from now on no thread waits.
-    pub fn close(&self) {
-        self.0.state.lock().closed = true;
-        self.0.freed.notify_all();
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.budget.0.state.lock().used_bytes -= self.bytes;
-        self.budget.0.freed.notify_all();
+        self.budget.0.used_bytes.fetch_sub(self.bytes, Ordering::SeqCst);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
-    use std::time::Duration;
-
-    use crossbeam_channel::unbounded;
-
     use super::*;
 
     #[test]
@@ -104,53 +71,5 @@ mod tests {
         assert_eq!(budget.free_bytes(), 4);
         drop(beyond);
         assert_eq!(budget.free_bytes(), 10);
-    }
-
-    #[test]
-    fn shares_are_given_in_turn_when_there_is_room() {
-        let budget = Budget::new(10);
-        let held = budget.wait_for(8).expect("it is free");
-        let (got, order) = unbounded();
-        thread::scope(|scope| {
-            for bytes in [9, 2] {
-                let (budget, got) = (&budget, got.clone());
-                scope.spawn(move || {
-                    let share = budget.wait_for(bytes).expect("it is not closed");
-                    got.send(bytes).expect("the test listens");
-                    drop(share);
-                });
-                // The large request holds the turn before the small one is made.
-                while bytes == 9 && budget.0.turn.try_lock().is_some() {
-                    thread::yield_now();
-                }
-            }
-            assert!(order.recv_timeout(Duration::from_millis(50)).is_err(), "the small one overtook the large one");
-            drop(held);
-            assert_eq!([order.recv(), order.recv()], [Ok(9), Ok(2)]);
-        });
-    }
-
-    #[test]
-    fn an_item_larger_than_the_budget_passes_alone() {
-        let budget = Budget::new(10);
-        let alone = budget.wait_for(99).expect("nothing else is held");
-        thread::scope(|scope| {
-            let next = scope.spawn(|| budget.wait_for(99).is_some());
-            drop(alone);
-            assert!(next.join().expect("it came back"));
-        });
-    }
-
-    #[test]
-    fn a_closed_budget_ends_all_waits() {
-        let budget = Budget::new(10);
-        let held = budget.wait_for(8);
-        thread::scope(|scope| {
-            let waiting = [1, 2].map(|_| scope.spawn(|| budget.wait_for(8).is_none()));
-            budget.close();
-            waiting.into_iter().for_each(|waiter| assert!(waiter.join().expect("it came back")));
-        });
-        assert!(budget.wait_for(2).is_some(), "what has room needs no wait");
-        drop(held);
     }
 }

@@ -38,7 +38,7 @@ use crate::ledger::{Keys, Ledger, MOST_EPOCH_BYTES, Server};
 use crate::wire::{self, ErrorCode};
 
 /// How long one question may take. A dispatcher waits 3 s for the answer to its LEAD.
-const QUESTION_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const QUESTION_LIMIT: Duration = Duration::from_secs(2);
 /// The waits that one question may need, in sequence: the connection, AUTH, SELECT, and the answer.
 const MOST_WAITS: u32 = 4;
 
@@ -113,6 +113,26 @@ impl Epochs {
                     "epoch {epoch} is more than a day ahead of this consumer's clock, so it can't come from Redis"
                 );
                 CloseReason::new(ErrorCode::Stale, text)
+            }
+            EpochVerdict::No(refusal) => refusal,
+        };
+        self.stats.unconfirmed.add(1);
+        Err(refusal)
+    }
+
+    /// Checks the epoch of the first leader of a lane that is not known yet. Unlike [`confirm`](Epochs::confirm), this
+    /// accepts no epoch without an answer: no earlier version served lanes without the right to read the key, and a
+    /// client that invents lanes must not make this consumer serve them.
+    pub(super) fn confirm_of_new_lane(&self, epoch: Epoch) -> Result<(), CloseReason> {
+        let refusal = match self.judge(epoch) {
+            EpochVerdict::Newest => return Ok(()),
+            EpochVerdict::Unchecked => {
+                let text = format!(
+                    "epoch {epoch} can't be looked up: for this lane, this consumer's Redis user needs +getrange and \
+                     ~{}",
+                    self.key
+                );
+                CloseReason::new(ErrorCode::Unavailable, text)
             }
             EpochVerdict::No(refusal) => refusal,
         };

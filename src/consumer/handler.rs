@@ -6,14 +6,14 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::base::id::MessageId;
-use crate::ledger::Words;
+use crate::ledger::{LaneNumber, Words};
 use crate::wire::NackDelay;
 
 /// Works on messages. Every closure `Fn(&Delivery) -> Result<Outcome, HandlerError>` that may be shared between threads
 /// is one.
 ///
 /// A message may be delivered more than once: after a failure, or when its consumer seemed dead and was not. Only one
-/// outcome is recorded. Make other side effects idempotent, for instance by [`Delivery::id`].
+/// outcome is recorded. Make other side effects idempotent, for instance by [`Delivery::key`].
 ///
 /// A panic fails only its own message, like [`HandlerError::retry`].
 pub trait Handler: Send + Sync + 'static {
@@ -67,6 +67,7 @@ where
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery<'a> {
     id: MessageId,
+    lane: LaneNumber,
     number: u16,
     channel: Option<&'a [u8]>,
     payload: &'a [u8],
@@ -77,12 +78,18 @@ impl<'a> Delivery<'a> {
     /// The first delivery of the message with id 1 and this payload, text or bytes, to the consumer `test`. For tests
     /// of handlers; the methods `with_…` change the rest.
     pub fn new(payload: &'a (impl AsRef<[u8]> + ?Sized)) -> Delivery<'a> {
-        Delivery { id: MessageId(1), number: 1, channel: None, payload: payload.as_ref(), consumer_id: "test" }
+        let payload = payload.as_ref();
+        Delivery { id: MessageId(1), lane: 0, number: 1, channel: None, payload, consumer_id: "test" }
     }
 
     /// The same with another id.
     pub fn with_id(self, id: MessageId) -> Delivery<'a> {
         Delivery { id, ..self }
+    }
+
+    /// The same in another lane.
+    pub fn with_lane(self, lane: u16) -> Delivery<'a> {
+        Delivery { lane, ..self }
     }
 
     /// The same with another number: 2 for the first redelivery.
@@ -100,9 +107,24 @@ impl<'a> Delivery<'a> {
         Delivery { consumer_id, ..self }
     }
 
-    /// The message's id: unique in its group, the same in each delivery.
+    /// The message's id: unique in its [lane](Delivery::lane), the same in each delivery.
     pub fn id(&self) -> MessageId {
         self.id
+    }
+
+    /// The number of the message's lane. A group has lanes besides lane 0 only if its dispatchers listen to several
+    /// nodes of a cluster. Each lane has ids and a result stream of its own.
+    pub fn lane(&self) -> u16 {
+        self.lane
+    }
+
+    /// A name for the message that is unique in its group, the same in each delivery: the [id](Delivery::id), in other
+    /// lanes than lane 0 with the lane's number and `/` before it, such as `3/0006253a8c0be1d7`.
+    pub fn key(&self) -> String {
+        match self.lane {
+            0 => self.id.to_string(),
+            lane => format!("{lane}/{}", self.id),
+        }
     }
 
     /// 1 for the first delivery, 2 for the first redelivery, and so on.
@@ -293,6 +315,8 @@ mod tests {
         assert_eq!((delivery.id(), delivery.number(), delivery.consumer_id()), (MessageId(7), 3, "c"));
         assert_eq!((delivery.payload(), delivery.channel()), (&b"text"[..], None));
         assert_eq!(delivery.with_channel("orders.eu").channel(), Some(&b"orders.eu"[..]));
+        assert_eq!((delivery.lane(), delivery.key()), (0, "0000000000000007".to_owned()));
+        assert_eq!(delivery.with_lane(300).key(), "300/0000000000000007");
         let bytes = vec![0xff];
         assert_eq!((Delivery::new(&bytes).payload(), Delivery::new(b"\xff").number()), (&bytes[..], 1));
     }

@@ -3,9 +3,10 @@
 //! Owned by the link's reading thread. A read returns when the greeting's deadline has passed, and soon after
 //! [`stop_reading`](Socket::stop_reading) was called, so that a replaced connection frees a partly received message.
 //!
-//! Unfinished messages of all links share one budget. Until a link rules, the WebSocket's own limit keeps each of its
-//! messages at 64 KiB or less. A ruling link needs one of [`LARGE_MESSAGES`] permits for a larger message. Only one
-//! link rules at a time, so it waits only until the links that it replaced have released their permits.
+//! Unfinished messages of all links of a lane share one budget. Until a link rules, the WebSocket's own limit keeps
+//! each of its messages at 64 KiB or less. A ruling link needs one of the lane's [`LARGE_MESSAGES`] permits for a
+//! larger message. Only one link of a lane rules at a time, so it waits only until the links that it replaced have
+//! released their permits.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
@@ -17,14 +18,14 @@ use crate::net::{ReadHalf, is_transient};
 
 /// The largest message of a peer that does not rule, and the most unfinished bytes that need no permit.
 pub(super) const MAX_SMALL_BYTES: usize = 64 << 10;
-/// The most unfinished messages above that size, over all links.
+/// The most unfinished messages above that size, over all links of a lane.
 const LARGE_MESSAGES: usize = 2;
 /// How often a link that waits for a permit checks whether it should stop.
 const PERMIT_CHECK: Duration = Duration::from_millis(100);
 /// How long a link waits for a permit before its connection is given up.
 const PERMIT_LIMIT: Duration = Duration::from_secs(5);
 
-/// The permits for large messages. Clones share them.
+/// A lane's permits for large messages. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Permits(Sender<()>, Receiver<()>);
 
@@ -53,7 +54,8 @@ pub(super) struct Inlet {
     socket: Socket,
     /// Reading fails from this time on, unless the peer is trusted by then.
     deadline: Option<Instant>,
-    permits: Permits,
+    /// Those of the lane, once the link rules.
+    permits: Option<Permits>,
     permit: Option<Permit>,
     /// Bytes read since the last complete message.
     unfinished_bytes: usize,
@@ -61,13 +63,14 @@ pub(super) struct Inlet {
 
 impl Inlet {
     /// Reading fails from `deadline` on, until the peer is [trusted](Inlet::trust).
-    pub(super) fn new(reader: ReadHalf, socket: Socket, deadline: Instant, permits: Permits) -> Inlet {
-        Inlet { reader, socket, deadline: Some(deadline), permits, permit: None, unfinished_bytes: 0 }
+    pub(super) fn new(reader: ReadHalf, socket: Socket, deadline: Instant) -> Inlet {
+        Inlet { reader, socket, deadline: Some(deadline), permits: None, permit: None, unfinished_bytes: 0 }
     }
 
     /// Notes that the link rules: its peer may be silent, and its messages may be large.
-    pub(super) fn trust(&mut self) {
+    pub(super) fn trust(&mut self, permits: &Permits) {
         self.deadline = None;
+        self.permits = Some(permits.clone());
     }
 
     /// Ends receiving and returns the permit, if there is one. The reader remains, to wait for the peer's close.
@@ -96,17 +99,18 @@ impl Inlet {
     /// Waits for a permit, if what is read next needs one.
     fn wait_for_permit(&mut self) -> io::Result<()> {
         // Before LEAD, messages are small, so only pings can add up to this many bytes.
-        if self.permit.is_some() || self.deadline.is_some() || self.unfinished_bytes < MAX_SMALL_BYTES {
+        let Some(permits) = &self.permits else { return Ok(()) };
+        if self.permit.is_some() || self.unfinished_bytes < MAX_SMALL_BYTES {
             return Ok(());
         }
         let limit = Instant::now() + PERMIT_LIMIT;
-        while self.permits.0.send_timeout((), PERMIT_CHECK).is_err() {
+        while permits.0.send_timeout((), PERMIT_CHECK).is_err() {
             self.check_deadline()?;
             if Instant::now() >= limit {
                 return Err(io::Error::other("too many large messages are on their way"));
             }
         }
-        self.permit = Some(Permit(self.permits.1.clone()));
+        self.permit = Some(Permit(permits.1.clone()));
         self.socket.set_reads_much(true);
         Ok(())
     }
@@ -149,17 +153,17 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     /// An inlet with this much time for the greeting, its socket and its peer.
-    fn inlet(limit: Duration, permits: &Permits) -> (Inlet, Socket, TcpStream) {
+    fn inlet(limit: Duration) -> (Inlet, Socket, TcpStream) {
         let listener = Listener::bind("127.0.0.1:0").expect("a free port");
         let peer = TcpStream::connect(listener.address().expect("bound")).expect("it listens");
         let (socket, reader) = Socket::new(listener.accept().expect("it connected").0).expect("options");
-        (Inlet::new(reader, socket.clone(), Instant::now() + limit, permits.clone()), socket, peer)
+        (Inlet::new(reader, socket.clone(), Instant::now() + limit), socket, peer)
     }
 
     #[test]
     fn a_dripping_peer_meets_the_deadline() {
         let started = Instant::now();
-        let (mut inlet, socket, mut peer) = inlet(Duration::from_millis(300), &Permits::new());
+        let (mut inlet, socket, mut peer) = inlet(Duration::from_millis(300));
         let dripper = std::thread::spawn(move || {
             // Ends when the other side is closed.
             while peer.write_all(b"x").is_ok() {
@@ -175,8 +179,8 @@ mod tests {
 
     #[test]
     fn a_link_that_is_asked_to_stop_reading_stops() {
-        let (mut inlet, socket, _peer) = inlet(LONG, &Permits::new());
-        inlet.trust();
+        let (mut inlet, socket, _peer) = inlet(LONG);
+        inlet.trust(&Permits::new());
         let reader = std::thread::spawn(move || inlet.read(&mut [0]).expect_err("nothing comes").kind());
         socket.stop_reading();
         assert_eq!(reader.join().expect("no panic"), ErrorKind::ConnectionAborted);
@@ -188,8 +192,8 @@ mod tests {
         let mut buffer = vec![0; MAX_SMALL_BYTES];
         let mut links: Vec<_> = (0..=LARGE_MESSAGES)
             .map(|_| {
-                let (mut inlet, socket, peer) = inlet(LONG, &permits);
-                inlet.trust();
+                let (mut inlet, socket, peer) = inlet(LONG);
+                inlet.trust(&permits);
                 (inlet, socket, peer)
             })
             .collect();

@@ -4,17 +4,17 @@
 //!  dispatcher ──► read-N ──PROCESS──► desk ──► handler-N ──outcome──► commit ──► Redis
 //!      ▲                               │           │                    │
 //!      └───────── write-N ◄── outbox ◄─┴── NACK ◄──┴───────── ACK ◄─────┘
-//! ```
 //!
 //! In reading order: `handler` is what a user writes. `builder` checks the settings, and `error` says what was wrong
 //! with them or why the consumer ended. `service` starts the other parts, runs the main loop, and stops them in order.
 //! `server` accepts connections and owns their threads; `refusals` limits the cost of useless connections, and
 //! `regulars` remembers the addresses of earlier rulers. `link` is one connection, and `peer` is its number and the
 //! reason to end it. A connection begins with a `handshake`, and `guard` demands what proves the link secret; `inlet`
-//! is its reading side; its two threads share a `socket` and an `outbox`. `lane` is the state of one group: `epochs`
-//! asks Redis whether a new leader's epoch is genuine, `desk` decides which dispatcher may deliver and where answers
-//! go, and `commit` records outcomes, some of which need no check according to `trust`. `pool` runs handlers. `stats`
-//! has the counters of all these parts, and `observer` is the interface for a program that monitors them.
+//! is its reading side; its two threads share a `socket` and an `outbox`. `lanes` finds or makes the `lane` that LEAD
+//! names: `epochs` asks Redis whether a new leader's epoch is genuine, `desk` decides which dispatcher may deliver and
+//! where answers go, and `commit` records outcomes, which come through the lane's `outlet`; some need no check
+//! according to `trust`. `pool` runs handlers. `stats` has the counters of all these parts, and `observer` is the
+//! interface for a program that monitors them.
 //!
 //! The consumer knows nothing of the process that it runs in. It has no settings except the builder's, serves no
 //! metrics, does not talk to systemd, and catches signals only if `Consumer::stop_on_signals` is called. The
@@ -36,9 +36,11 @@ mod handler;
 pub mod handshake;
 mod inlet;
 mod lane;
+mod lanes;
 mod link;
 pub mod observer;
 mod outbox;
+mod outlet;
 mod peer;
 mod pool;
 mod refusals;
@@ -53,4 +55,4 @@ pub use self::builder::ConsumerBuilder;
 pub use self::error::Error;
 pub use self::handler::{Delivery, Handler, HandlerError, Outcome};
 pub use self::service::Consumer;
-pub use self::stats::ConsumerStats;
+pub use self::stats::{ConsumerStats, LaneStats};

@@ -1,9 +1,8 @@
 //! The threads that run the handler. The setting `concurrency` is their number.
 //!
 //! Each takes one message at a time, so a slow message delays only its own thread. A panic fails only its message.
-//! Successes go to the committer, failures and messages that were not begun straight to the desk. While Redis does not
-//! store results, a bounded number of bytes waits to be recorded. Beyond that, each thread keeps its result, waits, and
-//! begins no other message.
+//! Successes go to the committer of the message's lane, failures and messages that were not begun straight to its desk.
+//! No thread waits for Redis.
 //!
 //! Limitation: a handler that never returns occupies its thread forever.
 
@@ -13,30 +12,23 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::warn;
 
-use super::commit::Finished;
-use super::desk::{Desk, Job};
+use super::desk::{Desk, Desks, Turn};
 use super::error::{Error, Result};
 use super::handler::{Delivery, Handler, HandlerError, Outcome};
-use crate::base::budget::Budget;
 use crate::base::log_context;
 use crate::base::retry_policy::RetryPolicy;
-use crate::ledger::{Commit, MAX_RESULT_FIELDS};
+use crate::ledger::{Commit, LaneNumber, MAX_RESULT_FIELDS};
 use crate::wire;
 
 /// The most bytes of names and values in one result.
 const MAX_RESULT_BYTES: usize = wire::MAX_PAYLOAD_BYTES;
-/// The most bytes of results that wait to be recorded. The prefetch limits only their number.
-const MAX_UNRECORDED_BYTES: usize = 64 << 20;
-/// About how many bytes a waiting result takes in addition to its names and values.
-const RESULT_COST_BYTES: usize = 96;
 
 /// The handler threads. They end when halted, or when this handle is dropped.
 pub(super) struct Pool {
-    desk: Arc<Desk>,
-    unrecorded: Budget,
+    desks: Arc<Desks>,
     /// Disconnected when all threads have ended.
     all_ended: Receiver<()>,
     threads: Vec<JoinHandle<()>>,
@@ -49,10 +41,8 @@ impl Pool {
         handler: Arc<dyn Handler>,
         consumer_id: Arc<str>,
         retry: Option<RetryPolicy>,
-        desk: &Arc<Desk>,
-        commits: &Sender<Finished>,
+        desks: &Arc<Desks>,
     ) -> Result<Pool> {
-        let unrecorded = Budget::new(MAX_UNRECORDED_BYTES);
         // The threads log in the context of the thread that starts them.
         let context = log_context::current();
         let (ended, all_ended) = bounded(0);
@@ -63,9 +53,8 @@ impl Pool {
                     handler: handler.clone(),
                     consumer_id: consumer_id.clone(),
                     retry,
-                    desk: desk.clone(),
-                    commits: commits.clone(),
-                    unrecorded: unrecorded.clone(),
+                    desks: desks.clone(),
+                    lane: 0,
                 };
                 let (ended, context) = (ended.clone(), context.clone());
                 thread::Builder::new().name(format!("handler-{number}")).spawn(move || {
@@ -76,9 +65,9 @@ impl Pool {
             })
             .collect::<std::io::Result<_>>()
             // The threads already started wait for work: end them.
-            .inspect_err(|_| desk.close())
+            .inspect_err(|_| desks.close())
             .map_err(Error::start("starting the handler threads (a lower `concurrency` may do)"))?;
-        Ok(Pool { desk: desk.clone(), unrecorded, all_ended, threads })
+        Ok(Pool { desks: desks.clone(), all_ended, threads })
     }
 
     /// Disconnected once all threads have ended.
@@ -86,10 +75,9 @@ impl Pool {
         &self.all_ended
     }
 
-    /// Makes the threads begin no other message, and give up results for which there is no room.
+    /// Makes the threads begin no other message.
     pub(super) fn halt(&self) {
-        self.desk.close();
-        self.unrecorded.close();
+        self.desks.close();
     }
 
     /// Halts and joins the threads. A thread whose handler does not return within `limit` is left behind. Returns how
@@ -122,44 +110,46 @@ struct HandlerThread {
     consumer_id: Arc<str>,
     /// `None`: the dispatcher decides how long a message waits that failed.
     retry: Option<RetryPolicy>,
-    desk: Arc<Desk>,
-    commits: Sender<Finished>,
-    unrecorded: Budget,
+    desks: Arc<Desks>,
+    /// The lane of the last message.
+    lane: LaneNumber,
 }
 
 impl HandlerThread {
     /// The thread's main loop: runs the handler on one message after the other.
-    fn run(self) {
-        while let Some(job) = self.desk.next(self.number) {
+    fn run(mut self) {
+        while let Some(turn) = self.desks.next(self.number) {
+            if std::mem::replace(&mut self.lane, turn.lane) != turn.lane {
+                log_context::enter(&turn.outlet.context);
+            }
             let began = Instant::now();
-            let outcome = self.handle(&job);
+            let outcome = self.handle(&turn);
             let ended = Instant::now();
-            self.desk.stats().handler_duration.observe(ended - began);
+            self.desks.stats().handler_duration.observe(ended - began);
+            let Turn { lane, outlet, job } = turn;
             match outcome {
                 Ok(outcome) => {
-                    self.desk.returned(self.number, ended);
-                    let commit = Commit { id: job.id, fields: outcome.fields };
+                    self.desks.returned(self.number, ended);
                     // The message stays held meanwhile, and is reported to the dispatcher as held.
-                    let share = self.unrecorded.wait_for(commit.bytes() + RESULT_COST_BYTES);
-                    let Job { body, number, epoch, link, .. } = job;
-                    let sent = share
-                        .map(|share| self.commits.send(Finished { commit, body, number, epoch, link, _share: share }));
-                    if !matches!(sent, Some(Ok(()))) {
-                        // The pool is halted, or the committer has ended: a message that is not recorded goes to
-                        // another consumer.
-                        return;
-                    }
+                    let commit = Commit { id: job.id, fields: outcome.fields };
+                    outlet.send(commit, job.body, job.number, job.epoch, job.link);
                 }
-                Err(error) if error.is_not_ready() => self.desk.put_back(self.number, job, error.reason, ended),
+                Err(error) if error.is_not_ready() => {
+                    self.desk(lane).put_back(self.number, job, error.reason, ended);
+                }
                 Err(error) => {
                     let error = self.delayed(error, job.number);
-                    self.desk.stats().set_last_failure(&error);
+                    self.desks.stats().set_last_failure(&error);
                     // This comes before the thread counts as free, because that may dismiss the ruler.
-                    self.desk.fail(job.id, job.run, error);
-                    self.desk.returned(self.number, ended);
+                    self.desk(lane).fail(job.id, job.run, error);
+                    self.desks.returned(self.number, ended);
                 }
             }
         }
+    }
+
+    fn desk(&self, lane: LaneNumber) -> Desk {
+        self.desks.desk(lane)
     }
 
     /// The same failure with the delay of this consumer's policy, unless the handler chose what happens next.
@@ -172,9 +162,10 @@ impl HandlerThread {
         }
     }
 
-    fn handle(&self, job: &Job) -> Result<Outcome, HandlerError> {
+    fn handle(&self, Turn { lane, job, .. }: &Turn) -> Result<Outcome, HandlerError> {
         let delivery = Delivery::new(job.body.payload())
             .with_id(job.id)
+            .with_lane(*lane)
             .with_number(job.number)
             .with_consumer_id(&self.consumer_id);
         let delivery = match job.body.channel() {
@@ -184,7 +175,7 @@ impl HandlerThread {
         match catch_unwind(AssertUnwindSafe(|| self.handler.handle(&delivery))) {
             Ok(outcome) => outcome.and_then(within_limits),
             Err(panic) => {
-                self.desk.stats().panicked.add(1);
+                self.desks.stats().panicked.add(1);
                 Err(HandlerError::retry(format!("handler panicked: {}", message_of(&*panic))))
             }
         }
@@ -237,9 +228,8 @@ mod tests {
         let handler: Arc<dyn Handler> = Arc::new(|_: &Delivery<'_>| Ok(Outcome::new()));
         // Repeated, because the moment between a thread's last action and its end is short.
         for _ in 0..200 {
-            let desk = Arc::new(Desk::new(Terms::of_tests(2), Arc::default()));
-            let (commits, _committed) = bounded(1);
-            let pool = Pool::start(2, handler.clone(), "c0".into(), None, &desk, &commits).expect("threads");
+            let desks = Arc::new(Desks::new(Terms::of_tests(2), Arc::default()));
+            let pool = Pool::start(2, handler.clone(), "c0".into(), None, &desks).expect("threads");
             assert_eq!(pool.join(Duration::from_secs(20)), 0);
         }
     }

@@ -3,7 +3,8 @@
 //! One thread accepts. The number of connections is limited. Connections that have not sent LEAD (*strangers*) count,
 //! too, but no number of them can keep a dispatcher out. If the limit is reached, or the system is out of files or
 //! threads, a connection is closed to make room (see [`Rank`]): first one that is closing anyway, then the oldest of
-//! those that have not sent LEAD. The active dispatcher's connection is never closed for this. Some places are reserved
+//! those that have not sent LEAD. The connections of active dispatchers are
+//! never closed for this. Some places are reserved
 //! for addresses that ruled before (*regulars*).
 //!
 //! Limitation: if strangers connect from a dispatcher's own address, as on loopback, the reserved places don't help.
@@ -12,7 +13,6 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -21,9 +21,8 @@ use log::warn;
 use parking_lot::Mutex;
 
 use super::error::{Error, Result};
-use super::inlet::Permits;
-use super::lane::ConsumerLane;
-use super::link::{Common, DispatcherLink};
+use super::lanes::Lanes;
+use super::link::{Common, DispatcherLink, LinkLane};
 use super::outbox::Outbox;
 use super::peer::LinkId;
 use super::refusals::{EventKind, Refusals};
@@ -33,8 +32,10 @@ use crate::base::log_context;
 use crate::base::text::Quoted;
 use crate::net::{LinkSecret, Listener, NotAccepted, ReadHalf, ServerTls};
 
-/// The most connections at a time.
+/// The most connections at a time with one lane.
 pub(super) const MAX_SOCKETS: usize = 64;
+/// How many more there may be for each further lane: that of its leader, and that of the one before.
+const SOCKETS_PER_LANE: usize = 2;
 /// How many of these are reserved for addresses that ruled before.
 const KEPT_PLACES: usize = 8;
 /// How long the accepting thread pauses when the system is out of files or threads.
@@ -44,7 +45,7 @@ const EVICTION_LIMIT: Duration = Duration::from_millis(50);
 /// How often the accepting thread joins the threads of ended connections, and logs events that were held back.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// File descriptors reserved for our own Redis connections, which may have to be reopened: one asks for epochs, another
-/// records results.
+/// records results. Each further lane needs as many.
 const SPARE_FILES: usize = 4;
 
 /// The accepting thread and the connections.
@@ -65,7 +66,7 @@ struct LinkHandle {
     regular: bool,
     socket: Socket,
     outbox: Arc<Outbox>,
-    greeted: Arc<AtomicBool>,
+    lane: Arc<LinkLane>,
     /// It was closed to make room, and its thread has not ended yet.
     left: bool,
     /// Disconnected when its thread has finished its work.
@@ -75,13 +76,14 @@ struct LinkHandle {
 
 impl LinkHandle {
     fn is_greeted(&self) -> bool {
-        self.greeted.load(Ordering::Acquire)
+        self.lane.get().is_some()
     }
 
-    fn rank(&self, ruler: Option<LinkId>) -> Rank {
+    fn rank(&self) -> Rank {
+        let lane = self.lane.get();
         match () {
             () if self.left => Rank::Left,
-            () if ruler == Some(self.id) => Rank::Rules,
+            () if lane.is_some_and(|lane| lane.desk.ruler() == Some(self.id)) => Rank::Rules,
             () if self.outbox.is_closing() => Rank::Closing,
             // It has sent LEAD, and will be closed soon if it does not rule.
             () if self.is_greeted() => Rank::Rules,
@@ -122,14 +124,15 @@ enum Room {
 }
 
 impl Room {
-    fn for_one_more(places: &[Rank], regular: bool) -> Room {
+    fn for_one_more(places: &[Rank], lanes: usize, regular: bool) -> Room {
+        let most = MAX_SOCKETS + SOCKETS_PER_LANE * lanes.saturating_sub(1);
         let count = |is: fn(&Rank) -> bool| places.iter().filter(|place| is(place)).count();
         let strangers = count(|place| *place == Rank::SilentStranger);
         let taken = count(|place| *place != Rank::Left);
-        if places.len() >= 2 * MAX_SOCKETS {
+        if places.len() >= 2 * most {
             // The threads of closed connections hang.
             Room::None
-        } else if taken < MAX_SOCKETS && (regular || strangers < MAX_SOCKETS - KEPT_PLACES) {
+        } else if taken < most && (regular || strangers < MAX_SOCKETS - KEPT_PLACES) {
             Room::Free
         } else {
             Room::after_the_first(places, regular)
@@ -149,7 +152,7 @@ impl ConsumerServer {
         listener: Listener,
         tls: Option<ServerTls>,
         secret: Option<LinkSecret>,
-        lane: Arc<ConsumerLane>,
+        lanes: Arc<Lanes>,
     ) -> Result<ConsumerServer> {
         listener.set_wait(HOUSEKEEPING).map_err(Error::start("setting up the listener"))?;
         let address = listener.address().map_err(Error::start("setting up the listener"))?;
@@ -164,9 +167,8 @@ impl ConsumerServer {
             common: Arc::new(Common {
                 tls,
                 secret,
-                lane,
+                lanes,
                 refusals: Refusals::new(Instant::now()),
-                permits: Permits::new(),
                 regulars: Regulars::default(),
             }),
             ended,
@@ -222,7 +224,7 @@ struct Acceptor {
 impl Acceptor {
     /// The thread's main loop: accepts until it is asked to stop.
     fn run(mut self) {
-        log_context::enter(&self.common.lane.context);
+        log_context::enter(&self.common.lanes.context());
         while !self.is_stopping() {
             self.reap();
             self.common.refusals.log_the_rest(false, Instant::now());
@@ -287,7 +289,7 @@ impl Acceptor {
     /// Closes the first connection that may be closed; `false` if there is none.
     fn make_room(&self, regular: bool) -> bool {
         let mut links = self.links.lock();
-        match Room::after_the_first(&self.places(&links), regular) {
+        match Room::after_the_first(&Acceptor::places(&links), regular) {
             Room::After(index) => {
                 evict(&mut links, index);
                 true
@@ -296,15 +298,15 @@ impl Acceptor {
         }
     }
 
-    fn places(&self, links: &[LinkHandle]) -> Vec<Rank> {
-        let ruler = self.common.lane.desk.ruler();
-        links.iter().map(|link| link.rank(ruler)).collect()
+    fn places(links: &[LinkHandle]) -> Vec<Rank> {
+        links.iter().map(LinkHandle::rank).collect()
     }
 
     /// Starts a thread for a connection, making room for it first.
     fn admit(&mut self, socket: Socket, reader: ReadHalf, peer: SocketAddr) -> io::Result<()> {
         let regular = self.common.regulars.has(peer.ip());
-        while !self.listener.has_spare_files(SPARE_FILES) {
+        let lanes = self.common.lanes.count();
+        while !self.listener.has_spare_files(SPARE_FILES * lanes) {
             let reason = "there are too few files (LimitNOFILE, ulimit -n)";
             if !self.make_room(regular) {
                 return Err(io::Error::other(reason));
@@ -313,11 +315,11 @@ impl Acceptor {
             self.common.refusals.note(EventKind::FewFiles, example, Instant::now());
         }
         let mut links = self.links.lock();
-        match Room::for_one_more(&self.places(&links), regular) {
+        match Room::for_one_more(&Acceptor::places(&links), lanes, regular) {
             Room::Free => {}
             Room::After(index) => evict(&mut links, index),
             Room::None => {
-                self.common.lane.desk.stats().strangers.add(1);
+                self.common.lanes.stats().strangers.add(1);
                 self.common.refusals.charge(Instant::now());
                 return Err(io::Error::other(format!("{} places are taken", links.len())));
             }
@@ -328,10 +330,10 @@ impl Acceptor {
             peer,
             socket: socket.clone(),
             outbox: Arc::default(),
-            greeted: Arc::default(),
+            lane: Arc::default(),
             common: self.common.clone(),
         };
-        let (id, outbox, greeted) = (link.id, link.outbox.clone(), link.greeted.clone());
+        let (id, outbox, lane) = (link.id, link.outbox.clone(), link.lane.clone());
         let (alive, ended) = bounded::<()>(0);
         let all_ended = self.ended.clone();
         let thread = thread::Builder::new().name(format!("read-{id}")).spawn(move || {
@@ -339,7 +341,7 @@ impl Acceptor {
             drop((alive, all_ended));
         });
         let thread = thread.map_err(|error| io::Error::other(format!("there is no thread for it: {error}")))?;
-        links.push(LinkHandle { id, regular, socket, outbox, greeted, left: false, ended, thread });
+        links.push(LinkHandle { id, regular, socket, outbox, lane, left: false, ended, thread });
         Ok(())
     }
 }

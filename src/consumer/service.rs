@@ -7,14 +7,13 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{after, bounded, select_biased, tick};
+use crossbeam_channel::{after, select_biased, tick};
 use log::{info, warn};
 
-use super::commit::Committer;
-use super::desk::{Desk, Terms};
+use super::desk::{Desks, Terms};
 use super::error::{Error, Result, SettingName};
 use super::handler::Handler;
-use super::lane::ConsumerLane;
+use super::lanes::{Lanes, Place};
 use super::observer::{LogOnly, OBSERVE_WITHIN, Observer};
 use super::pool::{self, Pool};
 use super::server::ConsumerServer;
@@ -96,9 +95,9 @@ enum Ended {
 struct Parts {
     handler: Arc<dyn Handler>,
     pool: Pool,
-    committer: Committer,
     server: ConsumerServer,
-    lane: Arc<ConsumerLane>,
+    desks: Arc<Desks>,
+    lanes: Arc<Lanes>,
     /// What new connections need: read again when it changes, so that the log soon says whether it can be used.
     files: (Option<ServerTls>, Option<LinkSecret>),
 }
@@ -187,7 +186,7 @@ impl Consumer {
             warn!("event=listens-openly address={local_addr} problem={}", Quoted(problem));
         }
         let ended = running.work(&shutdown.1, observer);
-        running.lane.desk.stats().set_stopping();
+        running.desks.stats().set_stopping();
         observer.stopping();
         running.stop(&ended, &shutdown.1, drain_timeout);
         match ended {
@@ -207,7 +206,6 @@ impl Parts {
         let Settings { concurrency, prefetch, retry, result_maxlen, tls, secret, .. } = settings;
         let name = Arc::from(settings.consumer_id.as_str());
         let terms = Terms {
-            group: settings.keys.group.clone(),
             consumer_id: settings.consumer_id,
             prefetch,
             concurrency,
@@ -215,29 +213,33 @@ impl Parts {
             redis_limit: REDIS_LIMIT,
             setting_name: settings.setting_name,
         };
-        let lane = Arc::new(ConsumerLane::new(settings.redis, settings.keys, terms, stats));
+        let desks = Arc::new(Desks::new(terms, stats.clone()));
+        let place = Place { redis: settings.redis, keys: settings.keys, result_maxlen };
+        let lanes = Arc::new(Lanes::start(place, desks.clone(), stats)?);
         // The first dispatcher must not deliver messages to a handler that can't work yet.
-        check(&lane.desk, &*handler);
-        // Room for all messages that may be held, so that a handler thread hardly ever waits to send.
-        let (commits, for_committer) = bounded(prefetch as usize);
-        let committer = lane.start_committer(result_maxlen, for_committer)?;
-        let pool = Pool::start(concurrency, handler.clone(), name, retry, &lane.desk, &commits)?;
-        let server = ConsumerServer::start(listener, tls.clone(), secret.clone(), lane.clone())?;
-        Ok(Parts { handler, pool, committer, server, lane, files: (tls, secret) })
+        check(&desks, &*handler);
+        let pool = Pool::start(concurrency, handler.clone(), name, retry, &desks)?;
+        let server = ConsumerServer::start(listener, tls.clone(), secret.clone(), lanes.clone())?;
+        Ok(Parts { handler, pool, server, desks, lanes, files: (tls, secret) })
     }
 
     /// The main loop: works until the request to stop, or until a part of the consumer fails.
     fn work(&self, requests: &ShutdownRequests, observer: &mut dyn Observer) -> Ended {
-        let stats = self.lane.desk.stats();
+        let stats = self.desks.stats();
+        let committer_ended = self.lanes.ended();
         let (looks, ticks) = (tick(observer.interval()), tick(RATE_INTERVAL));
         let mut rate = RateLog::new();
         loop {
             select_biased! {
                 recv(requests.receiver()) -> _ => return Ended::Asked,
-                recv(self.committer.ended()) -> _ => return Ended::Broken("committer"),
+                recv(committer_ended) -> _ => return Ended::Broken("committer"),
                 recv(self.pool.ended()) -> _ => return Ended::Broken("handler threads"),
                 recv(looks) -> _ => {
-                    check(&self.lane.desk, &*self.handler);
+                    check(&self.desks, &*self.handler);
+                    self.lanes.tidy(Instant::now());
+                    if self.lanes.has_ended() {
+                        return Ended::Broken("committer");
+                    }
                     observer.observe(stats);
                     stats.main.beat(OBSERVE_WITHIN);
                 }
@@ -261,18 +263,20 @@ impl Parts {
     /// given up. A new leader that found no consumer here would deliver messages to other consumers while this one
     /// still works on them.
     fn stop(self, ended: &Ended, requests: &ShutdownRequests, drain_timeout: Duration) {
-        let Parts { handler, pool, committer, server, lane, files: _ } = self;
+        let Parts { handler, pool, server, desks, lanes, files: _ } = self;
+        // A lane that this consumer does not know holds nothing here.
+        lanes.close();
         let drained = match ended {
-            Ended::Asked => drain(&lane.desk, &*handler, requests, drain_timeout),
+            Ended::Asked => drain(&desks, &*handler, requests, drain_timeout),
             Ended::Broken(_) => {
-                lane.desk.drain();
+                desks.drain();
                 false
             }
         };
         let stuck = pool.join(JOIN_LIMIT);
-        let committed = committer.join(JOIN_LIMIT);
+        let committed = lanes.join(JOIN_LIMIT);
         server.close(CLOSE_LIMIT);
-        report_stop(lane.desk.stats(), drained, stuck, committed);
+        report_stop(desks.stats(), drained, stuck, committed);
     }
 }
 
@@ -306,15 +310,15 @@ impl RateLog {
 }
 
 /// Checks what changes with time. The handler is asked before the desk is locked, because its answer may take a while.
-fn check(desk: &Desk, handler: &dyn Handler) {
+fn check(desks: &Desks, handler: &dyn Handler) {
     let asked = Instant::now();
-    desk.check(pool::ask_ready(handler), asked, Instant::now());
+    desks.check(pool::ask_ready(handler), asked, Instant::now());
 }
 
 /// Finishes the held messages; `false` if that took too long, or if a second request to stop came.
-fn drain(desk: &Desk, handler: &dyn Handler, requests: &ShutdownRequests, limit: Duration) -> bool {
-    info!("event=draining held={} limit_ms={}", desk.stats().held(), limit.as_millis());
-    let drained = desk.drain();
+fn drain(desks: &Desks, handler: &dyn Handler, requests: &ShutdownRequests, limit: Duration) -> bool {
+    info!("event=draining held={} limit_ms={}", desks.stats().held(), limit.as_millis());
+    let drained = desks.drain();
     let (limit, ticks) = (after(limit), tick(DRAIN_CHECK_INTERVAL));
     loop {
         select_biased! {
@@ -322,7 +326,7 @@ fn drain(desk: &Desk, handler: &dyn Handler, requests: &ShutdownRequests, limit:
             recv(requests.receiver()) -> _ => return false,
             recv(limit) -> _ => return false,
             // A handler may time out meanwhile, or be ready again.
-            recv(ticks) -> _ => check(desk, handler),
+            recv(ticks) -> _ => check(desks, handler),
         }
     }
 }

@@ -1,12 +1,15 @@
 //! A consumer's counters. Any thread may add to them and read them; they are not a snapshot of one moment.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::handler::HandlerError;
 use crate::base::histogram::{Distribution, LatencyHistogram};
 use crate::base::pulse::Pulse;
+use crate::ledger::LaneNumber;
 
 /// A number that only rises.
 #[derive(Debug, Default)]
@@ -49,16 +52,63 @@ pub struct ConsumerStats {
 
     /// The main loop, which monitors the committer.
     pub(super) main: Pulse,
-    /// The committer's loop.
-    pub(super) committer: Pulse,
-
+    lanes: RwLock<BTreeMap<LaneNumber, Arc<LaneStats>>>,
     held: AtomicU64,
-    epoch: AtomicU64,
-    redis_up: AtomicBool,
     stopping: AtomicBool,
     reconnects: AtomicU64,
     unable: Mutex<Option<String>>,
     last_failure: Mutex<Option<HandlerError>>,
+}
+
+/// What a consumer has done for one lane since it began to serve it, and the lane's present state.
+#[derive(Debug, Default)]
+pub struct LaneStats {
+    pub(super) received: Counter,
+    pub(super) recorded: Counter,
+    /// The committer's loop.
+    pub(super) committer: Pulse,
+    held: AtomicU64,
+    epoch: AtomicU64,
+    redis_up: AtomicBool,
+}
+
+impl LaneStats {
+    /// See [`ConsumerStats::received`].
+    pub fn received(&self) -> u64 {
+        self.received.get()
+    }
+
+    /// See [`ConsumerStats::recorded`].
+    pub fn recorded(&self) -> u64 {
+        self.recorded.get()
+    }
+
+    /// See [`ConsumerStats::held`].
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// The epoch of the dispatcher whose messages are accepted; 0 if none is connected.
+    pub fn ruling_epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// Whether Redis answered the last request; `false` before the first one.
+    pub fn redis_is_up(&self) -> bool {
+        self.redis_up.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_held(&self, held: usize) {
+        self.held.store(held as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_ruling_epoch(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_redis_up(&self, up: bool) {
+        self.redis_up.store(up, Ordering::Relaxed);
+    }
 }
 
 impl ConsumerStats {
@@ -176,14 +226,19 @@ impl ConsumerStats {
         self.handler_duration.read()
     }
 
-    /// The epoch of the dispatcher whose messages are accepted; 0 if none is connected.
-    pub fn ruling_epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Relaxed)
+    /// The lanes served now, by number.
+    pub fn lanes(&self) -> Vec<(LaneNumber, Arc<LaneStats>)> {
+        self.lanes.read().iter().map(|(number, lane)| (*number, lane.clone())).collect()
     }
 
-    /// Whether Redis answered the last request; `false` before the first one.
+    /// The epoch of the dispatcher whose messages are accepted, of the first lane that has one; 0 if none is connected.
+    pub fn ruling_epoch(&self) -> u64 {
+        self.lanes.read().values().map(|lane| lane.ruling_epoch()).find(|epoch| *epoch > 0).unwrap_or(0)
+    }
+
+    /// Whether the Redis of a lane answered the last request; `false` before the first one.
     pub fn redis_is_up(&self) -> bool {
-        self.redis_up.load(Ordering::Relaxed)
+        self.lanes.read().values().any(|lane| lane.redis_is_up())
     }
 
     /// How often the connection to Redis was reopened.
@@ -196,9 +251,9 @@ impl ConsumerStats {
         self.unable.lock().is_some()
     }
 
-    /// Whether the committer's loop is late, and not because the whole process was paused.
+    /// Whether the loop of a committer is late, and not because the whole process was paused.
     pub fn committer_hangs(&self) -> bool {
-        self.committer.is_late() && !self.main.is_late()
+        self.lanes.read().values().any(|lane| lane.committer.is_late()) && !self.main.is_late()
     }
 
     /// Messages that were recorded, dropped, retried or rejected.
@@ -216,16 +271,19 @@ impl ConsumerStats {
         *self.unable.lock() = reason;
     }
 
-    pub(super) fn set_ruling_epoch(&self, epoch: u64) {
-        self.epoch.store(epoch, Ordering::Relaxed);
+    /// The counters of a lane, which is served from now on.
+    pub(super) fn open_lane(&self, lane: LaneNumber) -> Arc<LaneStats> {
+        self.lanes.write().entry(lane).or_default().clone()
     }
 
-    pub(super) fn set_redis_up(&self, up: bool) {
-        self.redis_up.store(up, Ordering::Relaxed);
+    /// The lane is served no more.
+    pub(super) fn close_lane(&self, lane: LaneNumber) {
+        self.lanes.write().remove(&lane);
     }
 
+    /// The lanes' connections count together where they go to the same server.
     pub(super) fn set_redis_reconnects(&self, count: u64) {
-        self.reconnects.store(count, Ordering::Relaxed);
+        self.reconnects.fetch_max(count, Ordering::Relaxed);
     }
 
     pub(super) fn set_stopping(&self) {

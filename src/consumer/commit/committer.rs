@@ -2,17 +2,17 @@
 //! consumer.
 
 use std::num::NonZeroU64;
-use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use log::warn;
 
-use super::recorder::{Finished, Recorder};
+use super::recorder::Recorder;
 use crate::base::log_context::{self, LogContext};
 use crate::consumer::desk::Desk;
 use crate::consumer::error::{Error, Result};
+use crate::consumer::outlet::Finished;
 use crate::ledger::Ledger;
 
 /// The committer's thread. It ends when the last sender of commits is dropped, or when it is asked to give up.
@@ -27,7 +27,7 @@ impl Committer {
     pub(in crate::consumer) fn start(
         ledger: Ledger,
         result_maxlen: Option<NonZeroU64>,
-        desk: Arc<Desk>,
+        desk: Desk,
         context: &LogContext,
         commits: Receiver<Finished>,
     ) -> Result<Committer> {
@@ -39,9 +39,9 @@ impl Committer {
             .name("commit".to_owned())
             .spawn(move || {
                 log_context::enter(&context);
-                let desk = recorder.desk.clone();
+                let stats = recorder.lane_stats.clone();
                 recorder.run();
-                desk.stats().committer.rest();
+                stats.committer.rest();
                 drop(alive);
             })
             .map_err(Error::start("starting the committer's thread"))?;
@@ -53,40 +53,70 @@ impl Committer {
         &self.ended
     }
 
-    /// Lets the thread finish its results for at most `limit`, then makes it give up the rest. Returns whether the
-    /// thread could be joined.
-    pub(in crate::consumer) fn join(self, limit: Duration) -> bool {
+    /// Whether the thread has ended.
+    pub(in crate::consumer) fn has_ended(&self) -> bool {
+        self.ended.try_recv() == Err(TryRecvError::Disconnected)
+    }
+
+    /// Lets all of these finish their results for at most `limit`, then makes them give up the rest. Returns how many
+    /// could not be joined.
+    pub(in crate::consumer) fn join(committers: Vec<Committer>, limit: Duration) -> usize {
         // Nothing is ever sent: this waits until the sender is dropped.
-        let _ = self.ended.recv_timeout(limit);
-        drop(self.patience);
-        let ended = self.ended.recv_timeout(limit) == Err(RecvTimeoutError::Disconnected);
-        if ended && self.thread.join().is_err() {
-            warn!("event=bug thread=commit problem=panicked");
+        let has_ended = |ended: &Receiver<()>, deadline: Instant| {
+            ended.recv_deadline(deadline) == Err(RecvTimeoutError::Disconnected)
+        };
+        let deadline = Instant::now() + limit;
+        for committer in &committers {
+            has_ended(&committer.ended, deadline);
         }
-        ended
+        let give_up = |Committer { patience, ended, thread }| {
+            drop(patience);
+            (ended, thread)
+        };
+        let waiting: Vec<_> = committers.into_iter().map(give_up).collect();
+        let (deadline, mut left) = (Instant::now() + limit, 0);
+        for (ended, thread) in waiting {
+            if !has_ended(&ended, deadline) {
+                left += 1;
+            } else if thread.join().is_err() {
+                warn!("event=bug thread=commit problem=panicked");
+            }
+        }
+        left
     }
 }
 
 // These start a Redis, as the lab does.
 #[cfg(all(test, feature = "programs"))]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::recorder::REPLY_TIMEOUT;
     use super::*;
     use crate::base::id::{Epoch, MessageId};
-    use crate::consumer::desk::Terms;
+    use crate::consumer::desk::{Desks, Terms};
+    use crate::consumer::outlet::{Outlet, Unrecorded};
     use crate::ledger::{Body, Command, Commit};
+
+    /// A desk, the way of its results, and what the committer takes.
+    fn desk() -> (Desk, Outlet, Receiver<Finished>) {
+        let all = Unrecorded::default();
+        let (unused, _) = Outlet::new(&all, LogContext::of_process());
+        let (outlet, commits) = Outlet::new(&all, LogContext::of_process());
+        let desks = Arc::new(Desks::new(Terms::of_tests(1), Arc::default()));
+        (desks.open(0, unused), outlet, commits)
+    }
 
     #[test]
     fn it_gives_up_although_a_sender_is_left() {
         // This happens when a handler hangs: its thread keeps its sender forever.
-        let (stuck, commits) = bounded(1);
+        let (desk, stuck, commits) = desk();
         let port = crate::lab::ports::free_port().expect("a free port");
         let server = crate::ledger::Server::parse(&format!("redis://127.0.0.1:{port}")).expect("a URL");
         let keys = Arc::new(crate::ledger::Keys::new("g"));
-        let desk = Arc::new(Desk::new(Terms::of_tests(1), Arc::default()));
         let ledger = Ledger::new(server, keys, REPLY_TIMEOUT);
         let committer = Committer::start(ledger, None, desk, &LogContext::of_process(), commits).expect("a thread");
-        assert!(committer.join(Duration::from_millis(200)), "it was left behind");
+        assert_eq!(Committer::join(vec![committer], Duration::from_millis(200)), 0, "it was left behind");
         drop(stuck);
     }
 
@@ -101,15 +131,10 @@ mod tests {
             run(&["ZADD", "g:pending", id, &format!("{id:0>16}:x")]);
         }
         run(&["XADD", "g:processed", "18446744073709551615-18446744073709551614", "a", "b"]);
-        let desk = Arc::new(Desk::new(Terms::of_tests(1), Arc::default()));
-        let (finished, commits) = bounded(2);
-        let share = crate::base::budget::Budget::new(1_000);
+        let (desk, outlet, commits) = desk();
         for id in [1, 2] {
             let fields = ["message_id", "m"].into_iter().collect();
-            let commit = Commit { id: MessageId(id), fields };
-            let (body, _share) = (Body::copied(None, b"x"), share.take(1));
-            let one = Finished { commit, body, number: 1, epoch: Epoch(1), link: 1, _share };
-            finished.send(one).expect("there is room");
+            outlet.send(Commit { id: MessageId(id), fields }, Body::copied(None, b"x"), 1, Epoch(1), 1);
         }
         let ledger = Ledger::new(redis.server(), Arc::new(crate::ledger::Keys::new("g")), REPLY_TIMEOUT);
         let committer =
@@ -121,8 +146,8 @@ mod tests {
         wait("the second is refused", &|| desk.stats().redis_errors.get() > 0);
         run(&["DEL", "g:processed"]);
         wait("both are done", &|| desk.stats().recorded.get() + desk.stats().dropped.get() == 2);
-        drop(finished);
-        assert!(committer.join(Duration::from_secs(10)));
+        drop(outlet);
+        assert_eq!(Committer::join(vec![committer], Duration::from_secs(10)), 0);
         assert_eq!(desk.stats().not_pending.get(), 0);
     }
 }

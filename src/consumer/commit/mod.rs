@@ -1,11 +1,12 @@
 //! The committer: records outcomes in Redis, many at a time, and then acknowledges them.
 //!
-//! One thread, `commit`, with one connection; its loop is in `recorder`. A batch contains the outcomes that arrived
-//! while the previous batch was recorded. Messages that no other consumer can hold are recorded in a transaction; all
-//! others are recorded by a script, which checks that they are still pending. The script also records what a
-//! transaction left undone. While Redis does not answer, the script is retried until the consumer stops: repeating it
-//! is harmless, because a recorded message is no longer pending. A message is acknowledged only after Redis has
-//! confirmed that its outcome is recorded, by this consumer or by another one.
+//! Each lane has one: a thread, `commit`, with one connection; its loop is in `recorder`. So a lane whose Redis does
+//! not answer holds up no other. A batch contains the outcomes that arrived while the previous batch was recorded.
+//! Messages that no other consumer can hold are recorded in a transaction; all others are recorded by a script, which
+//! checks that they are still pending. The script also records what a transaction left undone. While Redis does not
+//! answer, the script is retried until the consumer stops: repeating it is harmless, because a recorded message is no
+//! longer pending. A message is acknowledged only after Redis has confirmed that its outcome is recorded, by this
+//! consumer or by another one.
 //!
 //! Limitation: one batch at a time, so the rate is limited by Redis's round trip and
 //! [`MAX_BATCH_MESSAGES`](crate::ledger::MAX_BATCH_MESSAGES).
@@ -16,4 +17,4 @@ mod recorder;
 mod recording;
 
 pub(super) use self::committer::Committer;
-pub(super) use self::recorder::{Finished, REPLY_TIMEOUT};
+pub(super) use self::recorder::REPLY_TIMEOUT;

@@ -9,16 +9,17 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, select_biased};
 use log::{debug, info, warn};
 
 use super::not_pending::NotPending;
-use crate::base::budget::Share;
 use crate::base::error::{Error, Result};
 use crate::base::id::{Epoch, MessageId};
 use crate::base::pulse::OPEN_WITHIN;
 use crate::base::text::Quoted;
 use crate::consumer::desk::Desk;
+use crate::consumer::outlet::Finished;
 use crate::consumer::peer::LinkId;
+use crate::consumer::stats::LaneStats;
 use crate::consumer::trust::Trust;
 use crate::ledger::server_check::{self, ServerWatch};
-use crate::ledger::{Body, Command, Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES};
+use crate::ledger::{Command, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES};
 
 /// How long Redis may take to answer.
 pub(in crate::consumer) const REPLY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -33,22 +34,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How often the log repeats that Redis is still failing.
 const REMIND: Duration = Duration::from_secs(10);
 
-/// A result that waits to be recorded, with its share of the memory budget.
-pub(in crate::consumer) struct Finished {
-    pub(in crate::consumer) commit: Commit,
-    /// The message's payload, to put the message back if necessary.
-    pub(in crate::consumer) body: Body,
-    /// The number of its delivery, and the epoch and the connection of the leader that it came from.
-    pub(in crate::consumer) number: u16,
-    pub(in crate::consumer) epoch: Epoch,
-    pub(in crate::consumer) link: LinkId,
-    pub(in crate::consumer) _share: Share,
-}
-
 pub(super) struct Recorder {
     pub(super) ledger: Ledger,
     pub(super) result_maxlen: Option<NonZeroU64>,
-    pub(super) desk: Arc<Desk>,
+    pub(super) desk: Desk,
+    pub(super) lane_stats: Arc<LaneStats>,
     pub(super) commits: Receiver<Finished>,
     /// Disconnected when the recorder is to give up.
     pub(super) give_up: Receiver<()>,
@@ -106,13 +96,14 @@ impl Recorder {
     pub(super) fn new(
         ledger: Ledger,
         result_maxlen: Option<NonZeroU64>,
-        desk: Arc<Desk>,
+        desk: Desk,
         commits: Receiver<Finished>,
         give_up: Receiver<()>,
     ) -> Recorder {
         Recorder {
             ledger,
             result_maxlen,
+            lane_stats: desk.lane_stats(),
             desk,
             commits,
             give_up,
@@ -136,8 +127,8 @@ impl Recorder {
     /// Notes that the loop has begun an iteration, so that a loop that hangs is detected.
     pub(super) fn beat(&self) {
         // At the start, and after a failure, the connection must be opened.
-        let settled = self.trouble.is_none() && self.desk.stats().redis_is_up();
-        self.desk.stats().committer.beat(if settled { ITERATION_WITHIN } else { OPEN_WITHIN });
+        let settled = self.trouble.is_none() && self.lane_stats.redis_is_up();
+        self.lane_stats.committer.beat(if settled { ITERATION_WITHIN } else { OPEN_WITHIN });
     }
 
     /// The thread's main loop: records until all senders are dropped, or until it is asked to give up.
@@ -156,6 +147,8 @@ impl Recorder {
                     let refused = std::mem::take(&mut self.refused);
                     let recorded = batch.iter().map(|finished| finished.commit.id);
                     self.desk.ack(recorded.filter(|id| !refused.contains(id)));
+                    drop(batch);
+                    self.desk.desks.note_recorded();
                 }
                 NextStep::Check => self.check(),
                 NextStep::End => return,
@@ -242,9 +235,8 @@ impl Recorder {
     }
 
     pub(super) fn note_success(&mut self) {
-        let stats = self.desk.stats();
-        stats.set_redis_up(true);
-        stats.set_redis_reconnects(self.ledger.connection().server().reconnects());
+        self.lane_stats.set_redis_up(true);
+        self.desk.stats().set_redis_reconnects(self.ledger.connection().server().reconnects());
         if let Some(trouble) = self.trouble.take() {
             self.desk.redis_answers(Instant::now());
             let (after_ms, attempts) = (trouble.since.elapsed().as_millis(), trouble.attempts);
@@ -255,7 +247,7 @@ impl Recorder {
     fn note_failure(&mut self, error: &Error, waiting: usize) {
         let stats = self.desk.stats();
         stats.redis_errors.add(1);
-        stats.set_redis_up(false);
+        self.lane_stats.set_redis_up(false);
         self.server_is_new = true;
         let now = Instant::now();
         let first = self.trouble.is_none();
@@ -263,7 +255,7 @@ impl Recorder {
         trouble.attempts += 1;
         if first || now - trouble.reminded >= REMIND {
             trouble.reminded = now;
-            let (held, for_ms) = (stats.held(), (now - trouble.since).as_millis());
+            let (held, for_ms) = (self.lane_stats.held(), (now - trouble.since).as_millis());
             warn!("event=redis-trouble for_ms={for_ms} batch={waiting} held={held} reason={}", Quoted(error));
         }
         self.desk.redis_fails(self.asked, now);

@@ -9,11 +9,12 @@ use std::time::Instant;
 
 use log::{debug, error, warn};
 
-use super::recorder::{Finished, Recorder, Watch};
+use super::recorder::{Recorder, Watch};
 use crate::base::id::MessageId;
 use crate::base::refusal::Refusal;
 use crate::base::text::Quoted;
 use crate::consumer::handler::HandlerError;
+use crate::consumer::outlet::Finished;
 use crate::consumer::peer::LinkId;
 use crate::ledger::{Commit, Committed, Raise, Recorded, Split, Splitter, batches, parts};
 
@@ -127,6 +128,7 @@ impl Recorder {
         self.gone.extend(missing);
         let stats = self.desk.stats();
         stats.recorded.add(committed.recorded);
+        self.lane_stats.recorded.add(committed.recorded);
         stats.scripted.add(committed.recorded);
         stats.dropped.add(part.len() - committed.recorded.min(part.len()));
     }
@@ -225,6 +227,7 @@ impl Recorder {
         let stats = self.desk.stats();
         let (unstored, reason) = unstored.unwrap_or_default();
         stats.recorded.add(alone.len() - unstored.len());
+        self.lane_stats.recorded.add(alone.len() - unstored.len());
         if unstored.is_empty() {
             return Some(Vec::new());
         }

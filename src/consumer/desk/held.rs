@@ -1,4 +1,4 @@
-//! The messages that a consumer holds: waiting for a handler, being processed, or not answered yet.
+//! The messages of one lane that a consumer holds: waiting for a handler, being processed, or not answered yet.
 //!
 //! Pure; a part of the desk's state, so all of it changes under the desk's lock. Messages that wait for a handler are
 //! stored nowhere else, so each is either taken out by a handler thread or returned, never both.
@@ -7,7 +7,6 @@
 //! passed, the message is no longer reported, listed or counted against the prefetch.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
 
 use crate::base::id::{Epoch, IdMap, MessageId};
 use crate::consumer::handler::HandlerError;
@@ -36,14 +35,10 @@ pub(super) struct Held {
     bytes: usize,
     /// Messages that no handler has begun, in the order of arrival. Each is also in `entries`.
     queue: VecDeque<Job>,
-    /// What each handler thread is running.
-    threads: Vec<Option<Work>>,
     /// How many of `entries` are given up.
     given_up: usize,
     /// How many of `entries` failed while no connection ruled.
     unsent: usize,
-    /// How many of `threads` are running a handler that was given up.
-    stuck: usize,
     last_run: RunNumber,
 }
 
@@ -64,14 +59,6 @@ enum MessageStage {
     Failed(HandlerError),
 }
 
-/// A handler at work.
-struct Work {
-    id: MessageId,
-    run: RunNumber,
-    since: Instant,
-    given_up: bool,
-}
-
 /// What became of a failure.
 pub(super) enum FailureEffect {
     /// The run no longer counts.
@@ -83,11 +70,6 @@ pub(super) enum FailureEffect {
 }
 
 impl Held {
-    /// No messages, and this number of idle handler threads.
-    pub(super) fn new(threads: usize) -> Held {
-        Held { threads: (0..threads).map(|_| None).collect(), ..Held::default() }
-    }
-
     /// The number of messages, including those given up.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
@@ -110,9 +92,9 @@ impl Held {
         self.entries.len() == self.given_up + self.unsent + queued
     }
 
-    /// Whether every handler thread runs a handler that was given up.
-    pub(super) fn is_stuck(&self) -> bool {
-        !self.threads.is_empty() && self.stuck == self.threads.len()
+    /// Whether messages wait for a handler.
+    pub(super) fn has_queued(&self) -> bool {
+        !self.queue.is_empty()
     }
 
     /// Whether a message is held and not given up.
@@ -154,12 +136,11 @@ impl Held {
     }
 
     /// The next message for a handler thread.
-    pub(super) fn begin(&mut self, thread: usize, now: Instant) -> Option<Job> {
+    pub(super) fn begin(&mut self) -> Option<Job> {
         let job = self.queue.pop_front()?;
         if let Some(held) = self.entries.get_mut(&job.id) {
             held.stage = MessageStage::Begun;
         }
-        self.threads[thread] = Some(Work { id: job.id, run: job.run, since: now, given_up: false });
         Some(job)
     }
 
@@ -175,28 +156,12 @@ impl Held {
         self.queue.push_front(job);
     }
 
-    /// A handler has returned.
-    pub(super) fn end(&mut self, thread: usize) {
-        if self.threads[thread].take().is_some_and(|work| work.given_up) {
-            self.stuck -= 1;
+    /// The handler of this run has run for too long.
+    pub(super) fn give_up(&mut self, id: MessageId, run: RunNumber) {
+        if let Some(held) = self.entries.get_mut(&id).filter(|held| held.run == run) {
+            held.stage = MessageStage::GivenUp;
+            self.given_up += 1;
         }
-    }
-
-    /// Gives up the handlers that have run for `limit`. Returns their number.
-    pub(super) fn give_up(&mut self, limit: Duration, now: Instant) -> usize {
-        let before = self.stuck;
-        for work in self.threads.iter_mut().flatten() {
-            if work.given_up || now.saturating_duration_since(work.since) < limit {
-                continue;
-            }
-            work.given_up = true;
-            self.stuck += 1;
-            if let Some(held) = self.entries.get_mut(&work.id).filter(|held| held.run == work.run) {
-                held.stage = MessageStage::GivenUp;
-                self.given_up += 1;
-            }
-        }
-        self.stuck - before
     }
 
     /// Takes out the messages that no handler has begun.

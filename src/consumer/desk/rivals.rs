@@ -14,11 +14,11 @@
 
 use std::sync::Arc;
 
-use super::state::{Desk, DeskState, Ruler, RulerStanding};
+use super::lane_state::{LaneState, Ruler, RulerStanding};
+use super::state::{Desk, Desks};
 use crate::base::id::Epoch;
 use crate::consumer::outbox::Outbox;
 use crate::consumer::peer::{CloseReason, LinkId};
-use crate::consumer::refusals::PeerText;
 use crate::wire::{ErrorCode, Frame};
 
 /// How LEAD's epoch compares with what was seen.
@@ -35,44 +35,22 @@ pub(in crate::consumer) enum Claim {
 impl Desk {
     /// Compares the epoch in LEAD with the highest one seen. An epoch that is not known must be looked up before
     /// [`lead`](Desk::lead) is called.
-    pub(in crate::consumer) fn claim(&self, epoch: Epoch, group: &str) -> Result<Claim, CloseReason> {
-        let state = self.state.lock();
-        self.check_group(group)?;
-        Ok(match state.epoch {
+    pub(in crate::consumer) fn claim(&self, epoch: Epoch) -> Result<Claim, CloseReason> {
+        let mut state = self.desks.state.lock();
+        let (lane, _) = state.lane(self.lane).ok_or_else(|| self.gone())?;
+        Ok(match lane.epoch {
             Some(seen) if epoch < seen => Claim::Lower(seen),
             Some(seen) if epoch == seen => Claim::Known,
             _ => Claim::Higher,
         })
     }
 
-    pub(super) fn check_lead(&self, state: &DeskState, epoch: Epoch, group: &str) -> Result<(), CloseReason> {
-        self.check_group(group)?;
-        if state.epoch.is_some_and(|seen| epoch < seen) {
-            return Err(CloseReason::new(ErrorCode::Stale, format!("epoch {epoch} is over: a later leader was here")));
-        }
-        Ok(())
-    }
-
-    /// The group that this consumer works for.
-    pub(in crate::consumer) fn group(&self) -> &str {
-        &self.terms.group
-    }
-
-    fn check_group(&self, group: &str) -> Result<(), CloseReason> {
-        if group != self.terms.group {
-            let text =
-                format!("this consumer works for group {}, not {}", PeerText(&self.terms.group), PeerText(group));
-            return Err(CloseReason::new(ErrorCode::Group, text));
-        }
-        Ok(())
-    }
-
     /// The ruling connection, if it is proven and of this epoch: another connection can replace it only if it is not
     /// alive.
     pub(in crate::consumer) fn rival(&self, epoch: Epoch) -> Option<(LinkId, Arc<Outbox>)> {
-        let state = self.state.lock();
-        let ruler =
-            state.ruler.as_ref().filter(|ruler| epoch == ruler.epoch && ruler.standing == RulerStanding::Proven)?;
+        let state = self.desks.state.lock();
+        let ruler = state.lanes.get(&self.lane)?.ruler.as_ref();
+        let ruler = ruler.filter(|ruler| epoch == ruler.epoch && ruler.standing == RulerStanding::Proven)?;
         Some((ruler.link, ruler.outbox.clone()))
     }
 
@@ -92,20 +70,24 @@ impl Desk {
     }
 
     fn note_standing(&self, link: LinkId, from: impl Fn(RulerStanding) -> bool, to: RulerStanding) {
-        let mut state = self.state.lock();
-        if let Some(ruler) = state.ruler.as_mut().filter(|ruler| ruler.link == link && from(ruler.standing)) {
+        let mut state = self.desks.state.lock();
+        let ruler = state.lanes.get_mut(&self.lane).and_then(|lane| lane.ruler.as_mut());
+        if let Some(ruler) = ruler.filter(|ruler| ruler.link == link && from(ruler.standing)) {
             ruler.standing = to;
         }
     }
 
     /// The connection that rules.
     pub(in crate::consumer) fn ruler(&self) -> Option<LinkId> {
-        self.state.lock().ruler.as_ref().map(|ruler| ruler.link)
+        let state = self.desks.state.lock();
+        state.lanes.get(&self.lane)?.ruler.as_ref().map(|ruler| ruler.link)
     }
+}
 
+impl Desks {
     /// Sends a replaced connection the reason and closes it, since it would only cost memory and a place.
-    pub(super) fn close_replaced(&self, state: &DeskState, replaced: &Ruler) {
-        if let Err(CloseReason { code, text }) = state.check_rule(replaced.link)
+    pub(super) fn close_replaced(&self, lane: &LaneState, replaced: &Ruler) {
+        if let Err(CloseReason { code, text }) = lane.check_rule(replaced.link)
             && replaced.outbox.close(Some(&Frame::Error { code, text: &text }))
         {
             self.stats.stale.add(1);
@@ -113,7 +95,14 @@ impl Desk {
     }
 }
 
-impl DeskState {
+impl LaneState {
+    pub(super) fn check_lead(&self, epoch: Epoch) -> Result<(), CloseReason> {
+        if self.epoch.is_some_and(|seen| epoch < seen) {
+            return Err(CloseReason::new(ErrorCode::Stale, format!("epoch {epoch} is over: a later leader was here")));
+        }
+        Ok(())
+    }
+
     /// Refuses an epoch whose proven leader is connected already.
     pub(super) fn check_rival(&self, epoch: Epoch) -> Result<(), CloseReason> {
         match &self.ruler {
@@ -139,19 +128,17 @@ mod tests {
     use super::*;
 
     fn lead_again(desk: &Desk, link: LinkId, epoch: u64) -> Result<usize, CloseReason> {
-        desk.lead(link, &Arc::default(), Epoch(epoch), "g", Instant::now())
+        desk.lead(link, &Arc::default(), Epoch(epoch), Instant::now())
     }
 
     #[test]
     fn a_claim_is_compared_with_the_highest_epoch_seen() {
         let desk = desk(4);
-        assert_eq!(desk.claim(Epoch(0), "g"), Ok(Claim::Higher));
+        assert_eq!(desk.claim(Epoch(0)), Ok(Claim::Higher));
         lead(&desk, 1, 5);
-        assert_eq!(desk.claim(Epoch(5), "g"), Ok(Claim::Known));
-        assert_eq!(desk.claim(Epoch(6), "g"), Ok(Claim::Higher));
-        assert_eq!(desk.claim(Epoch(4), "g"), Ok(Claim::Lower(Epoch(5))));
-        let error = desk.claim(Epoch(5), &"x\n".repeat(1_000)).expect_err("another group");
-        assert!(error.code == ErrorCode::Group && error.text.len() < 200 && !error.text.contains('\n'), "{error:?}");
+        assert_eq!(desk.claim(Epoch(5)), Ok(Claim::Known));
+        assert_eq!(desk.claim(Epoch(6)), Ok(Claim::Higher));
+        assert_eq!(desk.claim(Epoch(4)), Ok(Claim::Lower(Epoch(5))));
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use crossbeam_channel::Receiver;
 
-use super::state::{Desk, DeskState, Ruler, RulerStanding};
+use super::lane_state::{LaneState, Ruler, RulerStanding};
+use super::state::{CommonState, Desk, Desks, DesksState};
 use crate::base::id::Epoch;
 use crate::consumer::outbox::Outbox;
 use crate::consumer::peer::{CloseReason, LinkId};
@@ -19,63 +20,64 @@ impl Desk {
         link: LinkId,
         outbox: &Arc<Outbox>,
         epoch: Epoch,
-        group: &str,
         now: Instant,
     ) -> Result<usize, CloseReason> {
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        self.check_lead(state, epoch, group)?;
-        state.epochs.insert(link, epoch);
-        let newer = state.ruler.as_ref().is_some_and(|ruler| epoch == ruler.epoch && ruler.link > link);
+        let desks = &*self.desks;
+        let mut guard = desks.state.lock();
+        let (lane, _) = guard.lane(self.lane).ok_or_else(|| self.gone())?;
+        lane.check_lead(epoch)?;
+        lane.epochs.insert(link, epoch);
+        let newer = lane.ruler.as_ref().is_some_and(|ruler| epoch == ruler.epoch && ruler.link > link);
         if newer {
-            state.check_rule(link)?;
+            lane.check_rule(link)?;
         }
-        state.check_rival(epoch)?;
-        if Some(epoch) > state.epoch {
+        lane.check_rival(epoch)?;
+        if Some(epoch) > lane.epoch {
             // Redis has confirmed it a moment ago.
-            state.ability.redis_was_heard(now);
+            lane.silence.redis_was_heard(now);
         }
-        state.epoch = Some(epoch);
+        lane.epoch = Some(epoch);
         // Nothing that follows may go to the previous ruler.
-        if let Some(replaced) = state.ruler.take() {
-            self.close_replaced(state, &replaced);
+        if let Some(replaced) = lane.ruler.take() {
+            desks.close_replaced(lane, &replaced);
         }
-        self.check_locked(state, now);
+        desks.check_locked(&mut guard, now);
+        let (lane, common) = guard.lane(self.lane).ok_or_else(|| self.gone())?;
         outbox.put(&Frame::Ready {
-            prefetch: self.terms.prefetch,
+            prefetch: desks.terms.prefetch,
             flags: ReadyFlags::COMMITS.and(ReadyFlags::CHANNELS),
-            consumer: &self.terms.consumer_id,
+            consumer: &desks.terms.consumer_id,
         });
-        let held = state.held.ids();
+        let held = lane.held.ids();
         let count = held.len();
         outbox.put(&Frame::Held(held));
+        let takes_nothing = common.draining || common.is_unable(lane);
         let (outbox, standing) = (outbox.clone(), RulerStanding::New);
-        let ruler = state.ruler.insert(Ruler { link, epoch, outbox, sent_drain: false, standing });
-        self.stats.set_ruling_epoch(epoch.0);
-        let takes_nothing = state.draining || state.ability.is_unable();
+        let ruler = lane.ruler.insert(Ruler { link, epoch, outbox, sent_drain: false, standing });
+        lane.stats.set_ruling_epoch(epoch.0);
         if takes_nothing {
             // Sent first, so that messages returned below are not delivered here again.
             ruler.send_drain();
         }
-        for (id, error) in state.held.take_failed() {
+        for (id, error) in lane.held.take_failed() {
             ruler.outbox.put(&error.nack(id));
         }
-        self.judge(state, now);
-        self.after_a_change(state);
+        desks.judge(&mut guard, now);
+        desks.after_a_change(&mut guard);
         Ok(count)
     }
 
     /// Reports the held messages to this connection, if it rules. The connection is refused if another one has replaced
     /// it.
     pub(in crate::consumer) fn report(&self, link: LinkId, now: Instant) -> Result<(), CloseReason> {
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        self.check_locked(state, now);
-        if state.dismissed == Some(link) {
+        let mut state = self.desks.state.lock();
+        self.desks.check_locked(&mut state, now);
+        let (lane, _) = state.lane(self.lane).ok_or_else(|| self.gone())?;
+        if lane.dismissed == Some(link) {
             return Ok(());
         }
-        let ruler = state.check_rule(link)?;
-        let held = state.held.ids();
+        let ruler = lane.check_rule(link)?;
+        let held = lane.held.ids();
         if !held.is_empty() {
             ruler.outbox.put(&Frame::Progress(held));
         }
@@ -84,40 +86,53 @@ impl Desk {
 
     /// The connection has ended. Returns whether it ruled.
     pub(in crate::consumer) fn leave(&self, link: LinkId) -> bool {
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        let ruled = state.ruler.take_if(|ruler| ruler.link == link).is_some();
-        state.dismissed.take_if(|dismissed| *dismissed == link);
-        state.epochs.remove(&link);
+        let mut state = self.desks.state.lock();
+        let Some((lane, _)) = state.lane(self.lane) else { return false };
+        let ruled = lane.ruler.take_if(|ruler| ruler.link == link).is_some();
+        lane.dismissed.take_if(|dismissed| *dismissed == link);
+        lane.epochs.remove(&link);
         if ruled {
-            self.stats.set_ruling_epoch(0);
+            lane.stats.set_ruling_epoch(0);
         }
-        self.after_a_change(state);
+        self.desks.after_a_change(&mut state);
         ruled
     }
+}
 
-    /// Accepts nothing from now on, and sends DRAIN to the ruler. The receiver gets a message when there is nothing
-    /// left to wait for.
+impl Desks {
+    /// Accepts nothing from now on, and sends DRAIN to the ruler of each lane. The receiver gets a message when there
+    /// is nothing left to wait for.
     pub(in crate::consumer) fn drain(&self) -> Receiver<()> {
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        state.draining = true;
-        if let Some(ruler) = &mut state.ruler {
-            ruler.send_drain();
-        }
-        self.after_a_change(state);
+        let mut state = self.state.lock();
+        state.common.draining = true;
+        state.lanes.values_mut().filter_map(|lane| lane.ruler.as_mut()).for_each(Ruler::send_drain);
+        self.after_a_change(&mut state);
         self.drained.1.clone()
     }
 
-    pub(super) fn after_a_change(&self, state: &mut DeskState) {
-        self.stats.set_held(state.held.len());
+    /// After a change that may have affected several lanes.
+    pub(super) fn after_a_change(&self, state: &mut DesksState) {
+        let DesksState { lanes, common } = state;
+        lanes.values_mut().for_each(|lane| self.after_a_change_of(lane, common));
+        self.check_drained(state);
+    }
+
+    /// After a change that affected only this lane.
+    pub(super) fn after_a_change_of(&self, lane: &mut LaneState, common: &mut CommonState) {
+        common.count(lane);
+        lane.stats.set_held(lane.held.len());
+        self.stats.set_held(common.held);
         self.room.notify_all();
-        if state.held.places() == 0 {
-            self.dismiss(state);
+        if lane.held.places() == 0 {
+            self.dismiss(lane, common);
         }
+    }
+
+    pub(super) fn check_drained(&self, state: &DesksState) {
+        let DesksState { lanes, common } = state;
         // NACKs that can't be sent because no connection rules must not delay the stop, because these messages are
         // delivered again anyway.
-        if state.draining && state.held.is_drained(!state.ability.is_unable()) {
+        if common.draining && lanes.values().all(|lane| lane.held.is_drained(!common.is_unable(lane))) {
             // If it is full, this was reported before.
             let _ = self.drained.0.try_send(());
         }

@@ -1,26 +1,29 @@
-//! The state under the desk's mutex, and the settings. The rules are in the other files of this folder.
+//! The state under the desks' mutex, and the settings. The rules are in the other files of this folder.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 
-use super::ability::Ability;
-use super::held::Held;
-use crate::base::id::{Epoch, MessageId};
+use super::ability::{Ability, RedisSilence};
+use super::hands::Hands;
+use super::held::Job;
+use super::lane_state::LaneState;
+use crate::base::id::MessageId;
 use crate::consumer::error::SettingName;
-use crate::consumer::outbox::Outbox;
-use crate::consumer::peer::{CloseReason, LinkId};
-use crate::consumer::stats::ConsumerStats;
-use crate::wire::{ErrorCode, Frame};
+use crate::consumer::outlet::Outlet;
+use crate::consumer::peer::CloseReason;
+use crate::consumer::stats::{ConsumerStats, LaneStats};
+use crate::ledger::LaneNumber;
+use crate::wire::ErrorCode;
 
 /// What the consumer sends in READY, and its limits.
 #[derive(Clone, Debug)]
 pub(in crate::consumer) struct Terms {
-    pub(in crate::consumer) group: String,
     pub(in crate::consumer) consumer_id: String,
+    /// The most messages of one lane that are held at a time.
     pub(in crate::consumer) prefetch: u32,
     /// How many handler threads there are.
     pub(in crate::consumer) concurrency: usize,
@@ -32,10 +35,9 @@ pub(in crate::consumer) struct Terms {
 
 #[cfg(test)]
 impl Terms {
-    /// The terms of a consumer `c0` of the group `g`.
+    /// The terms of a consumer `c0`.
     pub(in crate::consumer) fn of_tests(concurrency: usize) -> Terms {
         Terms {
-            group: "g".to_owned(),
             consumer_id: "c0".to_owned(),
             prefetch: 1,
             concurrency,
@@ -46,11 +48,11 @@ impl Terms {
     }
 }
 
-/// See the folder's text.
-pub(in crate::consumer) struct Desk {
+/// The desks of all lanes. See the folder's text.
+pub(in crate::consumer) struct Desks {
     pub(super) terms: Terms,
     pub(super) stats: Arc<ConsumerStats>,
-    pub(super) state: Mutex<DeskState>,
+    pub(super) state: Mutex<DesksState>,
     /// Readers wait on this until fewer bytes are held.
     pub(super) room: Condvar,
     /// Handler threads wait on this for a message.
@@ -58,93 +60,181 @@ pub(in crate::consumer) struct Desk {
     pub(super) drained: (Sender<()>, Receiver<()>),
 }
 
-pub(super) struct DeskState {
-    /// The highest epoch seen, once there was a leader.
-    pub(super) epoch: Option<Epoch>,
-    /// The highest id received.
-    pub(super) highest: MessageId,
-    pub(super) ruler: Option<Ruler>,
-    /// A connection that ruled and was closed so that the dispatcher reconnects. Messages that it still delivers were
-    /// sent before our DRAIN was read.
-    pub(super) dismissed: Option<LinkId>,
-    /// The epochs of the connections that have sent LEAD.
-    pub(super) epochs: HashMap<LinkId, Epoch>,
-    pub(super) held: Held,
+/// The desk of one lane, which may have been removed since; then nothing it is told has an effect. Clones are the same
+/// desk.
+#[derive(Clone)]
+pub(in crate::consumer) struct Desk {
+    pub(in crate::consumer) desks: Arc<Desks>,
+    pub(super) lane: LaneNumber,
+}
+
+pub(super) struct DesksState {
+    pub(super) lanes: BTreeMap<LaneNumber, LaneState>,
+    pub(super) common: CommonState,
+}
+
+/// What all lanes share.
+pub(super) struct CommonState {
+    pub(super) hands: Hands,
+    /// The lanes with messages for the handlers, in the order in which they get the next handler thread.
+    pub(super) line: VecDeque<LaneNumber>,
+    /// A lane was passed over because its outlet had no room.
+    pub(super) passed_over: bool,
     pub(super) ability: Ability,
-    /// When the consumer was last found able to work again.
-    pub(super) able_since: Option<Instant>,
+    /// The messages held, and their bytes.
+    pub(super) held: usize,
+    pub(super) bytes: usize,
     pub(super) draining: bool,
     /// Handlers begin no other message.
     pub(super) closed: bool,
 }
 
-/// The connection that rules.
-pub(super) struct Ruler {
-    pub(super) link: LinkId,
-    pub(super) epoch: Epoch,
-    pub(super) outbox: Arc<Outbox>,
-    /// DRAIN was sent on it: it delivers no other message.
-    pub(super) sent_drain: bool,
-    pub(super) standing: RulerStanding,
+/// A message for a handler thread.
+pub(in crate::consumer) struct Turn {
+    pub(in crate::consumer) lane: LaneNumber,
+    /// Where its result goes.
+    pub(in crate::consumer) outlet: Arc<Outlet>,
+    pub(in crate::consumer) job: Job,
 }
 
-impl Desk {
-    pub(in crate::consumer) fn new(terms: Terms, stats: Arc<ConsumerStats>) -> Desk {
-        let state = DeskState {
-            epoch: None,
-            highest: MessageId::default(),
-            ruler: None,
-            dismissed: None,
-            epochs: HashMap::new(),
-            held: Held::new(terms.concurrency),
-            ability: Ability::new(terms.redis_limit),
-            able_since: None,
+impl Desks {
+    pub(in crate::consumer) fn new(terms: Terms, stats: Arc<ConsumerStats>) -> Desks {
+        let common = CommonState {
+            hands: Hands::new(terms.concurrency),
+            line: VecDeque::new(),
+            passed_over: false,
+            ability: Ability::default(),
+            held: 0,
+            bytes: 0,
             draining: false,
             closed: false,
         };
+        let state = Mutex::new(DesksState { lanes: BTreeMap::new(), common });
         let (room, work) = (Condvar::new(), Condvar::new());
-        Desk { terms, stats, state: Mutex::new(state), room, work, drained: bounded(1) }
+        Desks { terms, stats, state, room, work, drained: bounded(1) }
+    }
+
+    /// Opens the desk of a lane that has none.
+    pub(in crate::consumer) fn open(self: &Arc<Self>, lane: LaneNumber, outlet: Outlet) -> Desk {
+        let silence = RedisSilence::new(self.terms.redis_limit);
+        let stats = self.stats.open_lane(lane);
+        self.state.lock().lanes.insert(lane, LaneState::new(silence, outlet, stats));
+        self.desk(lane)
+    }
+
+    /// Removes the desks of lanes that have had neither a connection nor a message for `limit`; lane 0 stays. If `room`
+    /// is wanted, one that has none now is removed in any case. Returns which were removed.
+    pub(in crate::consumer) fn remove_idle(&self, limit: Duration, room: bool, now: Instant) -> Vec<LaneNumber> {
+        let mut state = self.state.lock();
+        let (mut idle, mut gone) = (Vec::new(), Vec::new());
+        for (number, lane) in state.lanes.iter_mut().filter(|(number, _)| **number > 0) {
+            if !lane.is_idle() {
+                lane.idle_since = None;
+                continue;
+            }
+            let since = *lane.idle_since.get_or_insert(now);
+            if now.saturating_duration_since(since) >= limit { &mut gone } else { &mut idle }.push((since, *number));
+        }
+        if room && gone.is_empty() {
+            gone.extend(idle.into_iter().min());
+        }
+        let gone: Vec<_> = gone.into_iter().map(|(_, number)| number).collect();
+        for number in &gone {
+            state.lanes.remove(number);
+            state.common.line.retain(|waiting| waiting != number);
+            self.stats.close_lane(*number);
+        }
+        gone
+    }
+
+    /// The desk of a lane.
+    pub(in crate::consumer) fn desk(self: &Arc<Self>, lane: LaneNumber) -> Desk {
+        Desk { desks: self.clone(), lane }
     }
 
     pub(in crate::consumer) fn stats(&self) -> &ConsumerStats {
         &self.stats
     }
+}
+
+impl Desk {
+    pub(in crate::consumer) fn stats(&self) -> &ConsumerStats {
+        &self.desks.stats
+    }
+
+    /// The counters of the lane alone.
+    pub(in crate::consumer) fn lane_stats(&self) -> Arc<LaneStats> {
+        self.desks.stats.open_lane(self.lane)
+    }
 
     /// The highest id received.
     pub(in crate::consumer) fn highest_id(&self) -> MessageId {
-        self.state.lock().highest
+        self.desks.state.lock().lanes.get(&self.lane).map_or(MessageId::default(), |lane| lane.highest)
+    }
+
+    /// The refusal of a connection whose lane was removed a moment ago.
+    pub(super) fn gone(&self) -> CloseReason {
+        let text = format!("lane {} was closed a moment ago because it was idle; connect again", self.lane);
+        CloseReason::new(ErrorCode::Unavailable, text)
     }
 }
 
-impl DeskState {
-    /// The ruler, if that is this connection.
-    pub(super) fn check_rule(&self, link: LinkId) -> Result<&Ruler, CloseReason> {
-        match (&self.ruler, self.epoch) {
-            (Some(ruler), _) if ruler.link == link => Ok(ruler),
-            (_, Some(epoch)) if self.epochs.get(&link) == Some(&epoch) => {
-                let text = format!("this connection was replaced by a newer one of the same epoch {epoch}");
-                Err(CloseReason::new(ErrorCode::Replaced, text))
+impl DesksState {
+    /// A lane, and what all share.
+    pub(super) fn lane(&mut self, lane: LaneNumber) -> Option<(&mut LaneState, &mut CommonState)> {
+        Some((self.lanes.get_mut(&lane)?, &mut self.common))
+    }
+
+    /// The next message for a handler thread. Lanes with messages take turns, whatever each of them has waiting.
+    pub(super) fn next_turn(&mut self, thread: usize, now: Instant) -> Option<Turn> {
+        if self.common.ability.is_unable() {
+            return None;
+        }
+        let count = self.lanes.len();
+        for _ in 0..self.common.line.len() {
+            let number = self.common.line.pop_front()?;
+            let Some((lane, common)) = self.lane(number) else { continue };
+            let outlet = lane.outlet.as_ref().filter(|_| lane.held.has_queued()).cloned();
+            let Some(outlet) = outlet else {
+                lane.in_line = false;
+                continue;
+            };
+            let has_room = outlet.has_room(count);
+            common.passed_over |= !has_room;
+            let job = (has_room && !lane.silence.is_unable()).then(|| lane.held.begin()).flatten();
+            lane.in_line = lane.held.has_queued();
+            if lane.in_line {
+                common.line.push_back(number);
             }
-            _ => Err(CloseReason::new(ErrorCode::Stale, "this connection was replaced by that of a later leader")),
+            if let Some(job) = job {
+                common.hands.begin(thread, number, &job, now);
+                return Some(Turn { lane: number, outlet, job });
+            }
+        }
+        None
+    }
+
+    /// Puts a lane into the line if it has messages for the handlers.
+    pub(super) fn enqueue(&mut self, number: LaneNumber) {
+        if let Some((lane, common)) = self.lane(number)
+            && lane.held.has_queued()
+            && !std::mem::replace(&mut lane.in_line, true)
+        {
+            common.line.push_back(number);
         }
     }
 }
 
-impl Ruler {
-    pub(super) fn send_drain(&mut self) {
-        if !std::mem::replace(&mut self.sent_drain, true) {
-            self.outbox.put(&Frame::Drain);
-        }
+impl CommonState {
+    /// Whether no message of this lane may be begun or accepted.
+    pub(super) fn is_unable(&self, lane: &LaneState) -> bool {
+        self.ability.is_unable() || lane.silence.is_unable()
     }
-}
 
-/// What is known about the ruler.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum RulerStanding {
-    #[default]
-    New,
-    /// A message that it delivered was pending.
-    Proven,
-    /// It did not answer a ping when a rival connected.
-    Silent,
+    /// Brings the sums over all lanes up to date.
+    pub(super) fn count(&mut self, lane: &mut LaneState) {
+        let (held, bytes) = std::mem::replace(&mut lane.counted, (lane.held.len(), lane.held.bytes()));
+        self.held = self.held + lane.held.len() - held;
+        self.bytes = self.bytes + lane.held.bytes() - bytes;
+    }
 }

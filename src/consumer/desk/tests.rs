@@ -1,13 +1,18 @@
+mod lanes;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::held::Job;
 use super::work::MAX_HELD_BYTES;
-use super::{Desk, Job, Terms};
+use super::{Desk, Desks, Terms};
 use crate::base::id::{Epoch, MessageId};
+use crate::base::log_context::LogContext;
 use crate::consumer::handler::HandlerError;
 use crate::consumer::outbox::Outbox;
+use crate::consumer::outlet::{Outlet, Unrecorded};
 use crate::consumer::peer::{CloseReason, LinkId};
-use crate::ledger::{Body, Payload};
+use crate::ledger::{Body, LaneNumber, Payload};
 use crate::wire::{self, ErrorCode, Frame};
 
 const A: MessageId = MessageId(1);
@@ -21,7 +26,18 @@ pub(in crate::consumer) fn desk(prefetch: u32) -> Desk {
 
 fn desk_of(concurrency: usize, prefetch: u32) -> Desk {
     let terms = Terms { prefetch, handler_timeout: Some(TIMEOUT), ..Terms::of_tests(concurrency) };
-    Desk::new(terms, Arc::default())
+    opened(terms)
+}
+
+/// The desk of lane 0 of a consumer with these terms.
+pub(in crate::consumer) fn opened(terms: Terms) -> Desk {
+    open(&Arc::new(Desks::new(terms, Arc::default())), 0)
+}
+
+/// The desk of a lane whose results nobody records.
+fn open(desks: &Arc<Desks>, lane: LaneNumber) -> Desk {
+    let (outlet, _) = Outlet::new(&Unrecorded::default(), LogContext::of_process());
+    desks.open(lane, outlet)
 }
 
 /// The frames in an outbox as text, lists sorted.
@@ -45,7 +61,7 @@ pub(super) fn said(outbox: &Outbox) -> Vec<String> {
 /// A new connection that leads in this epoch.
 pub(super) fn lead(desk: &Desk, link: LinkId, epoch: u64) -> Arc<Outbox> {
     let outbox = Arc::new(Outbox::default());
-    desk.lead(link, &outbox, Epoch(epoch), "g", Instant::now()).expect("epochs rise");
+    desk.lead(link, &outbox, Epoch(epoch), Instant::now()).expect("epochs rise");
     outbox
 }
 
@@ -56,7 +72,11 @@ fn accept(desk: &Desk, link: LinkId, ids: &[MessageId]) {
 
 /// The next message for the first handler thread.
 fn begin(desk: &Desk) -> Job {
-    desk.next(0).expect("it is not closed")
+    turn(desk, 0)
+}
+
+fn turn(desk: &Desk, thread: usize) -> Job {
+    desk.desks.next(thread).expect("it is not closed").job
 }
 
 pub(super) fn refusal<T: std::fmt::Debug>(outcome: Result<T, CloseReason>) -> ErrorCode {
@@ -82,20 +102,19 @@ fn only_the_newest_leader_of_the_highest_epoch_rules() {
     let desk = desk(4);
     lead(&desk, 1, 5);
     let outbox = Arc::default();
-    assert_eq!(refusal(desk.lead(2, &outbox, Epoch(4), "g", Instant::now())), ErrorCode::Stale);
-    assert_eq!(refusal(desk.lead(2, &outbox, Epoch(9), "other", Instant::now())), ErrorCode::Group);
+    assert_eq!(refusal(desk.lead(2, &outbox, Epoch(4), Instant::now())), ErrorCode::Stale);
     assert!(said(&outbox).is_empty());
     accept(&desk, 1, &[A]);
     // The same dispatcher, connected again.
     lead(&desk, 3, 5);
     assert_eq!(refusal(desk.accept(1, vec![(B, 1, Body::of(Payload::new()))], Instant::now())), ErrorCode::Replaced);
     // Its older connection sends LEAD late.
-    assert_eq!(refusal(desk.lead(2, &outbox, Epoch(5), "g", Instant::now())), ErrorCode::Replaced);
+    assert_eq!(refusal(desk.lead(2, &outbox, Epoch(5), Instant::now())), ErrorCode::Replaced);
     accept(&desk, 3, &[B]);
     assert!(!desk.leave(1));
     assert!(desk.leave(3));
     // The last epoch stays the highest while no dispatcher is connected.
-    assert_eq!(refusal(desk.lead(4, &outbox, Epoch(4), "g", Instant::now())), ErrorCode::Stale);
+    assert_eq!(refusal(desk.lead(4, &outbox, Epoch(4), Instant::now())), ErrorCode::Stale);
 }
 
 #[test]
@@ -160,7 +179,7 @@ fn a_handler_past_its_time_is_given_up_and_may_run_again() {
     let desk = desk_of(2, 1);
     let outbox = lead(&desk, 1, 5);
     accept(&desk, 1, &[A]);
-    let slow = desk.next(0).expect("it is not closed");
+    let slow = turn(&desk, 0);
     let start = Instant::now();
     desk.report(1, start + TIMEOUT / 2).expect("it rules");
     assert_eq!(said(&outbox)[2], "PROGRESS 1");
@@ -171,7 +190,7 @@ fn a_handler_past_its_time_is_given_up_and_may_run_again() {
     accept(&desk, 1, &[B]);
     desk.ack([B].into_iter());
     accept(&desk, 1, &[A]);
-    let again = desk.next(1).expect("it is not closed");
+    let again = turn(&desk, 1);
     assert_ne!(again.run, slow.run);
     desk.fail(A, slow.run, HandlerError::retry("late"));
     assert_eq!(said(&outbox), ["ACK 2"], "only the success of a given-up run counts");
@@ -195,7 +214,7 @@ fn a_late_failure_of_a_given_up_handler_is_still_sent() {
     said(&outbox);
     assert_eq!(said(&lead(&desk, 2, 5))[1..], ["HELD 1", "NACK 1 0 late"]);
     accept(&desk, 2, &[B]);
-    assert_eq!(desk.next(1).expect("it is not closed").id, B);
+    assert_eq!(turn(&desk, 1).id, B);
 }
 
 #[test]
@@ -204,7 +223,7 @@ fn draining_accepts_nothing_and_ends_when_nothing_is_held() {
     let first = lead(&desk, 1, 5);
     accept(&desk, 1, &[A, B]);
     let jobs = [begin(&desk), begin(&desk)];
-    let drained = desk.drain();
+    let drained = desk.desks.drain();
     assert_eq!(said(&first)[2], "DRAIN");
     accept(&desk, 1, &[C]);
     assert_eq!(desk.stats().received.get(), 2);
@@ -221,7 +240,7 @@ fn draining_accepts_nothing_and_ends_when_nothing_is_held() {
 
 #[test]
 fn an_idle_desk_is_drained_at_once() {
-    assert!(desk(1).drain().try_recv().is_ok());
+    assert!(desk(1).desks.drain().try_recv().is_ok());
 }
 
 #[test]
@@ -254,14 +273,14 @@ fn messages_queued_behind_given_up_handlers_are_returned_uncounted() {
     let desk = desk_of(2, 4);
     let outbox = lead(&desk, 1, 5);
     accept(&desk, 1, &[A, B, C]);
-    let first = desk.next(0).expect("it is not closed");
+    let first = turn(&desk, 0);
     said(&outbox);
     give_up(&desk, 1);
     assert_eq!(said(&outbox), ["PROGRESS 2 3"], "one thread is left");
-    assert_eq!(desk.next(1).expect("it is not closed").id, B);
+    assert_eq!(turn(&desk, 1).id, B);
     let late = give_up(&desk, 1);
     assert_eq!(said(&outbox), ["DRAIN", "NACK 3 0 "]);
-    desk.stats().set_redis_up(true);
+    desk.lane_stats().set_redis_up(true);
     let reason = desk.stats().ready().expect_err("no thread is left");
     assert!(reason.contains("after handler_timeout: ") && reason.ends_with("raise concurrency"), "{reason}");
     assert!(desk.stats().is_unable());
@@ -271,7 +290,7 @@ fn messages_queued_behind_given_up_handlers_are_returned_uncounted() {
     assert_eq!(desk.stats().returned.get(), 3);
 
     // The first handler returns after all: the connection closes, and the next one gets the full prefetch.
-    desk.returned(0, late);
+    desk.desks.returned(0, late);
     assert_eq!(outbox.next(late), crate::consumer::outbox::WriterTask::Close(Vec::new()));
     assert!(!desk.stats().is_unable());
     accept(&desk, 1, &[C]);
@@ -281,7 +300,7 @@ fn messages_queued_behind_given_up_handlers_are_returned_uncounted() {
     desk.ack([first.id].into_iter());
     assert_eq!(said(&next), ["ACK 1"], "its late result counts");
     accept(&desk, 2, &[C]);
-    assert_eq!(desk.next(0).expect("it is not closed").id, C);
+    assert_eq!(turn(&desk, 0).id, C);
 }
 
 #[test]
@@ -291,7 +310,7 @@ fn a_leader_that_connects_to_a_consumer_that_cannot_work_gets_drain() {
     accept(&desk, 1, &[A, B]);
     begin(&desk);
     desk.leave(1);
-    desk.check(Ok(()), Instant::now(), Instant::now() + TIMEOUT);
+    desk.desks.check(Ok(()), Instant::now(), Instant::now() + TIMEOUT);
     assert!(desk.stats().is_unable());
     // No dispatcher was connected to which the queued message could be returned.
     assert_eq!(said(&lead(&desk, 2, 6)), ["READY 4 true c0", "HELD 2", "DRAIN", "NACK 2 0 "]);
@@ -303,7 +322,7 @@ fn without_redis_started_messages_stay_held_and_are_answered_later() {
     let outbox = lead(&desk, 1, 5);
     accept(&desk, 1, &[A, B]);
     begin(&desk);
-    desk.returned(0, Instant::now());
+    desk.desks.returned(0, Instant::now());
     said(&outbox);
     let since = Instant::now();
     desk.redis_fails(since, since + Duration::from_secs(4));
@@ -341,7 +360,7 @@ fn a_confirmed_epoch_restarts_the_time_limit_of_the_committer() {
 
 #[test]
 fn long_work_does_not_keep_a_recovered_consumer_drained() {
-    let desk = Desk::new(Terms { prefetch: 4, ..Terms::of_tests(2) }, Arc::default());
+    let desk = opened(Terms { prefetch: 4, ..Terms::of_tests(2) });
     let outbox = lead(&desk, 1, 5);
     accept(&desk, 1, &[A]);
     let job = begin(&desk);
@@ -350,7 +369,7 @@ fn long_work_does_not_keep_a_recovered_consumer_drained() {
     desk.redis_answers(since + Duration::from_secs(6));
     desk.report(1, since + Duration::from_secs(15)).expect("it rules");
     assert_eq!(desk.stats().ruling_epoch(), 5);
-    desk.check(Ok(()), since, since + Duration::from_secs(16));
+    desk.desks.check(Ok(()), since, since + Duration::from_secs(16));
     assert_eq!(desk.stats().ruling_epoch(), 0);
     assert!(matches!(outbox.next(since), crate::consumer::outbox::WriterTask::Close(_)));
     desk.fail(A, job.run, HandlerError::retry(""));
@@ -363,12 +382,12 @@ fn a_stopping_consumer_that_cannot_work_returns_what_is_queued_and_keeps_its_con
     let outbox = lead(&desk, 1, 5);
     accept(&desk, 1, &[A, B]);
     begin(&desk);
-    let drained = desk.drain();
+    let drained = desk.desks.drain();
     said(&outbox);
     let late = give_up(&desk, 1);
     assert_eq!(said(&outbox), ["NACK 2 0 "], "DRAIN was said");
     assert!(drained.try_recv().is_ok());
-    desk.returned(0, late);
+    desk.desks.returned(0, late);
     assert_eq!(desk.stats().ruling_epoch(), 5);
 }
 
@@ -387,14 +406,14 @@ fn what_a_handler_that_is_not_ready_has_not_begun_is_returned_uncounted() {
     let now = Instant::now();
     put_back(&desk, job, now);
     assert_eq!(said(&outbox), ["DRAIN", "NACK 1 0 ", "NACK 2 0 "]);
-    desk.stats().set_redis_up(true);
+    desk.lane_stats().set_redis_up(true);
     assert_eq!(desk.stats().ready(), Err("the handler is not ready: nothing listens".to_owned()));
     assert_eq!((desk.stats().retried.get(), desk.stats().returned.get()), (0, 2));
     // The question was asked before the handler found out.
     let before = now.checked_sub(Duration::from_millis(1)).expect("not just booted");
-    desk.check(Ok(()), before, now);
+    desk.desks.check(Ok(()), before, now);
     assert!(desk.stats().is_unable());
-    desk.check(Ok(()), now, now);
+    desk.desks.check(Ok(()), now, now);
     assert_eq!(desk.stats().ready(), Ok(()));
     assert!(matches!(outbox.next(now), crate::consumer::outbox::WriterTask::Close(_)));
 }
@@ -402,7 +421,7 @@ fn what_a_handler_that_is_not_ready_has_not_begun_is_returned_uncounted() {
 #[test]
 fn a_handler_that_starts_as_not_ready_gets_nothing() {
     let desk = desk(4);
-    desk.check(Err("nothing listens".to_owned()), Instant::now(), Instant::now());
+    desk.desks.check(Err("nothing listens".to_owned()), Instant::now(), Instant::now());
     assert_eq!(said(&lead(&desk, 1, 5)), ["READY 4 true c0", "HELD", "DRAIN"]);
 }
 
@@ -419,7 +438,7 @@ fn what_was_not_begun_while_no_dispatcher_was_connected_waits_for_the_next() {
     // Nothing is begun meanwhile.
     std::thread::scope(|scope| {
         let next = scope.spawn(|| begin(&desk).id);
-        desk.check(Ok(()), now, now);
+        desk.desks.check(Ok(()), now, now);
         assert_eq!(next.join().expect("it came back"), A, "it is still the first");
     });
     assert_eq!(said(&lead(&desk, 2, 5)), ["READY 4 true c0", "HELD 1 2"]);
@@ -434,7 +453,7 @@ fn a_message_put_back_by_a_run_that_was_given_up_is_returned_once() {
     let slow = begin(&desk);
     give_up(&desk, 1);
     accept(&desk, 1, &[A]);
-    let again = desk.next(1).expect("it is not closed");
+    let again = turn(&desk, 1);
     said(&outbox);
     put_back(&desk, slow, Instant::now());
     assert_eq!(said(&outbox), ["DRAIN"], "the later run holds it");
@@ -450,7 +469,7 @@ fn a_stop_does_not_wait_for_a_handler_that_is_not_ready() {
     accept(&desk, 1, &[A, B]);
     let job = begin(&desk);
     desk.leave(1);
-    let drained = desk.drain();
+    let drained = desk.desks.drain();
     assert!(drained.try_recv().is_err());
     put_back(&desk, job, Instant::now());
     assert!(drained.try_recv().is_ok());
@@ -459,20 +478,22 @@ fn a_stop_does_not_wait_for_a_handler_that_is_not_ready() {
 #[test]
 fn handlers_and_returns_never_share_a_message() {
     const MESSAGES: u64 = 20_000;
-    let desk = Desk::new(Terms { prefetch: 60_000, ..Terms::of_tests(2) }, Arc::default());
+    let desk = opened(Terms { prefetch: 60_000, ..Terms::of_tests(2) });
     let outbox = lead(&desk, 1, 5);
     let (since, later) = (Instant::now(), Instant::now() + Duration::from_secs(5));
     let (run, back) = std::thread::scope(|scope| {
         let handlers = [0, 1].map(|thread| {
             let desk = &desk;
-            scope.spawn(move || std::iter::from_fn(|| desk.next(thread)).map(|job| job.id.0).collect::<Vec<_>>())
+            scope.spawn(move || {
+                std::iter::from_fn(|| desk.desks.next(thread)).map(|turn| turn.job.id.0).collect::<Vec<_>>()
+            })
         });
         let ids: Vec<_> = (1..=MESSAGES).map(MessageId).collect();
         ids.chunks(100).for_each(|ids| accept(&desk, 1, ids));
         desk.redis_fails(since, later);
         let nacked = |frame: &str| frame.strip_prefix("NACK ")?.split(' ').next()?.parse().ok();
         let back: Vec<u64> = said(&outbox).iter().filter_map(|frame| nacked(frame)).collect();
-        desk.close();
+        desk.desks.close();
         (handlers.map(|handler| handler.join().expect("no panic")).concat(), back)
     });
     let mut all = [run, back].concat();

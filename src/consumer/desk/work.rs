@@ -1,19 +1,22 @@
 //! The path of a message through the consumer: accepted, begun, failed or recorded, and answered.
 //!
-//! Readers wait here while the consumer holds too many bytes; handler threads wait here while no message is queued.
+//! Readers wait here while the consumer holds too many bytes; handler threads wait here while no message is queued that
+//! may be begun. They take messages from the lanes in turn.
 
 use std::time::Instant;
 
 use super::absence::NOT_BEGUN;
-use super::held::{FailureEffect, Job, RunNumber};
-use super::state::{Desk, DeskState, Ruler};
+use super::held::{FailureEffect, RunNumber};
+use super::lane_state::Ruler;
+use super::state::{Desk, Desks, DesksState, Turn};
 use crate::base::id::MessageId;
 use crate::consumer::handler::{HandlerError, Next};
 use crate::consumer::peer::{CloseReason, LinkId};
 use crate::ledger::Body;
 use crate::wire::{ErrorCode, Frame, NackDelay};
 
-/// The most payload bytes held before the ruler's socket is no longer read. Prefetch limits only their number.
+/// The most payload bytes held, over all lanes, before the rulers' sockets are no longer read. A lane's socket is read
+/// in any case while the lane holds less than its even share of these. Prefetch limits only the number of messages.
 pub(super) const MAX_HELD_BYTES: usize = 64 << 20;
 
 impl Desk {
@@ -25,62 +28,119 @@ impl Desk {
         messages: Vec<(MessageId, u16, Body)>,
         now: Instant,
     ) -> Result<(), CloseReason> {
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        if state.dismissed == Some(link) {
+        let desks = &*self.desks;
+        let mut state = desks.state.lock();
+        let (lane, common) = state.lane(self.lane).ok_or_else(|| self.gone())?;
+        if lane.dismissed == Some(link) {
             return Ok(());
         }
-        let &Ruler { epoch, sent_drain, .. } = state.check_rule(link)?;
+        let &Ruler { epoch, sent_drain, .. } = lane.check_rule(link)?;
         if sent_drain {
-            self.return_late(state, messages);
+            desks.return_late(lane, common, messages.into_iter().map(|(id, ..)| id));
             return Ok(());
         }
         let mut taken = 0;
         for (id, number, body) in messages {
-            state.highest = state.highest.max(id);
-            if state.held.has(id) {
+            let Some((lane, _)) = state.lane(self.lane) else { return Err(self.gone()) };
+            lane.highest = lane.highest.max(id);
+            if lane.held.has(id) {
                 continue;
             }
-            if state.held.places() >= self.terms.prefetch as usize {
-                self.give_up_slow_handlers(state, now);
-            }
-            if state.held.places() >= self.terms.prefetch as usize {
+            let is_full = lane.held.places() >= desks.terms.prefetch as usize;
+            if is_full && !self.make_place(&mut state, now) {
                 // All or nothing: the connection closes, and its dispatcher takes all of these back.
-                state.held.take_back(taken);
-                let text = format!("more messages than the prefetch of {}", self.terms.prefetch);
+                if let Some((lane, _)) = state.lane(self.lane) {
+                    lane.held.take_back(taken);
+                }
+                let text = format!("more messages than the prefetch of {}", desks.terms.prefetch);
                 return Err(CloseReason::new(ErrorCode::OverPrefetch, text));
             }
-            state.held.insert(id, number, body, epoch, link);
+            let Some((lane, _)) = state.lane(self.lane) else { return Err(self.gone()) };
+            lane.held.insert(id, number, body, epoch, link);
             taken += 1;
         }
-        self.stats.received.add(taken);
-        self.after_a_change(state);
+        state.enqueue(self.lane);
+        desks.stats.received.add(taken);
+        if let Some((lane, common)) = state.lane(self.lane) {
+            lane.stats.received.add(taken);
+            desks.after_a_change_of(lane, common);
+        }
+        desks.check_drained(&state);
         for _ in 0..taken {
-            if !self.work.notify_one() {
+            if !desks.work.notify_one() {
                 break;
             }
         }
         Ok(())
     }
 
+    /// Gives up slow handlers to make a place in the prefetch. Returns whether there is one.
+    fn make_place(&self, state: &mut DesksState, now: Instant) -> bool {
+        self.desks.give_up_slow_handlers(state, now);
+        state.lane(self.lane).is_some_and(|(lane, _)| lane.held.places() < self.desks.terms.prefetch as usize)
+    }
+
     /// Waits while the consumer holds too many bytes, as long as the connection rules and may deliver.
     pub(in crate::consumer) fn wait_for_room(&self, link: LinkId) {
-        let mut state = self.state.lock();
-        let may_deliver =
-            |state: &DeskState| matches!(&state.ruler, Some(ruler) if ruler.link == link && !ruler.sent_drain);
-        while state.held.bytes() > MAX_HELD_BYTES && may_deliver(&state) {
-            self.room.wait(&mut state);
+        let mut state = self.desks.state.lock();
+        loop {
+            let lanes = state.lanes.len();
+            let Some((lane, common)) = state.lane(self.lane) else { return };
+            let is_full = common.bytes > MAX_HELD_BYTES && lane.held.bytes() > MAX_HELD_BYTES / lanes;
+            let may_deliver = matches!(&lane.ruler, Some(ruler) if ruler.link == link && !ruler.sent_drain);
+            if !is_full || !may_deliver {
+                return;
+            }
+            self.desks.room.wait(&mut state);
         }
     }
 
-    /// Waits for a message for a handler thread. `None`: the desk is closed. While the consumer can't work, no message
-    /// is begun: those that can't be returned because no connection rules wait.
-    pub(in crate::consumer) fn next(&self, thread: usize) -> Option<Job> {
+    /// A handler failed: the NACK goes to the ruler, or waits for one.
+    pub(in crate::consumer) fn fail(&self, id: MessageId, run: RunNumber, error: HandlerError) {
+        let desks = &*self.desks;
+        let mut state = desks.state.lock();
+        let Some((lane, common)) = state.lane(self.lane) else { return };
+        let counter = if error.is_reject() { &desks.stats.rejected } else { &desks.stats.retried };
+        match (lane.held.fail(id, run, error, lane.ruler.is_some()), &lane.ruler) {
+            (FailureEffect::Void, _) => return,
+            (FailureEffect::Send(error), Some(ruler)) => ruler.outbox.put(&error.nack(id)),
+            _ => {}
+        }
+        counter.add(1);
+        desks.after_a_change_of(lane, common);
+        desks.check_drained(&state);
+    }
+
+    /// Fails a message whose result can't be recorded, whichever run the result came from.
+    pub(in crate::consumer) fn refuse(&self, id: MessageId, error: HandlerError) {
+        let run = self.desks.state.lock().lane(self.lane).and_then(|(lane, _)| lane.held.run_of(id));
+        if let Some(run) = run {
+            self.fail(id, run, error);
+        }
+    }
+
+    /// Removes messages that are recorded, by this consumer or earlier by another one. The ACK goes to the ruler, if
+    /// there is one.
+    pub(in crate::consumer) fn ack(&self, ids: impl Iterator<Item = MessageId>) {
+        let mut state = self.desks.state.lock();
+        let Some((lane, common)) = state.lane(self.lane) else { return };
+        let done: Vec<_> = ids.filter(|id| lane.held.remove(*id)).collect();
+        if let Some(ruler) = lane.ruler.as_ref().filter(|_| !done.is_empty()) {
+            ruler.outbox.put(&Frame::Ack(done));
+        }
+        self.desks.after_a_change_of(lane, common);
+        self.desks.check_drained(&state);
+    }
+}
+
+impl Desks {
+    /// Waits for a message for a handler thread. `None`: the desks are closed. While the consumer can't work, no
+    /// message is begun: those that can't be returned because no connection rules wait.
+    pub(in crate::consumer) fn next(&self, thread: usize) -> Option<Turn> {
         let mut state = self.state.lock();
-        while !state.closed {
-            let able = !state.ability.is_unable();
-            if let Some(job) = able.then(|| state.held.begin(thread, Instant::now())).flatten() {
-                return Some(job);
+        while !state.common.closed {
+            if let Some(turn) = state.next_turn(thread, Instant::now()) {
+                return Some(turn);
             }
             self.work.wait(&mut state);
         }
@@ -92,51 +152,28 @@ impl Desk {
         if self.terms.handler_timeout.is_none() {
             return;
         }
-        let mut guard = self.state.lock();
-        guard.held.end(thread);
-        if guard.ability.is_unable() {
-            self.judge(&mut guard, now);
+        let mut state = self.state.lock();
+        state.common.hands.end(thread);
+        if state.common.ability.is_unable() {
+            self.judge(&mut state, now);
         }
     }
 
-    /// From now on handlers begin no other message.
+    /// Results have left the memory: a lane that was passed over for them may be served again.
+    pub(in crate::consumer) fn note_recorded(&self) {
+        let passed_over = std::mem::take(&mut self.state.lock().common.passed_over);
+        if passed_over {
+            self.work.notify_all();
+        }
+    }
+
+    /// From now on handlers begin no other message. The committers end once they have recorded what was begun.
     pub(in crate::consumer) fn close(&self) {
-        self.state.lock().closed = true;
+        let mut state = self.state.lock();
+        state.common.closed = true;
+        state.lanes.values_mut().for_each(|lane| lane.outlet = None);
+        drop(state);
         self.work.notify_all();
-    }
-
-    /// A handler failed: the NACK goes to the ruler, or waits for one.
-    pub(in crate::consumer) fn fail(&self, id: MessageId, run: RunNumber, error: HandlerError) {
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        let counter = if error.is_reject() { &self.stats.rejected } else { &self.stats.retried };
-        match (state.held.fail(id, run, error, state.ruler.is_some()), &state.ruler) {
-            (FailureEffect::Void, _) => return,
-            (FailureEffect::Send(error), Some(ruler)) => ruler.outbox.put(&error.nack(id)),
-            _ => {}
-        }
-        counter.add(1);
-        self.after_a_change(state);
-    }
-
-    /// Fails a message whose result can't be recorded, whichever run the result came from.
-    pub(in crate::consumer) fn refuse(&self, id: MessageId, error: HandlerError) {
-        let run = self.state.lock().held.run_of(id);
-        if let Some(run) = run {
-            self.fail(id, run, error);
-        }
-    }
-
-    /// Removes messages that are recorded, by this consumer or earlier by another one. The ACK goes to the ruler, if
-    /// there is one.
-    pub(in crate::consumer) fn ack(&self, ids: impl Iterator<Item = MessageId>) {
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        let done: Vec<_> = ids.filter(|id| state.held.remove(*id)).collect();
-        if let Some(ruler) = state.ruler.as_ref().filter(|_| !done.is_empty()) {
-            ruler.outbox.put(&Frame::Ack(done));
-        }
-        self.after_a_change(state);
     }
 }
 

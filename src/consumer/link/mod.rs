@@ -4,5 +4,5 @@ mod common;
 mod reader;
 mod writer;
 
-pub(super) use self::common::Common;
+pub(super) use self::common::{Common, LinkLane};
 pub(super) use self::reader::DispatcherLink;

@@ -13,7 +13,6 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,20 +22,22 @@ use tungstenite::error::CapacityError;
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Bytes, Error as WsError, Message, WebSocket};
 
-use super::common::{Common, LINGER};
+use super::common::{Common, LINGER, LinkLane};
 use super::writer::Writer;
 use crate::base::id::Epoch;
 use crate::base::log_context;
 use crate::base::text::Quoted;
 use crate::base::tls::TlsProblem;
-use crate::consumer::desk::{Claim, Desk, outlived};
+use crate::consumer::desk::{Claim, outlived};
 use crate::consumer::guard::{Guard, unproven};
 use crate::consumer::handshake::{self, Failed};
 use crate::consumer::inlet::{Inlet, MAX_SMALL_BYTES};
+use crate::consumer::lane::ConsumerLane;
 use crate::consumer::outbox::{MAX_OUTBOX_BYTES, Outbox};
 use crate::consumer::peer::{CloseReason, LinkId};
 use crate::consumer::refusals::{EventKind, Example, PeerText};
 use crate::consumer::socket::Socket;
+use crate::consumer::stats::ConsumerStats;
 use crate::ledger::Body;
 use crate::net::ReadHalf;
 use crate::wire::{self, ErrorCode, Frame};
@@ -60,8 +61,7 @@ pub(in crate::consumer) struct DispatcherLink {
     pub(in crate::consumer) peer: SocketAddr,
     pub(in crate::consumer) socket: Socket,
     pub(in crate::consumer) outbox: Arc<Outbox>,
-    /// Set once the peer's LEAD was accepted.
-    pub(in crate::consumer) greeted: Arc<AtomicBool>,
+    pub(in crate::consumer) lane: Arc<LinkLane>,
     pub(in crate::consumer) common: Arc<Common>,
 }
 
@@ -82,7 +82,7 @@ impl From<CloseReason> for End {
 impl DispatcherLink {
     /// Serves the connection until it ends.
     pub(in crate::consumer) fn run(self, reader: ReadHalf) {
-        log_context::enter(&self.common.lane.context);
+        log_context::enter(&self.common.lanes.context());
         self.serve(reader);
         // The server also has a handle to the socket, so dropping ours does not close it.
         self.socket.shutdown();
@@ -95,9 +95,9 @@ impl DispatcherLink {
         {
             return self.insecure(reader, &error);
         }
-        let mut inlet = Inlet::new(reader, self.socket.clone(), deadline, self.common.permits.clone());
+        let mut inlet = Inlet::new(reader, self.socket.clone(), deadline);
         let mut guard = Guard::new(self.common.secret.as_ref());
-        let group = self.desk().group();
+        let group = self.common.lanes.group();
         if let Err(failed) = handshake::accept(&mut inlet, |nonce| guard.answer(nonce, group)) {
             return self.reject(inlet, failed);
         }
@@ -106,7 +106,7 @@ impl DispatcherLink {
         let writer = Writer {
             link: self.id,
             peer: self.peer,
-            greeted: self.greeted.clone(),
+            lane: self.lane.clone(),
             outbox: self.outbox.clone(),
             endpoint: WebSocket::from_raw_socket(self.socket.clone(), Role::Server, Some(limits(MAX_SMALL_BYTES))),
             common: self.common.clone(),
@@ -135,7 +135,7 @@ impl DispatcherLink {
     /// Ends a connection whose TLS handshake failed. The peer was told why, if it speaks TLS.
     fn insecure(&self, mut reader: ReadHalf, error: &io::Error) {
         self.outbox.close(None);
-        self.desk().stats().strangers.add(1);
+        self.stats().strangers.add(1);
         match TlsProblem::of(error) {
             // For instance a check whether the port is open.
             Some(TlsProblem::Closed) => {
@@ -153,7 +153,7 @@ impl DispatcherLink {
     /// Ends a connection whose handshake failed.
     fn reject(&self, inlet: Inlet, failed: Failed) {
         self.outbox.close(None);
-        self.desk().stats().strangers.add(1);
+        self.stats().strangers.add(1);
         match failed {
             Failed::Rejected(rejection) => {
                 self.useless(
@@ -180,8 +180,8 @@ impl DispatcherLink {
         self.common.refusals.note(kind, Example { peer: self.peer, details, reason }, now);
     }
 
-    fn desk(&self) -> &Desk {
-        &self.common.lane.desk
+    fn stats(&self) -> &ConsumerStats {
+        self.common.lanes.stats()
     }
 
     /// The link's main loop: reads frames and executes them until the connection ends.
@@ -195,11 +195,8 @@ impl DispatcherLink {
                 // The peer checks whether this consumer is alive. Report the held messages too, as its time limits may
                 // be short.
                 Ok(Message::Ping(_)) => {
-                    if self.is_greeted() {
-                        self.desk().report(self.id, Instant::now()).map_err(End::from)
-                    } else {
-                        Ok(())
-                    }
+                    let lane = self.lane.get();
+                    lane.map_or(Ok(()), |lane| lane.desk.report(self.id, Instant::now()).map_err(End::from))
                 }
                 Ok(Message::Pong(said)) => {
                     self.outbox.note_pong(&said);
@@ -233,14 +230,7 @@ impl DispatcherLink {
                 Frame::Proof(proof) if guard.take(proof) => {}
                 Frame::Lead { epoch, group } if !self.is_greeted() => {
                     guard.admit(epoch, group)?;
-                    let held = self.lead(epoch, group)?;
-                    self.greeted.store(true, Ordering::Release);
-                    reader.set_config(|config| *config = limits(wire::MAX_WS_MESSAGE_BYTES));
-                    reader.get_mut().trust();
-                    self.common.regulars.add(self.peer.ip());
-                    self.common.lane.note_ruler(epoch);
-                    let example = format_args!("peer={} ruling_epoch={epoch} held={held}", self.peer);
-                    self.common.refusals.note(EventKind::Rules, example, Instant::now());
+                    self.take_lead(reader, epoch, group)?;
                 }
                 Frame::Error { code, text } => {
                     return Err(End::Gone(format!("the dispatcher says {code}: {}", PeerText(text))));
@@ -252,22 +242,40 @@ impl DispatcherLink {
                 }
             }
         }
-        if !messages.is_empty() {
-            self.desk().accept(self.id, messages, Instant::now())?;
-            self.desk().wait_for_room(self.id);
+        if let Some(lane) = self.lane.get().filter(|_| !messages.is_empty()) {
+            lane.desk.accept(self.id, messages, Instant::now())?;
+            lane.desk.wait_for_room(self.id);
         }
+        Ok(())
+    }
+
+    /// Accepts LEAD, or returns why not.
+    fn take_lead(&self, reader: &mut WebSocket<Inlet>, epoch: Epoch, group: &str) -> Result<(), CloseReason> {
+        let lane = self.common.lanes.find(epoch, group)?;
+        let held = self.lead(&lane, epoch).inspect_err(|_| {
+            lane.desk.leave(self.id);
+        })?;
+        // This connection sends LEAD only once.
+        let _ = self.lane.set(lane.clone());
+        log_context::enter(&lane.context);
+        reader.set_config(|config| *config = limits(wire::MAX_WS_MESSAGE_BYTES));
+        reader.get_mut().trust(&lane.permits);
+        self.common.regulars.add(self.peer.ip());
+        lane.note_ruler(epoch);
+        let example = format_args!("peer={} ruling_epoch={epoch} ruled_lane={} held={held}", self.peer, lane.number);
+        self.common.refusals.note(EventKind::Rules, example, Instant::now());
         Ok(())
     }
 
     /// Handles LEAD. Redis and a rival are asked before the desk is called, because under the desk's lock all other
     /// threads would have to wait for the answers. The desk then checks again, so it notices changes made in the
     /// meantime.
-    fn lead(&self, epoch: Epoch, group: &str) -> Result<usize, CloseReason> {
-        let desk = self.desk();
-        match desk.claim(epoch, group)? {
+    fn lead(&self, lane: &ConsumerLane, epoch: Epoch) -> Result<usize, CloseReason> {
+        let desk = &lane.desk;
+        match desk.claim(epoch)? {
             Claim::Known => {}
-            Claim::Higher => self.common.lane.epochs.confirm(epoch)?,
-            Claim::Lower(seen) => return Err(self.common.lane.epochs.refuse_lower(epoch, seen)),
+            Claim::Higher => lane.epochs.confirm(epoch)?,
+            Claim::Lower(seen) => return Err(lane.epochs.refuse_lower(epoch, seen)),
         }
         if let Some((rival, outbox)) = desk.rival(epoch) {
             if outbox.answers(ALIVE_LIMIT) {
@@ -275,11 +283,11 @@ impl DispatcherLink {
             }
             desk.note_silence(rival);
         }
-        desk.lead(self.id, &self.outbox, epoch, group, Instant::now())
+        desk.lead(self.id, &self.outbox, epoch, Instant::now())
     }
 
     fn is_greeted(&self) -> bool {
-        self.greeted.load(Ordering::Acquire)
+        self.lane.get().is_some()
     }
 
     fn end_by(&self, error: WsError) -> End {
@@ -301,8 +309,8 @@ impl DispatcherLink {
 
     /// Leaves the desk, sends the peer the reason, and counts and logs the end.
     fn finish(&self, end: &End) {
-        let stats = self.desk().stats();
-        let ruled = self.desk().leave(self.id);
+        let stats = self.stats();
+        let ruled = self.lane.get().is_some_and(|lane| lane.desk.leave(self.id));
         match end {
             End::Refused(CloseReason { code, text }) => {
                 if self.outbox.close(Some(&Frame::Error { code: *code, text })) {

@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -12,7 +11,7 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Bytes, Error as WsError, Message, WebSocket};
 
-use super::common::{Common, LINGER};
+use super::common::{Common, LINGER, LinkLane};
 use crate::base::log_context;
 use crate::base::text::Quoted;
 use crate::consumer::outbox::{Outbox, WriterTask};
@@ -28,7 +27,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Writer {
     pub(super) link: LinkId,
     pub(super) peer: SocketAddr,
-    pub(super) greeted: Arc<AtomicBool>,
+    pub(super) lane: Arc<LinkLane>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) endpoint: WebSocket<Socket>,
     pub(super) common: Arc<Common>,
@@ -39,7 +38,7 @@ pub(super) struct Writer {
 impl Writer {
     /// The thread's main loop: writes until the outbox is closed or writing fails.
     pub(super) fn run(mut self) {
-        log_context::enter(&self.common.lane.context);
+        log_context::enter(&self.common.lanes.context());
         let mut tick = Instant::now() + REPORT_INTERVAL;
         loop {
             if Instant::now() >= tick {
@@ -64,13 +63,12 @@ impl Writer {
     }
 
     fn report(&self) {
-        if !self.greeted.load(Ordering::Acquire) {
-            return;
-        }
-        if let Err(CloseReason { code, text }) = self.common.lane.desk.report(self.link, Instant::now())
+        let Some(lane) = self.lane.get() else { return };
+        log_context::enter(&lane.context);
+        if let Err(CloseReason { code, text }) = lane.desk.report(self.link, Instant::now())
             && self.outbox.close(Some(&Frame::Error { code, text: &text }))
         {
-            self.common.lane.desk.stats().stale.add(1);
+            lane.desk.stats().stale.add(1);
         }
     }
 
@@ -84,7 +82,8 @@ impl Writer {
         }
         let socket = self.endpoint.get_ref();
         socket.finish_writing();
-        if socket.reads_much() && self.common.lane.desk.ruler() != Some(self.link) {
+        let rules = self.lane.get().is_some_and(|lane| lane.desk.ruler() == Some(self.link));
+        if socket.reads_much() && !rules {
             // This connection was replaced. Close it immediately, to free its partly received message and its thread's
             // memory.
             socket.shutdown();

@@ -1,11 +1,12 @@
 use std::net::TcpStream;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tungstenite::{Message, WebSocket};
 
 use super::*;
 use crate::base::id::Epoch;
-use crate::consumer::desk::{Desk, Terms};
+use crate::consumer::desk::{Desk, Desks, Terms};
+use crate::consumer::lanes::Place;
 use crate::ledger::{Keys, Server as RedisServer};
 use crate::wire::{self, Frame};
 
@@ -26,7 +27,7 @@ fn places(text: &str) -> Vec<Rank> {
 }
 
 fn room(text: &str, regular: bool) -> Room {
-    Room::for_one_more(&places(text), regular)
+    Room::for_one_more(&places(text), 1, regular)
 }
 
 #[test]
@@ -49,24 +50,38 @@ fn a_share_is_kept_for_regulars() {
     assert_eq!(room(&crowd, true), Room::Free);
 }
 
+#[test]
+fn each_lane_adds_places() {
+    let full = "r".repeat(MAX_SOCKETS);
+    let room = |lanes| Room::for_one_more(&places(&full), lanes, true);
+    assert_eq!((room(1), room(2)), (Room::None, Room::Free));
+}
+
+/// The lanes of a consumer that reaches no Redis.
+fn lanes() -> (Arc<Lanes>, Arc<Desks>) {
+    let redis = RedisServer::parse("redis://127.0.0.1:1").expect("a URL");
+    let terms = Terms { prefetch: 16, ..Terms::of_tests(1) };
+    let desks = Arc::new(Desks::new(terms, Arc::default()));
+    let place = Place { redis, keys: Keys::new("g"), result_maxlen: None };
+    (Arc::new(Lanes::start(place, desks.clone(), Arc::default()).expect("a thread")), desks)
+}
+
 /// A server whose desk has seen epoch 5, so that it need not ask any Redis.
 struct Running {
     server: Option<ConsumerServer>,
-    desk: Arc<Desk>,
+    desk: Desk,
     address: SocketAddr,
 }
 
 impl Running {
     fn start() -> Running {
-        let redis = RedisServer::parse("redis://127.0.0.1:1").expect("a URL");
-        let terms = Terms { prefetch: 16, ..Terms::of_tests(1) };
-        let lane = Arc::new(ConsumerLane::new(redis, Keys::new("g"), terms, Arc::default()));
-        let desk = lane.desk.clone();
-        desk.lead(0, &Arc::default(), EPOCH, "g", Instant::now()).expect("it is the first");
+        let (lanes, desks) = lanes();
+        let desk = desks.desk(0);
+        desk.lead(0, &Arc::default(), EPOCH, Instant::now()).expect("it is the first");
         desk.leave(0);
         let listener = Listener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.address().expect("bound");
-        let server = ConsumerServer::start(listener, None, None, lane).expect("it starts");
+        let server = ConsumerServer::start(listener, None, None, lanes).expect("it starts");
         Running { server: Some(server), desk, address }
     }
 
@@ -109,14 +124,8 @@ fn connections_that_fail_while_they_are_accepted_are_paced_like_useless_ones() {
         common: Arc::new(Common {
             tls: None,
             secret: None,
-            lane: Arc::new(ConsumerLane::new(
-                RedisServer::parse("redis://127.0.0.1:1").expect("a URL"),
-                Keys::new("g"),
-                Terms::of_tests(1),
-                Arc::default(),
-            )),
+            lanes: lanes().0,
             refusals: Refusals::new(Instant::now()),
-            permits: Permits::new(),
             regulars: Regulars::default(),
         }),
         ended,

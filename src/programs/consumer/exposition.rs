@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::base::error::Result;
-use crate::consumer::ConsumerStats;
-use crate::process::metrics::{MetricKind, Metrics, MetricsPlace, MetricsServer, Site};
+use crate::consumer::{ConsumerStats, LaneStats};
+use crate::process::metrics::{MetricKind, Metrics, MetricsPlace, MetricsServer, Number, Site};
 use crate::programs::certificates::{CERTIFICATE_HELP, CERTIFICATE_METRIC, series_of};
 
 /// Serves `/metrics`, `/healthz` and `/readyz`. A consumer is ready if it can run handlers and record results;
@@ -73,9 +73,28 @@ pub(super) fn serve(
         read(|stats| stats.is_unable().into()),
     );
     metrics.counter("redis_reconnects", "Reconnections to Redis", read(ConsumerStats::redis_reconnects));
+    add_lanes(&mut metrics, stats);
     metrics.series(MetricKind::Gauge, CERTIFICATE_METRIC, CERTIFICATE_HELP, move || series_of(certificates()));
     let durations = stats.clone();
     metrics.histogram("handler_duration_seconds", "How long handlers ran", move || durations.handler_duration());
     let stats = stats.clone();
     MetricsServer::start(place, Site::new(metrics, move || stats.ready()))
+}
+
+/// Adds what is known by lane. The consumer limits the number of lanes.
+fn add_lanes(metrics: &mut Metrics, stats: &Arc<ConsumerStats>) {
+    let mut add = |name, help, pick: fn(&LaneStats) -> u64| {
+        let stats = stats.clone();
+        metrics.series(MetricKind::Gauge, name, help, move || {
+            let lanes = stats.lanes().into_iter();
+            lanes.map(|(number, lane)| (vec![("lane", number.to_string())], Number::Whole(pick(&lane)))).collect()
+        });
+    };
+    add("lane_held", "Messages held, by lane", LaneStats::held);
+    add("lane_received", "Messages accepted since the consumer began to serve the lane, by lane", LaneStats::received);
+    add("lane_recorded", "Results recorded since the consumer began to serve the lane, by lane", LaneStats::recorded);
+    add("lane_ruling_epoch", "Epoch of the lane's active dispatcher, by lane", LaneStats::ruling_epoch);
+    add("lane_redis_connected", "1 if the last request to the lane's Redis succeeded, by lane", |lane| {
+        lane.redis_is_up().into()
+    });
 }

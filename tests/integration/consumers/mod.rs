@@ -3,6 +3,7 @@
 mod exec;
 mod fixture;
 mod greeting;
+mod lanes;
 mod leaders;
 mod membership;
 mod misuse;

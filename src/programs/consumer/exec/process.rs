@@ -66,6 +66,9 @@ impl Process {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env("ONCECAST_ID", delivery.id().to_string());
         command.env("ONCECAST_DELIVERY", delivery.number().to_string());
+        if delivery.lane() > 0 {
+            command.env("ONCECAST_LANE", delivery.lane().to_string());
+        }
         if let Some((name, value)) = delivery.channel().map(channel_variable) {
             command.env(name, value);
         }

@@ -20,6 +20,9 @@ pub(super) fn line(delivery: &Delivery<'_>, context: Option<&TraceContext>) -> V
     let mut line = String::with_capacity(bytes + bytes / 8 + BESIDE_BYTES);
     // Writing to a string never fails.
     let _ = write!(line, "{{\"id\":\"{}\",\"delivery\":{}", delivery.id(), delivery.number());
+    if delivery.lane() > 0 {
+        let _ = write!(line, ",\"lane\":{}", delivery.lane());
+    }
     if let Some(channel) = delivery.channel() {
         push_member(&mut line, "channel", channel);
     }
@@ -83,6 +86,7 @@ mod tests {
         let delivery = Delivery::new("{\"a\":\"ü\"}\n").with_id(MessageId(0x2f)).with_number(3);
         let begin = r#"{"id":"000000000000002f","delivery":3"#;
         assert_eq!(text(delivery), format!("{begin},{}\n", r#""payload":"{\"a\":\"\u00fc\"}\n"}"#));
+        assert!(text(delivery.with_lane(12)).starts_with(&format!("{begin},\"lane\":12,\"payload\":\"")));
         let with_channel = text(delivery.with_channel("orders.eu"));
         assert!(with_channel.starts_with(&format!("{begin},\"channel\":\"orders.eu\",\"payload\":\"")));
         let binary = text(Delivery::new(b"\0\xff").with_channel(b"\xfe"));

@@ -25,8 +25,11 @@ pub(super) fn with_headers(
         .header("Content-Type", "application/octet-stream")
         .header("Oncecast-Delivery", delivery.number().to_string())
         .header("Oncecast-Group", group)
-        .header("Idempotency-Key", format!("{group}:{id}"))
+        .header("Idempotency-Key", format!("{group}:{}", delivery.key()))
         .header("Oncecast-Id", id);
+    if delivery.lane() > 0 {
+        request = request.header("Oncecast-Lane", delivery.lane().to_string());
+    }
     if let Some(channel) = delivery.channel() {
         request = request.header("Oncecast-Channel", encoded(channel));
     }

@@ -149,6 +149,11 @@ fn a_request_has_the_message_and_what_is_known_about_it() {
     handler.handle(&Delivery::new("")).expect("an answer");
     let request = site.requests.recv().expect("it came");
     assert_eq!((request.header("content-length"), request.header("oncecast-channel")), (Some("0"), None));
+    assert_eq!(request.header("oncecast-lane"), None);
+    handler.handle(&delivery.with_lane(3)).expect("an answer");
+    let request = site.requests.recv().expect("it came");
+    assert_eq!(request.header("oncecast-lane"), Some("3"));
+    assert_eq!(request.header("idempotency-key"), Some("orders%20100%25:3/000000000000002f"));
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn the_exit_status_says_what_becomes_of_a_message() {
 
 #[test]
 fn a_process_gets_the_message_in_variables_and_on_its_input() {
-    let script = r#"printf '%s %s %s %s %s ' "$ONCECAST_ID" "$ONCECAST_DELIVERY" "$ONCECAST_GROUP" \
+    let script = r#"printf '%s %s %s %s %s ' "${ONCECAST_LANE-}$ONCECAST_ID" "$ONCECAST_DELIVERY" "$ONCECAST_GROUP" \
         "${ONCECAST_CHANNEL-unset}" "${ONCECAST_CHANNEL_BASE64-unset}"; od -An -tx1 | tr -d ' \n'"#;
     let shell = Running::per_message(script);
     let seen = |delivery: Delivery<'_>| {
@@ -36,6 +36,7 @@ fn a_process_gets_the_message_in_variables_and_on_its_input() {
     let begin = "000000000000000a 2 orders";
     assert_eq!(seen(Delivery::new(b"\xff\0\n")), format!("{begin} unset unset ff000a"));
     assert_eq!(seen(Delivery::new("a").with_channel("ü x")), format!("{begin} ü x unset 61"));
+    assert_eq!(seen(Delivery::new("a").with_lane(12)), format!("12{begin} unset unset 61"));
     assert_eq!(seen(Delivery::new("").with_channel(b"\xfe")), format!("{begin} unset /g== "));
     assert_eq!(seen(Delivery::new("").with_channel(b"\0")), format!("{begin} unset AA== "));
 }
