@@ -4,6 +4,7 @@
 //!  dispatcher ──► read-N ──PROCESS──► desk ──► handler-N ──outcome──► commit ──► Redis
 //!      ▲                               │           │                    │
 //!      └───────── write-N ◄── outbox ◄─┴── NACK ◄──┴───────── ACK ◄─────┘
+//! ```
 //!
 //! In reading order: `handler` is what a user writes. `builder` checks the settings, and `error` says what was wrong
 //! with them or why the consumer ended. `service` starts the other parts, runs the main loop, and stops them in order.
