@@ -9,5 +9,9 @@ local epoch = redis.call('GET', epoch_key)
 if epoch ~= my_epoch then
   return {'STALE', epoch or ''}
 end
-redis.call(publish, control_channel, notice)
+if publish == 'SPUBLISH' then
+  redis.call('SPUBLISH', control_channel, notice)
+else
+  redis.call('PUBLISH', control_channel, notice)
+end
 return 'OK'
