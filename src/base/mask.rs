@@ -18,8 +18,8 @@ pub fn is_url_with_login(value: &str) -> bool {
         .is_some_and(|(_, rest)| rest.contains('@') || PARAMETERS.iter().any(|name| rest.contains(name)))
 }
 
-/// Where the URL of a Unix socket has its password.
-const PARAMETERS: [&str; 2] = ["?pass=", "&pass="];
+/// Where the URL of a Unix socket has its password, and one of Sentinels theirs.
+const PARAMETERS: [&str; 4] = ["?pass=", "&pass=", "?sentinel_password=", "&sentinel_password="];
 
 /// `text` without user and password of the URLs in it.
 pub fn masked(text: &str) -> Cow<'_, str> {

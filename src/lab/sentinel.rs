@@ -79,6 +79,11 @@ impl SentinelSet {
         &mut self.servers[number]
     }
 
+    /// A server's port.
+    pub fn port(&self, number: usize) -> u16 {
+        self.servers[number].port()
+    }
+
     /// A Sentinel, whether it runs or not.
     pub fn sentinel(&mut self, number: usize) -> &mut RedisServer {
         &mut self.sentinels[number]

@@ -3,7 +3,7 @@
 use super::group_settings::KnownSettings;
 use super::precedence::Right;
 use crate::base::id::{Epoch, MessageId};
-use crate::ledger::Cursor;
+use crate::ledger::{Cursor, ServerChange};
 
 /// Pending messages have vanished: the reason of a gap.
 pub(super) const PENDING_LOST: &str = "pending-lost";
@@ -25,4 +25,6 @@ pub(super) struct Elected {
     pub(super) right: Right,
     /// The segment of the ring that was live when this dispatcher was found eligible.
     pub(super) segment: u64,
+    /// Whether the last term began on another server.
+    pub(super) servers: Option<ServerChange>,
 }

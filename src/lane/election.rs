@@ -270,7 +270,7 @@ impl Election {
         self.reach.note_foreign(&attempt);
         let is_cursor = |(key, _): &(String, String)| *key == self.shared.settings.keys.cursor;
         let cursor_lost = attempt.foreign.iter().any(is_cursor);
-        let Acquire::Acquired { lease, cursor, newest, before, settings } = attempt.answer else {
+        let Acquire::Acquired { lease, cursor, newest, before, settings, servers } = attempt.answer else {
             return Ok(LeaseTry::Held);
         };
         let settings = Box::new(KnownSettings::now(settings));
@@ -285,7 +285,7 @@ impl Election {
         let undelivered = self.shared.undelivered.lock().take();
         let undelivered = undelivered.filter(|(led, _)| before == Some(*led)).map(|(_, id)| id);
         let epoch = lease.epoch;
-        Ok(LeaseTry::Elected(Elected { epoch, lost, undelivered, cursor, last_id, settings, right, segment }))
+        Ok(LeaseTry::Elected(Elected { epoch, lost, undelivered, cursor, last_id, settings, right, segment, servers }))
     }
 
     /// Whether all other dispatchers are younger. Not checked in sync, where it makes no difference.

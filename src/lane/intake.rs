@@ -25,7 +25,7 @@ use crate::base::id::{Epoch, MessageId, wall_clock_us};
 use crate::base::text::Quoted;
 use crate::ledger::resp::EXCERPT_BYTES;
 use crate::ledger::subscription::{Length, Published};
-use crate::ledger::{Arrival, Cursor, Gap, IntakeAnswer, Ledger, Pending, Position, Splitter};
+use crate::ledger::{Arrival, Cursor, Gap, IntakeAnswer, Ledger, Pending, Position, ServerChange, Splitter};
 use crate::wire::{MAX_BODY_BYTES, MAX_CHANNEL_BYTES};
 
 /// How long one attempt to pass messages to the courier waits, so also how late the kill switch may be noticed.
@@ -45,6 +45,8 @@ pub(super) struct Intake {
     vanished: bool,
     /// The last id assigned.
     last_id: MessageId,
+    /// Whether the last term began on another server.
+    servers: Option<ServerChange>,
     /// Whether anything was stored this term.
     pub(super) advanced: bool,
     /// Whether anything was stored since the last marker.
@@ -77,6 +79,7 @@ impl Intake {
             cursor: elected.cursor.clone(),
             vanished: false,
             last_id: elected.last_id,
+            servers: elected.servers.clone(),
             advanced: false,
             unmarked: false,
         }
@@ -306,7 +309,7 @@ impl Intake {
         let shown = count.map_or("unknown".to_owned(), |count| count.to_string());
         log::warn!("event=gap reason={reason} begin={} end={} count={shown}", Quoted(&begin), Quoted(&end));
         add(&self.shared.stats.gaps, 1);
-        let gap = Gap { reason, dispatcher: self.shared.id.clone(), begin, end, count };
+        let gap = Gap { reason, dispatcher: self.shared.id.clone(), begin, end, count, servers: self.servers.clone() };
         let ledger = &mut self.ledger;
         self.retry.until_done(|| ledger.record_gap(self.epoch, &gap))
     }

@@ -232,7 +232,8 @@ impl Redistributor {
             Quoted(&begin)
         );
         add(&self.shared.stats.gaps, 1);
-        let gap = Gap { reason: PENDING_LOST, dispatcher: self.shared.id.clone(), begin, end, count: None };
+        let gap =
+            Gap { reason: PENDING_LOST, dispatcher: self.shared.id.clone(), begin, end, count: None, servers: None };
         let (ledger, epoch) = (&mut self.ledger, self.epoch);
         self.retry.until_done(|| ledger.record_gap(epoch, &gap))?;
         self.kill.set(Reason::PendingLost);

@@ -14,7 +14,7 @@ use super::interests::Interests;
 use super::lease::Lease;
 use super::notice::Notice;
 use super::scripts::{AcquireCall, MarkerCall, ReleaseCall, RenewCall};
-use super::types::{Acquire, Attempt};
+use super::types::{Acquire, Attempt, ServerChange};
 use super::value::{score, text};
 use crate::base::error::Result;
 use crate::base::id::{DispatcherId, Epoch};
@@ -46,12 +46,13 @@ impl Ledger {
         let redis_ms = (*now_ms).try_into().unwrap_or(0);
         let lease = text(lease).and_then(Lease::parse);
         let answer = match (text(verdict), lease, rest) {
-            (Some("acquired"), Some(lease), [newest, before, Value::Array(settings)]) => {
+            (Some("acquired"), Some(lease), [newest, before, Value::Array(settings), server_before, server]) => {
                 let before = text(before).and_then(|epoch| epoch.parse().ok()).map(Epoch);
                 let newest = text(newest).and_then(score);
                 // Without fields they don't concern this dispatcher.
                 let settings = SettingsReading::of(redis_ms, settings).unwrap_or_default();
-                Acquire::Acquired { lease, cursor, newest, before, settings }
+                let servers = ServerChange::between(text(server_before), text(server));
+                Acquire::Acquired { lease, cursor, newest, before, settings, servers }
             }
             (Some("vacant"), ..) => Acquire::Vacant { cursor },
             (Some("held"), Some(lease), _) => Acquire::Held { lease, cursor },

@@ -92,7 +92,7 @@ pub use self::split::{Split, Splitter};
 pub use self::topology::{Primary, SLOTS, Topology, slot_of};
 pub use self::types::{
     Acquire, Arrival, Attempt, Commit, Committed, DeliveryNumber, Fetched, Gap, Hold, IntakeAnswer, Page, Pending,
-    Raise, Recall, Recorded, Returned, Settled, Settlement, Settling, Verdict,
+    Raise, Recall, Recorded, Returned, ServerChange, Settled, Settlement, Settling, Verdict,
 };
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 
 mod answer;
 mod asker;
+mod board;
 mod cluster;
 mod known;
 mod sentinels;

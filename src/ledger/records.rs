@@ -7,7 +7,7 @@ use super::core::Ledger;
 use super::lease::Lease;
 use super::limits::MAX_GAPS;
 use super::scripts::{ConsumersCall, GapCall};
-use super::types::Gap;
+use super::types::{Gap, ServerChange};
 use super::value::text;
 use crate::base::error::Result;
 use crate::base::id::Epoch;
@@ -56,6 +56,10 @@ impl Ledger {
             call.push((name, value));
         }
         call.push(("epoch", epoch));
+        if let Some(ServerChange { before, now }) = &gap.servers {
+            call.push(("server_before", before.as_str()));
+            call.push(("server", now.as_str()));
+        }
         self.call_for_ok(epoch, "recording a gap", call)
     }
 }

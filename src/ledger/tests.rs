@@ -25,6 +25,7 @@ mod looks;
 mod refusals;
 mod replays;
 mod samples;
+mod sentinels;
 mod settings;
 mod sizes;
 mod streams;
@@ -246,6 +247,7 @@ fn every_write_of_a_stale_leader_is_refused() {
         begin: String::new(),
         end: String::new(),
         count: None,
+        servers: None,
     };
     let next = super::Cursor { last_id: MessageId(2), ..cursor.clone().unwrap() };
     let ledger = &mut f.ledger;
@@ -279,6 +281,7 @@ fn a_gap_whose_reply_got_lost_is_not_recorded_again() {
         begin: "m 0 1".to_owned(),
         end: "m 7".to_owned(),
         count: Some(count),
+        servers: None,
     };
     let first = gap(7);
     for (gap, recorded) in [(&first, 1), (&first, 1), (&gap(8), 2), (&first, 3)] {
@@ -376,7 +379,8 @@ fn full_memory_stops_neither_elections_nor_settling() {
     let batch = [settling(&failed, 1), settling(&rejected, 1)];
     assert_eq!(f.ledger.settle(epoch, 3, &batch).unwrap().settled, [Settled::Again(2), Settled::DeadLettered]);
     let dispatcher = a.clone();
-    let gap = Gap { reason: "test", dispatcher, begin: String::new(), end: String::new(), count: Some(1) };
+    let gap =
+        Gap { reason: "test", dispatcher, begin: String::new(), end: String::new(), count: Some(1), servers: None };
     f.ledger.record_gap(epoch, &gap).unwrap();
     f.ledger.set_consumers(epoch, &["c0".to_owned()]).unwrap();
     f.ledger.release(&lease).unwrap();

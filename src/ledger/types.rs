@@ -39,6 +39,8 @@ pub enum Acquire {
         before: Option<Epoch>,
         /// The group's settings.
         settings: SettingsReading,
+        /// Whether the last term began on another server, or before this one's start.
+        servers: Option<ServerChange>,
     },
     /// The lease is free, but the caller only checked.
     Vacant {
@@ -52,6 +54,24 @@ pub enum Acquire {
         /// How far it has stored the channel.
         cursor: Option<Cursor>,
     },
+}
+
+/// The run ids of two servers, or of one before and after a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerChange {
+    /// Where the last term began.
+    pub before: String,
+    /// Where this one does.
+    pub now: String,
+}
+
+impl ServerChange {
+    /// What a gap says if both run ids are known and differ.
+    pub(super) fn between(before: Option<&str>, now: Option<&str>) -> Option<ServerChange> {
+        let known = |id: Option<&str>| id.filter(|id| *id != "unknown").map(str::to_owned);
+        let (before, now) = (known(before)?, known(now)?);
+        (before != now).then_some(ServerChange { before, now })
+    }
 }
 
 /// What a leader promises: each message above `up_to` that it delivers has one holder.
@@ -271,4 +291,6 @@ pub struct Gap {
     pub end: String,
     /// How many messages are missing, if that is known exactly.
     pub count: Option<u64>,
+    /// Between which servers, if the term began on another one than the last term.
+    pub servers: Option<ServerChange>,
 }

@@ -16,15 +16,17 @@ use crate::process::log::hold_back;
 use crate::process::log::settings::log_level;
 use crate::process::metrics::settings::{METRICS_ADDR, MetricsPlace, metrics_place};
 
-const URL_FORM: &str = "redis://[user:password@]host[:port][/db], rediss:// for TLS, or redis+unix:///path";
+const URL_FORM: &str = "redis://[user:password@]host[:port][/db], rediss:// for TLS, redis+unix:///path, or \
+                        redis+sentinel://[user:password@]host[:port],…/NAME[/db]";
 
 /// The Redis server.
 pub const REDIS_URL: Setting = Setting::new(
     "redis-url",
     "URL",
     Text("redis://127.0.0.1:6379"),
-    "The Redis server: redis://[user:password@]host[:port][/db], the same with rediss:// for TLS, or \
-     redis+unix:///path",
+    "The Redis server: redis://[user:password@]host[:port][/db], the same with rediss:// for TLS, \
+     redis+unix:///path, or redis+sentinel://[user:password@]host[:port],…/NAME[/db] for the primary that Sentinels \
+     call NAME",
 )
 .secret();
 /// Who may have signed the server's certificate.

@@ -102,6 +102,7 @@ impl Steps<'_> {
             begin: "none".to_owned(),
             end: epoch.to_string(),
             count: None,
+            servers: None,
         };
         self.ledger.record_gap(epoch, &gap)?;
         let key = self.trial.keys.report_of(id.as_str());

@@ -17,6 +17,7 @@
 --       for 'acquired' also: the epoch before, false for none, '0' if no dispatcher wrote it
 --       for 'acquired' also: the fields of the settings in the order of settings.lua, false for none; empty if they
 --       don't concern the caller
+--       for 'acquired' also: the run id of the server where the last term began and that of this one, false for unknown
 local leader_key, epoch_key, cursor_key, pending_key, recall_key, settings_key = unpack(KEYS)
 local dispatcher, ttl_ms, alive_prefix, floor, may_take, delivers = unpack(ARGV)
 local DAY_MS = 86400000
@@ -127,6 +128,8 @@ end
 -- From here on, any message that earlier leaders delivered may be delivered again.
 local info = redis.pcall('INFO', 'server')
 local run_id = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or 'unknown'
+local recall = redis.call('GET', recall_key)
+local run_id_before = recall and string.match(recall, '^%d+ (%w+) %d+$')
 redis.call('SET', epoch_key, epoch)
 -- With many foreign members the newest message may not be found. The cursor has the highest id assigned.
 local reached = math.max(tonumber(newest or '0'), tonumber(string.match(cursor or '', '%d+$') or '0'))
@@ -137,4 +140,6 @@ answer[5] = dispatcher .. ' ' .. epoch .. (own and '' or ' ttl')
 answer[7] = newest
 answer[8] = before
 answer[9] = settings
+answer[10] = run_id_before or false
+answer[11] = run_id
 return answer

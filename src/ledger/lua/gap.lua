@@ -1,7 +1,7 @@
 -- Records that messages may have been missed. If the newest entry is the same, nothing is added: a reply was lost, or
 -- the term ended before the cursor had passed the gap.
 -- KEYS  epoch, gaps
--- ARGV  my_epoch, most_entries, then the entry's fields: name, value, …, 'epoch', my epoch
+-- ARGV  my_epoch, most_entries, then the entry's fields: name, value, …; the first five say what is missing
 -- Gives 'OK' | {'STALE', epoch}
 local epoch_key, gaps_key = unpack(KEYS)
 local my_epoch, most_entries = unpack(ARGV, 1, 2)
@@ -10,9 +10,11 @@ if epoch ~= my_epoch then
   return {'STALE', epoch or ''}
 end
 local FIRST = 3
+-- Names and values of five fields. The others, the epoch among them, say when it was found.
+local SAME = 10
 local newest = redis.call('XREVRANGE', gaps_key, '+', '-', 'COUNT', 1)[1]
--- All but the epoch.
-if newest and table.concat(newest[2], '\n', 1, #newest[2] - 2) == table.concat(ARGV, '\n', FIRST, #ARGV - 2) then
+if newest and #newest[2] >= SAME
+    and table.concat(newest[2], '\n', 1, SAME) == table.concat(ARGV, '\n', FIRST, FIRST + SAME - 1) then
   return 'OK'
 end
 -- Trimmed first, because when the memory is full a script may continue if its first write needs none.

@@ -5,11 +5,7 @@
 //! although nobody closes a connection. The threads start with the first lookup, and end with the last clone of the
 //! server.
 //!
-//! Sentinels may disagree for a while, and one that is cut off from the others goes on naming the old primary. Every
-//! failover has a number, the *configuration epoch*, so the highest one is believed. One that is lower than was known
-//! before is believed only if more than half of the Sentinels say so, as after they were set up anew.
-//!
-//! Limitation: if only Sentinels can be reached that have not heard of the failover, the old primary is used.
+//! Which answer is believed, `board` decides.
 
 use std::io;
 use std::sync::Arc;
@@ -20,15 +16,13 @@ use parking_lot::{Condvar, Mutex};
 
 use super::answer::{Told, read};
 use super::asker::Asker;
+use super::board::{ANSWER_LIMIT, Board};
 use super::known::{Found, Known};
 use crate::base::text::Quoted;
 use crate::ledger::command::command;
-use crate::net::Address;
 
 /// How often a Sentinel is asked.
 const ASK_EVERY: Duration = Duration::from_millis(200);
-/// How long a Sentinel may take to answer.
-const ANSWER_LIMIT: Duration = Duration::from_millis(500);
 /// How long the end waits for the threads. A name that is being looked up may take longer.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 const STACK_BYTES: usize = 256 << 10;
@@ -50,34 +44,10 @@ struct Inquiry {
     changed: Condvar,
 }
 
-struct Board {
-    /// The number of lookups so far. A thread asks at once if it has not answered the last one.
-    lookups: u64,
-    stopped: bool,
-    /// How many threads have ended.
-    ended: usize,
-    seats: Vec<Seat>,
-    /// The highest configuration epoch that was believed.
-    highest: u64,
-}
-
-/// What a Sentinel has said.
-struct Seat {
-    sentinel: Address,
-    /// The last lookup before its last answer.
-    lookup: u64,
-    answer: Result<Told, String>,
-}
-
 impl Sentinels {
     /// Nothing is asked yet.
     pub(super) fn new(name: &str, askers: Vec<Asker>, known: Arc<Known>) -> Sentinels {
-        let seats = askers.iter().map(|asker| Seat {
-            sentinel: asker.address().clone(),
-            lookup: 0,
-            answer: Err("not asked yet".to_owned()),
-        });
-        let board = Board { lookups: 0, stopped: false, ended: 0, seats: seats.collect(), highest: 0 };
+        let board = Board::new(askers.iter().map(|asker| asker.address().clone()));
         let inquiry = Inquiry { name: name.to_owned(), known, board: Mutex::new(board), changed: Condvar::new() };
         Sentinels { inquiry: Arc::new(inquiry), threads: Mutex::default(), askers: Mutex::new(askers) }
     }
@@ -89,9 +59,7 @@ impl Sentinels {
 
     /// The Sentinels' addresses.
     pub(super) fn shown(&self) -> String {
-        let board = self.inquiry.board.lock();
-        let all: Vec<String> = board.seats.iter().map(|seat| seat.sentinel.to_string()).collect();
-        all.join(",")
+        self.inquiry.board.lock().sentinels()
     }
 
     /// Asks all Sentinels, and returns where the primary is once more than half of them have answered, or all that
@@ -142,66 +110,6 @@ impl Drop for Sentinels {
     }
 }
 
-impl Board {
-    /// Whether enough have answered a lookup: more than half of them, or everyone who can.
-    fn is_decided(&self, lookup: u64) -> bool {
-        let asked = self.seats.iter().filter(|seat| seat.lookup >= lookup);
-        let told = asked.clone().filter(|seat| seat.answer.is_ok()).count();
-        self.is_majority(told) || asked.count() == self.seats.len()
-    }
-
-    fn is_majority(&self, sentinels: usize) -> bool {
-        2 * sentinels > self.seats.len()
-    }
-
-    /// Where the primary is by the answers to a lookup.
-    fn judge(&mut self, lookup: u64) -> Result<Address, String> {
-        let answers = self.seats.iter().filter(|seat| seat.lookup >= lookup);
-        let answers: Vec<&Told> = answers.filter_map(|seat| seat.answer.as_ref().ok()).collect();
-        match newest(&answers) {
-            Some((newest, _)) if newest.epoch >= self.highest || self.is_majority(answers.len()) => {
-                self.highest = newest.epoch;
-                Ok(newest.address)
-            }
-            Some((older, _)) => Err(format!(
-                "only {} of {} Sentinels answered, and they name {}, the primary before the last failover",
-                answers.len(),
-                self.seats.len(),
-                older.address
-            )),
-            None => Err(self.problems(lookup)),
-        }
-    }
-
-    /// Where the primary is by the last answers, if they leave no doubt.
-    fn standing(&mut self) -> Option<Address> {
-        let answers: Vec<&Told> = self.seats.iter().filter_map(|seat| seat.answer.as_ref().ok()).collect();
-        let (newest, agree) = newest(&answers)?;
-        if newest.epoch > self.highest || newest.epoch == self.highest && self.is_majority(agree) {
-            self.highest = newest.epoch;
-            return Some(newest.address);
-        }
-        None
-    }
-
-    fn problems(&self, lookup: u64) -> String {
-        let problem = |seat: &Seat| match &seat.answer {
-            Err(problem) if seat.lookup >= lookup => format!("{}: {problem}", seat.sentinel),
-            _ => format!("{}: no answer within {} ms", seat.sentinel, ANSWER_LIMIT.as_millis()),
-        };
-        let problems: Vec<String> = self.seats.iter().map(problem).collect();
-        format!("no Sentinel names the primary: {}", problems.join("; "))
-    }
-}
-
-/// The answer with the highest epoch, and how many agree. During a failover its leader names the promoted server
-/// before the others do, with the new epoch.
-fn newest(answers: &[&Told]) -> Option<(Told, usize)> {
-    let agreeing = |told: &Told| answers.iter().filter(|other| **other == told).count();
-    let newest = answers.iter().max_by_key(|told| (told.epoch, agreeing(told)))?;
-    Some(((*newest).clone(), agreeing(newest)))
-}
-
 /// The work of a Sentinel's thread.
 struct Watch {
     inquiry: Arc<Inquiry>,
@@ -228,7 +136,7 @@ impl Watch {
     fn wait(&self) -> Option<u64> {
         let mut board = self.inquiry.board.lock();
         let due = Instant::now() + ASK_EVERY;
-        while !board.stopped && board.seats[self.seat].lookup >= board.lookups {
+        while !board.stopped && board.has_answered(self.seat) {
             if self.inquiry.changed.wait_until(&mut board, due).timed_out() {
                 break;
             }
@@ -239,8 +147,7 @@ impl Watch {
     fn take(&self, lookup: u64, answer: Result<Told, String>) {
         let inquiry = &*self.inquiry;
         let mut board = inquiry.board.lock();
-        board.seats[self.seat].lookup = lookup;
-        board.seats[self.seat].answer = answer;
+        board.note(self.seat, lookup, answer);
         // Under the lock, so that no older answer is noted later.
         if let Some(address) = board.standing() {
             inquiry.known.note_found(&address);

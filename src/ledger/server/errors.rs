@@ -58,7 +58,8 @@ impl Server {
             Refusal::Login => Hint::Login(setting),
             Refusal::Right => Hint::Right(setting, None),
             Refusal::Memory => Hint::Memory,
-            Refusal::Replica if !self.is_cluster() => Hint::Replica(setting),
+            // Where others say which server is the primary, the setting is right.
+            Refusal::Replica if !self.must_be_primary() && !self.is_cluster() => Hint::Replica(setting),
             Refusal::Disk => Hint::Disk,
             Refusal::Database => Hint::Database(setting, self.database()),
             Refusal::Protocol => Hint::Resp3,

@@ -486,7 +486,7 @@ impl Caller {
 
     fn record_gap(&mut self) -> Came {
         let (begin, end) = ("m 0 1".to_owned(), "m 7".to_owned());
-        let gap = Gap { reason: "test", dispatcher: self.id.clone(), begin, end, count: Some(7) };
+        let gap = Gap { reason: "test", dispatcher: self.id.clone(), begin, end, count: Some(7), servers: None };
         came(self.ledger.record_gap(MINE, &gap))
     }
 }
