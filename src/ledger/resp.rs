@@ -86,7 +86,12 @@ pub fn receive(bytes: &[u8], limit: u64) -> Result<Option<(Received<'_>, usize)>
                 return message(bytes, after, Some(pattern), limit);
             }
             (b"sunsubscribe", 3) => {
-                let Some((channel, _)) = bulk(bytes, after)? else { return Ok(None) };
+                // Without a channel nothing was subscribed to.
+                let has_name = matches!(line_at(bytes, after)?, Some((b'$', text, _)) if text != b"-1");
+                let named = if has_name { bulk(bytes, after)? } else { None };
+                let Some((channel, _)) = named else {
+                    return Ok(whole(bytes)?.map(|after| (Received::Other, after)));
+                };
                 return Ok(whole(bytes)?.map(|after| (Received::Ended { channel }, after)));
             }
             _ => {}
@@ -301,6 +306,8 @@ mod tests {
         for cut in 0..end.len() {
             assert_eq!(receive(&end[..cut], 100), Ok(None), "{cut}");
         }
+        let none = b">3\r\n$12\r\nsunsubscribe\r\n_\r\n:0\r\n";
+        assert_eq!(receive(none, 100), Ok(Some((Received::Other, none.len()))));
     }
 
     #[test]

@@ -53,6 +53,10 @@ pub struct Subscription {
     skips_payload: bool,
     /// Replies to the subscriptions and to the join marker's PUBLISH that have not arrived yet.
     unanswered: usize,
+    /// Whether all subscriptions are being ended.
+    leaving: bool,
+    /// A sharded channel whose subscription Redis has ended.
+    ended: Option<String>,
     /// The numbers of the pings whose pongs have not arrived, in order. Bounded, because the listener sends few.
     pings: VecDeque<u64>,
     /// Whether it was logged that a dispatcher of the group has other interests.
@@ -104,6 +108,8 @@ impl Subscription {
             skip: 0,
             skips_payload: false,
             unanswered: 0,
+            leaving: false,
+            ended: None,
             pings: VecDeque::new(),
             warned_of_interests: false,
             on_long_channels: 0,
@@ -122,6 +128,9 @@ impl Subscription {
     ///
     /// A confirmation is an empty batch.
     pub fn read(&mut self) -> Result<Option<Batch>> {
+        if let Some(channel) = &self.ended {
+            return Err(self.failed(READING, slot_moved(channel)));
+        }
         let incoming = &mut self.session.incoming;
         incoming.settle();
         // A message over MAX_BODY_BYTES is reported early and skipped, so this is something else.
@@ -162,9 +171,14 @@ impl Subscription {
         if patterns > 0 {
             command(&mut commands, &["PUNSUBSCRIBE"]);
         }
+        let control = usize::from(self.interests.is_sharded());
+        if control > 0 {
+            command(&mut commands, &["SUNSUBSCRIBE"]);
+        }
         command(&mut commands, &["UNSUBSCRIBE"]);
         command(&mut commands, &["PING"]);
-        self.unanswered += patterns + self.interests.channels().count() + OWN_CHANNELS;
+        self.unanswered += patterns + self.interests.channels().count() + control + OWN_CHANNELS;
+        self.leaving = true;
         self.pings.push_back(number);
         self.send("ending a subscription", &commands)
     }
@@ -224,7 +238,13 @@ impl Subscription {
                     warn_of_long_channel(&mut self.warned_of_long_channel, rest);
                     (self.skip, self.skips_payload) = (rest, true);
                 }
-                Received::Ended { channel } => return Err(self.server.error(READING, slot_moved(channel))),
+                Received::Ended { .. } if self.leaving => self.unanswered = self.unanswered.saturating_sub(1),
+                // What came before it is returned first.
+                Received::Ended { channel } => {
+                    self.ended = Some(channel.escape_ascii().to_string());
+                    self.session.incoming.take(length);
+                    return Ok(self.finish(batch));
+                }
                 Received::Error(text) if self.unanswered > 0 && !text.starts_with(b"LOADING") => {
                     let failure = Failure::of_reply(text);
                     let (error, _) = self.session.refusal(&self.server, "subscribing", failure);
@@ -311,8 +331,7 @@ fn gather(gathering: &mut Gathering, interests: &Interests, channel: &[u8], payl
 }
 
 /// Nothing is unsubscribed from here, so Redis has ended the subscription.
-fn slot_moved(channel: &[u8]) -> io::Error {
-    let channel = channel.escape_ascii();
+fn slot_moved(channel: &str) -> io::Error {
     let problem = format!("Redis ended the subscription to the sharded channel {channel}: its slot is on another node");
     io::Error::new(ErrorKind::ConnectionReset, problem)
 }
