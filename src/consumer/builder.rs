@@ -18,8 +18,9 @@ use crate::ledger::{GROUP_FORM, Keys, Mistake, Server, cluster_form, is_group};
 use crate::net::{ClientFiles, Identity, LinkSecret, Listener, PemFile, SECRET_TAKES, ServerFiles, ServerTls};
 use crate::wire;
 
-const URL_FORM: &str = "redis://[user:password@]host[:port][/db], rediss:// for TLS, redis+unix:///path, or \
-                        redis+sentinel://[user:password@]host[:port],…/NAME[/db]";
+const URL_FORM: &str = "redis://[user:password@]host[:port][/db], rediss:// for TLS, redis+unix:///path, \
+                        redis+sentinel://[user:password@]host[:port],…/NAME[/db], or \
+                        redis+cluster://[user:password@]host[:port],…";
 /// The most handler threads.
 const MAX_CONCURRENCY: usize = 4_096;
 /// How long a stopping consumer works on the messages that it holds. Together with the other steps of stopping, this is

@@ -40,8 +40,13 @@ pub(super) fn mistake_in(url: &str) -> Option<String> {
         other if other.contains("sentinel") => {
             Some("for Sentinels its scheme must be redis+sentinel://, or rediss+sentinel:// for TLS".to_owned())
         }
+        other if other.contains("cluster") => {
+            Some("for a Redis Cluster its scheme must be redis+cluster://, or rediss+cluster:// for TLS".to_owned())
+        }
         // A scheme holds no secret, but text in its place may.
-        _ => Some("its scheme must be redis://, rediss://, redis+unix:// or redis+sentinel://".to_owned()),
+        _ => Some(
+            "its scheme must be redis://, rediss://, redis+unix://, redis+sentinel:// or redis+cluster://".to_owned(),
+        ),
     }
 }
 
@@ -84,7 +89,8 @@ fn in_place(place: &str) -> Option<String> {
         None => (address, None),
     };
     if host.contains(',') {
-        return Some("it has several hosts; for Sentinels it begins with redis+sentinel://".to_owned());
+        return Some("it has several hosts; for Sentinels it begins with redis+sentinel://, for a Redis Cluster with redis+cluster://"
+                .to_owned());
     }
     if host.contains(':') && !host.starts_with('[') {
         return Some("the host has a colon; put an IPv6 address in brackets, as in redis://[::1]:6379".to_owned());
@@ -139,6 +145,10 @@ mod tests {
             ("redis+sentinels://host/main", "redis+sentinel://"),
             ("sentinel://host/main", "redis+sentinel://"),
             ("redis+sentinel://host", "name of the primary"),
+            ("redis+clusters://host", "redis+cluster://"),
+            ("cluster://host", "redis+cluster://"),
+            ("redis+cluster://host/1", "only database 0"),
+            ("redis://host1:6379,host2:6379", "redis+cluster://"),
             ("redis://host1:6379,host2:6379", "redis+sentinel://"),
             ("rediss://host#insecure", if HAS_TLS { "%23" } else { "feature `tls`" }),
             ("redis://", "host is missing"),

@@ -16,8 +16,9 @@ use crate::process::log::hold_back;
 use crate::process::log::settings::log_level;
 use crate::process::metrics::settings::{METRICS_ADDR, MetricsPlace, metrics_place};
 
-const URL_FORM: &str = "redis://[user:password@]host[:port][/db], rediss:// for TLS, redis+unix:///path, or \
-                        redis+sentinel://[user:password@]host[:port],…/NAME[/db]";
+const URL_FORM: &str = "redis://[user:password@]host[:port][/db], rediss:// for TLS, redis+unix:///path, \
+                        redis+sentinel://[user:password@]host[:port],…/NAME[/db], or \
+                        redis+cluster://[user:password@]host[:port],…";
 
 /// The Redis server.
 pub const REDIS_URL: Setting = Setting::new(
@@ -25,8 +26,8 @@ pub const REDIS_URL: Setting = Setting::new(
     "URL",
     Text("redis://127.0.0.1:6379"),
     "The Redis server: redis://[user:password@]host[:port][/db], the same with rediss:// for TLS, \
-     redis+unix:///path, or redis+sentinel://[user:password@]host[:port],…/NAME[/db] for the primary that Sentinels \
-     call NAME",
+     redis+unix:///path, redis+sentinel://[user:password@]host[:port],…/NAME[/db] for the primary that Sentinels \
+     call NAME, or redis+cluster://[user:password@]host[:port],… for a Redis Cluster of which some nodes are named",
 )
 .secret();
 /// Who may have signed the server's certificate.

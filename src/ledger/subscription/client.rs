@@ -9,7 +9,10 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use redis::Value;
 
 use super::channels::{Channels, OWN_CHANNELS};
 use super::copies::Copies;
@@ -68,6 +71,9 @@ pub struct Subscription {
     /// Whether it was logged that another program publishes on the control channel, which may happen often.
     warned_of_stranger: bool,
 }
+
+/// How often it is asked whether other dispatchers have left.
+const ASK_OTHERS_EVERY: Duration = Duration::from_millis(5);
 
 /// What `CLIENT LIST` shows as the name of a dispatcher's subscription; its id follows.
 pub const CLIENT_NAME_PREFIX: &str = "oncecast:";
@@ -181,6 +187,32 @@ impl Subscription {
         self.leaving = true;
         self.pings.push_back(number);
         self.send("ending a subscription", &commands)
+    }
+
+    /// After [`leave`](Subscription::leave) is done: waits until no dispatcher is subscribed any more on this node of a
+    /// Redis Cluster, for at most `limit`.
+    ///
+    /// Each message reaches the subscribers of all nodes. If one dispatcher were subscribed on the next node while
+    /// another still is on this one, both would receive a message at places that can't be compared, and it would be
+    /// stored twice. One more answer of this node also means that it has passed on to the others what it had sent to
+    /// its own subscribers.
+    pub fn wait_for_others(&mut self, limit: Duration) -> Result<()> {
+        const ASKING: &str = "looking for other dispatchers";
+        if self.node.is_none() {
+            return Ok(());
+        }
+        let deadline = Instant::now() + limit;
+        let set = self.session.incoming.set_wait(Wait::Until(deadline));
+        set.map_err(|error| self.failed(ASKING, error))?;
+        let asking = Command::of(&["PUBSUB", "CHANNELS", &format!("{}*", self.keys.alive_prefix)]).into_bytes();
+        loop {
+            self.send(ASKING, &asking)?;
+            let reply = self.session.incoming.value().map_err(|error| self.failed(ASKING, error))?;
+            if !matches!(&reply, Value::Array(channels) if !channels.is_empty()) || Instant::now() >= deadline {
+                return Ok(());
+            }
+            thread::sleep(ASK_OTHERS_EVERY);
+        }
     }
 
     fn take_apart(&mut self) -> Result<Batch> {
