@@ -188,6 +188,7 @@ impl Experiment {
         let common = CommonConfig {
             redis: cluster.server(),
             keys: workers.as_ref().map_or(cluster.keys(), |workers| cluster.keys().with_stream(workers.key())),
+            lane: None,
             log_level: self.log_level,
             metrics: None,
         };

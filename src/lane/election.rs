@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, after, select_biased};
 use super::dialers::DialRequests;
 use super::elected::{Elected, PENDING_LOST};
 use super::group_settings::KnownSettings;
+use super::leading::HANDED_OVER_PAUSE;
 use super::precedence::{self, Right};
 use super::pulses::ELECTION_ITERATION_WITHIN;
 use super::reach::Reach;
@@ -128,6 +129,7 @@ impl Election {
                     short_terms = if began.elapsed() < SHORT_TERM { short_terms + 1 } else { 0 };
                     let pause = match reason {
                         Reason::WorkerFailed => FAILURE_PAUSE.min(longest),
+                        Reason::HandedOver => HANDED_OVER_PAUSE.min(longest),
                         _ if short_terms > SHORT_TERMS => backoff.next_wait(),
                         _ => Duration::ZERO,
                     };
@@ -255,7 +257,9 @@ impl Election {
     fn right_to_lead(&mut self, standing: Standing, segment: u64) -> Result<Option<Right>> {
         let vacant = self.vacant.filter(|vacant| vacant.segment == segment);
         let vacant = *self.vacant.insert(vacant.unwrap_or(Vacancy { segment, since: Instant::now() }));
-        let vacant_for = vacant.since.elapsed();
+        // A dispatcher that leads other lanes lets those go first that lead fewer.
+        let vacant_for =
+            vacant.since.elapsed().saturating_sub(self.shared.leading.wait(self.shared.settings.lease_ttl));
         let eldest = self.is_eldest(standing)?;
         Ok(precedence::right(standing, eldest, vacant_for, self.shared.settings.lease_ttl))
     }
@@ -302,6 +306,9 @@ impl Election {
         // Late until ingest's first step, so that a leader is ready only once it has stored what there was to store.
         self.shared.pulses.intake.owe();
         set(&stats.leading, 1);
+        let _led = self.shared.leading.begin();
+        // One that came too late for the term before is not meant.
+        let _ = self.shared.requests_to_hand_over().try_recv();
         self.shared.note_change();
         stats.terms.fetch_add(1, Ordering::Relaxed);
         let cursor = elected.cursor.as_ref().map_or("none".to_owned(), Cursor::to_string);
@@ -356,6 +363,7 @@ impl Election {
             select_biased! {
                 recv(self.requests.receiver()) -> _ => return Reason::Shutdown,
                 recv(ends) -> _ => return kill.reason().unwrap_or(Reason::WorkerFailed),
+                recv(self.shared.requests_to_hand_over()) -> _ => return Reason::HandedOver,
                 recv(after(wait)) -> _ => {}
             }
             if !self.lease.renew_in().is_zero() {

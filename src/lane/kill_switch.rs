@@ -39,10 +39,12 @@ pub enum Reason {
     EpochBehind,
     /// A worker failed.
     WorkerFailed,
+    /// Another dispatcher leads fewer lanes.
+    HandedOver,
 }
 
 impl Reason {
-    const ALL: [Reason; 12] = [
+    const ALL: [Reason; 13] = [
         Reason::Shutdown,
         Reason::LeaseLost,
         Reason::LeaseExpired,
@@ -55,6 +57,7 @@ impl Reason {
         Reason::PendingLost,
         Reason::EpochBehind,
         Reason::WorkerFailed,
+        Reason::HandedOver,
     ];
 }
 
@@ -73,6 +76,7 @@ impl fmt::Display for Reason {
             Reason::PendingLost => "pending-lost",
             Reason::EpochBehind => "epoch-behind",
             Reason::WorkerFailed => "worker-failed",
+            Reason::HandedOver => "handed-over",
         })
     }
 }

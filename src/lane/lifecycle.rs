@@ -29,20 +29,20 @@ pub struct Lane {
 }
 
 /// Announces the end of the election, even after a panic.
-struct EndGuard(Sender<()>);
+struct EndGuard<T>(Sender<T>, Option<T>);
 
-impl Drop for EndGuard {
+impl<T> Drop for EndGuard<T> {
     fn drop(&mut self) {
         // If the receiver is gone, nothing waits for this.
-        let _ = self.0.try_send(());
+        let _ = self.1.take().map(|name| self.0.try_send(name));
     }
 }
 
 impl Lane {
-    /// Starts the threads of a lane. When its election has ended, for whatever reason, a message is sent on `ended`,
+    /// Starts the threads of a lane. When its election has ended, for whatever reason, `name` is sent on `ended`,
     /// which must have room for it; then call [`join`](Lane::join). The lane does not end because Redis can't be
     /// reached.
-    pub fn start(shared: &Arc<Shared>, ended: Sender<()>) -> Result<Lane> {
+    pub fn start<T: Send + 'static>(shared: &Arc<Shared>, ended: Sender<T>, name: T) -> Result<Lane> {
         let settings = &shared.settings;
         let channels = Channels {
             server: settings.redis.clone(),
@@ -68,7 +68,7 @@ impl Lane {
         let dialers = Arc::new(Dialers::start(shared)?);
         let discovery = Discovery::start(shared, &dialers)?;
         let election = Election::new(shared.clone(), dialers.requests(), releases, requests);
-        let guard = EndGuard(ended);
+        let guard = EndGuard(ended, Some(name));
         let election = shared.spawn("election", move || {
             let _guard = guard;
             election.run()

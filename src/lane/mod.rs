@@ -19,7 +19,7 @@
 //! In reading order: `settings`, `shared`, `stats`, `listener_stats`, `pulses` and `health` are what the process sees.
 //! `lifecycle` starts and stops the threads. `listener` fills `ring`, its `sink`; `hearing` and `reach` check that
 //! subscription and commands reach one server. `election` competes for the `lease`; `precedence` decides who goes
-//! first. It begins a `term`, to which it passes what `elected` holds and a `kill_switch`. `ingest` and `intake` store
+//! first; `leading` spreads the terms of several lanes over dispatchers. It begins a `term`, to which it passes what `elected` holds and a `kill_switch`. `ingest` and `intake` store
 //! messages. `courier` delivers them, with `table`, `places`, `backlog` and `strays`, to the consumers on the `roster`,
 //! which `discovery` changes by the rules of `following`, as `group_settings` and its gate allow, and in the order that
 //! `order_key` asks for; `delivery_state` is what is shown of that. `dialers`, each with `dialer`, `handshake`,
@@ -47,6 +47,7 @@ mod hearing;
 mod ingest;
 mod intake;
 mod kill_switch;
+mod leading;
 mod lease;
 mod lifecycle;
 mod link;
@@ -82,6 +83,7 @@ mod threads;
 pub use self::deaths::DEATHS_WINDOW;
 pub use self::delivery_state::{DeliveryState, Limit};
 pub use self::following::Following;
+pub use self::leading::Leading;
 pub use self::lifecycle::Lane;
 pub use self::settings::Settings;
 pub use self::shared::{ProcessHandles, Shared};

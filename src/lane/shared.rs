@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
 use super::group_settings::SettingsNews;
+use super::leading::Leading;
 use super::listener_stats::ListenerStats;
 use super::pulses::Pulses;
 use super::questions::Questions;
@@ -32,6 +33,8 @@ pub struct ProcessHandles {
     pub id: DispatcherId,
     /// What the lane's log lines show. Not shared with another lane.
     pub log: LogContext,
+    /// How many lanes the process leads.
+    pub leading: Leading,
 }
 
 /// See the module's text.
@@ -66,6 +69,10 @@ pub struct Shared {
     pub(super) undelivered: Mutex<Option<(Epoch, MessageId)>>,
     /// The role or the links have changed.
     changed: (Sender<()>, Receiver<()>),
+    /// How many lanes the process leads.
+    pub(super) leading: Leading,
+    /// Requests to end the term, so that another dispatcher leads.
+    handing_over: (Sender<()>, Receiver<()>),
 }
 
 impl Shared {
@@ -88,6 +95,8 @@ impl Shared {
             highest_id: AtomicU64::new(0),
             undelivered: Mutex::default(),
             changed: bounded(1),
+            leading: process.leading,
+            handing_over: bounded(1),
         })
     }
 
@@ -134,6 +143,27 @@ impl Shared {
     /// Where changes of the role or of the links are announced, to one receiver.
     pub fn changes(&self) -> &Receiver<()> {
         &self.changed.1
+    }
+
+    /// As leader it is to end its term soon, so that another dispatcher leads.
+    pub fn hand_over(&self) {
+        // A full channel already holds a request.
+        let _ = self.handing_over.0.try_send(());
+    }
+
+    /// Where requests to hand the lane over come, to the election.
+    pub(super) fn requests_to_hand_over(&self) -> &Receiver<()> {
+        &self.handing_over.1
+    }
+
+    /// How often it has subscribed.
+    pub fn subscriptions(&self) -> u64 {
+        self.listener.subscriptions.load(Ordering::Relaxed)
+    }
+
+    /// Before the start: this process ran the lane before, and subscribed so often. Join markers must not be used twice.
+    pub fn continue_after(&self, subscriptions: u64) {
+        self.listener.subscriptions.store(subscriptions, Ordering::Relaxed);
     }
 
     /// This id has been assigned.

@@ -11,7 +11,7 @@ use super::greeting::Greeted;
 use super::handshake::Subprotocol;
 use super::link::{Link, NewLink};
 use super::roster::{ConsumerSource, MemberId};
-use super::{Following, ProcessHandles, Settings, Shared};
+use super::{Following, Leading, ProcessHandles, Settings, Shared};
 use crate::base::id::{DispatcherId, MessageId};
 use crate::base::log_context::LogContext;
 use crate::ledger::{Body, Destination, Interests, Keys, Pending, Server};
@@ -22,7 +22,11 @@ use crate::wire::ReadyFlags;
 pub(super) fn lane_of(consumers: Vec<String>) -> Arc<Shared> {
     let redis = Server::parse("redis://127.0.0.1:6379").expect("a URL");
     let settings = settings_of(None, redis, "messages", consumers);
-    let process = ProcessHandles { id: DispatcherId::generate("d0"), log: LogContext::new("starting") };
+    let process = ProcessHandles {
+        id: DispatcherId::generate("d0"),
+        log: LogContext::new("starting"),
+        leading: Leading::default(),
+    };
     Shared::new(settings, process)
 }
 

@@ -35,6 +35,8 @@ pub struct Interests {
     patterns: Vec<Glob>,
     /// Whether the channels are sharded ones.
     sharded: bool,
+    /// Whether messages carry the name of their channel.
+    records: bool,
     /// The same channels, to be looked up.
     named: HashSet<Vec<u8>>,
     identity: String,
@@ -69,16 +71,48 @@ impl Interests {
             return Err(twice(text));
         }
         let identity = identity(&channels, &patterns);
-        Ok(Interests { channels, patterns, sharded: false, named, identity })
+        let records = channels.len() != 1 || !patterns.is_empty();
+        Ok(Interests { channels, patterns, sharded: false, records, named, identity })
     }
 
     /// Sharded channels. The error says what must be otherwise.
     pub fn of_sharded(channels: Vec<Vec<u8>>) -> Result<Interests, String> {
         let plain = Interests::of(channels, Vec::new())?;
-        let mut all: Vec<(u8, &[u8])> = plain.channels().map(|name| (b'h', name)).collect();
-        all.sort_unstable();
-        let identity = named_by_hash(all);
+        let identity = identity_of_sharded(&plain.channels);
         Ok(Interests { sharded: true, identity, ..plain })
+    }
+
+    /// Nothing of the same kind: a lane with these only delivers what is pending.
+    pub fn none(&self) -> Interests {
+        self.part(Vec::new(), Vec::new())
+    }
+
+    /// Whether there is nothing to listen to.
+    pub fn is_none(&self) -> bool {
+        self.channels.is_empty() && self.patterns.is_empty()
+    }
+
+    /// The channels that `is_meant` accepts, without patterns; `None` if there is none.
+    pub fn only(&self, is_meant: impl Fn(&[u8]) -> bool) -> Option<Interests> {
+        let channels: Vec<Vec<u8>> = self.channels().filter(|name| is_meant(name)).map(<[u8]>::to_vec).collect();
+        Some(self.part(channels, Vec::new())).filter(|part| !part.is_none())
+    }
+
+    /// What can match nothing but keyspace events; `None` if there is nothing.
+    pub fn of_key_events(&self) -> Option<Interests> {
+        if self.sharded {
+            return None;
+        }
+        let channels = self.channels().filter(|name| is_key_event(name)).map(<[u8]>::to_vec).collect();
+        let patterns = self.patterns.iter().filter(|glob| is_key_event(glob.text())).cloned().collect();
+        Some(self.part(channels, patterns)).filter(|part| !part.is_none())
+    }
+
+    /// Some of them. Messages have their channel if they have it with all.
+    fn part(&self, channels: Vec<Vec<u8>>, patterns: Vec<Glob>) -> Interests {
+        let identity = if self.sharded { identity_of_sharded(&channels) } else { identity(&channels, &patterns) };
+        let named = channels.iter().cloned().collect();
+        Interests { channels, patterns, sharded: self.sharded, records: self.records, named, identity }
     }
 
     /// The same for a group that delivers into this stream. Events about the stream's key are not counted. So where
@@ -115,7 +149,7 @@ impl Interests {
 
     /// Whether messages carry the name of their channel. It need not be stored where it can be but one.
     pub fn record_channels(&self) -> bool {
-        self.channels.len() != 1 || !self.patterns.is_empty()
+        self.records
     }
 
     /// What names them in markers: the channel, if it is one by its name, or else a fingerprint. Dispatchers with equal
@@ -155,6 +189,9 @@ impl Interests {
         names.sort_unstable();
         patterns.sort_unstable();
         let all = [names, patterns].concat();
+        if self.is_none() {
+            return "nothing".to_owned();
+        }
         let kind = if self.sharded { " (sharded)" } else { "" };
         let whole = all.join(",") + kind;
         if whole.len() <= MOST_BYTES {
@@ -207,6 +244,12 @@ fn first_twice<'a>(texts: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
 /// Distinguishes interests by their identity, in a few bytes.
 pub fn identity_hash(identity: &str) -> u64 {
     identity.bytes().fold(FNV_BASIS, fnv_1a) as u64
+}
+
+fn identity_of_sharded(channels: &[Vec<u8>]) -> String {
+    let mut all: Vec<(u8, &[u8])> = channels.iter().map(|name| (b'h', name.as_slice())).collect();
+    all.sort_unstable();
+    named_by_hash(all)
 }
 
 fn identity(channels: &[Vec<u8>], patterns: &[Glob]) -> String {

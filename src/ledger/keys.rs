@@ -50,6 +50,8 @@ pub struct Keys {
     pub replayed: String,
     /// Hash: settings that operators change while the group runs.
     pub settings: String,
+    /// Set: the numbers of the group's lanes, those included that once were. Only lane 0 has it.
+    pub lanes: String,
     /// Stream, capped: stretches of the channel that may have been missed.
     pub gaps: String,
     /// Stream: the messages, if the group delivers to a stream instead of consumers. Need not begin with the group.
@@ -154,6 +156,7 @@ impl Keys {
             attempts: key("attempts"),
             replayed: key("replayed"),
             settings: key("settings"),
+            lanes: key("lanes"),
             gaps: key("gaps"),
             stream: None,
             database,
@@ -241,6 +244,7 @@ impl Keys {
             (&self.attempts, "hash"),
             (&self.replayed, "string"),
             (&self.settings, "hash"),
+            (&self.lanes, "set"),
             (&self.gaps, "stream"),
         ];
         own.into_iter()

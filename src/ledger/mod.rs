@@ -25,6 +25,7 @@ mod group_settings;
 mod intake;
 pub mod interests;
 mod keys;
+mod lanes;
 mod leadership;
 mod lease;
 pub mod letters;

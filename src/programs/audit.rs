@@ -23,6 +23,7 @@ use crate::ledger::Ledger;
 use crate::ledger::reading::{Entry, EntryStream, ReadPosition};
 use crate::process::{log as process_log, output};
 use crate::programs::consumer::outcome_of;
+use crate::programs::lanes::{LaneConfig, lanes_of};
 use crate::programs::patience::patiently;
 
 mod fingerprints;
@@ -54,11 +55,11 @@ pub fn audit(config: &AuditConfig) -> Result<AuditReport> {
         return Err(ConfigError::new("expect", "a number beside --ids", "a number if there is no --ids").into());
     }
     let expected = config.ids.as_deref().map(read_expected).transpose()?;
-    let keys = Arc::new(config.common.keys.clone());
-    let ledger = Ledger::new(config.common.redis.clone(), keys, REPLY_TIME);
+    let lane = |lane: LaneConfig| Ledger::new(lane.common.redis, Arc::new(lane.common.keys), REPLY_TIME);
+    let lanes = lanes_of(&config.common, config.patience)?.into_iter().map(lane).collect();
     let results = config.common.keys.stream.as_ref().map_or(EntryStream::Processed, |_| EntryStream::Messages);
     let (id_field, patience) = (config.id_field.clone(), config.patience);
-    let mut auditor = Auditor { ledger, id_field, results, reported: Instant::now(), patience };
+    let mut auditor = Auditor { lanes, id_field, results, reported: Instant::now(), patience };
     let mut report = AuditReport::default();
     // The order matters, see the module's text.
     let others = auditor.read_unrecorded(config.expect.is_some() || expected.is_some(), &mut report)?;
@@ -139,9 +140,9 @@ impl Wanted {
     }
 }
 
-/// Reads through one connection.
+/// Reads through one connection for each lane.
 struct Auditor {
-    ledger: Ledger,
+    lanes: Vec<Ledger>,
     id_field: String,
     /// What is audited.
     results: EntryStream,
@@ -152,17 +153,20 @@ struct Auditor {
 impl Auditor {
     /// Counts the backlog and the dead letters; if `ids` is set, also gives the fingerprints of their ids, sorted.
     fn read_unrecorded(&mut self, ids: bool, report: &mut AuditReport) -> Result<Vec<Fingerprint>> {
-        report.pending = self.patiently(Ledger::count_pending)?;
         let mut prints = Vec::new();
-        let mut position = ReadPosition::default();
-        while ids && let Some(page) = self.patiently(|ledger| ledger.read_pending(&mut position))? {
-            self.add_payloads(page.iter().map(|(_, body)| body.payload()), &mut prints, report);
-        }
-        report.dead = self.patiently(Ledger::count_dead)?;
-        let mut position = ReadPosition::default();
-        while ids && let Some(page) = self.patiently(|ledger| ledger.read_stream(EntryStream::Dead, &mut position))? {
-            let payloads = page.iter().map(|letter| letter.field("payload").unwrap_or_default());
-            self.add_payloads(payloads, &mut prints, report);
+        for lane in 0..self.lanes.len() {
+            report.pending += self.patiently(lane, Ledger::count_pending)?;
+            let mut position = ReadPosition::default();
+            while ids && let Some(page) = self.patiently(lane, |ledger| ledger.read_pending(&mut position))? {
+                self.add_payloads(page.iter().map(|(_, body)| body.payload()), &mut prints, report);
+            }
+            report.dead += self.patiently(lane, Ledger::count_dead)?;
+            let mut position = ReadPosition::default();
+            let mut read = |ledger: &mut Ledger| ledger.read_stream(EntryStream::Dead, &mut position);
+            while ids && let Some(page) = self.patiently(lane, &mut read)? {
+                let payloads = page.iter().map(|letter| letter.field("payload").unwrap_or_default());
+                self.add_payloads(payloads, &mut prints, report);
+            }
         }
         prints.sort_unstable();
         prints.dedup();
@@ -193,26 +197,32 @@ impl Auditor {
         }
     }
 
-    /// Counts the results and gives the fingerprints of their ids, in order of recording.
+    /// Counts the results and gives the fingerprints of their ids, in order of recording in each lane.
     fn read_results(&mut self, report: &mut AuditReport) -> Result<Vec<Fingerprint>> {
-        let (mut position, results) = (ReadPosition::default(), self.results);
-        // Reserved in advance: while a vector grows by doubling, it needs up to three times its size.
-        let count = self.patiently(match self.results {
+        let (mut count, results) = (0, self.results);
+        let count_of = match results {
             EntryStream::Messages => Ledger::count_messages,
             _ => Ledger::count_results,
-        })?;
+        };
+        for lane in 0..self.lanes.len() {
+            count += self.patiently(lane, count_of)?;
+        }
+        // Reserved in advance: while a vector grows by doubling, it needs up to three times its size.
         let mut prints = Vec::with_capacity(usize::try_from(count).unwrap_or_default());
-        while let Some(page) = self.patiently(|ledger| ledger.read_stream(results, &mut position))? {
-            for entry in &page {
-                report.entries += 1;
-                match self.id_of(entry) {
-                    Some(id) => prints.push(fingerprint(&id)),
-                    None => report.without_id += 1,
+        for lane in 0..self.lanes.len() {
+            let mut position = ReadPosition::default();
+            while let Some(page) = self.patiently(lane, |ledger| ledger.read_stream(results, &mut position))? {
+                for entry in &page {
+                    report.entries += 1;
+                    match self.id_of(entry) {
+                        Some(id) => prints.push(fingerprint(&id)),
+                        None => report.without_id += 1,
+                    }
                 }
-            }
-            if self.reported.elapsed() >= REPORT_EVERY {
-                self.reported = Instant::now();
-                log::info!("event=audit-reading entries={}", report.entries);
+                if self.reported.elapsed() >= REPORT_EVERY {
+                    self.reported = Instant::now();
+                    log::info!("event=audit-reading entries={}", report.entries);
+                }
             }
         }
         Ok(prints)
@@ -221,11 +231,14 @@ impl Auditor {
     /// Reads again to find the texts of the examples.
     fn find_examples(&mut self, expected: Option<&Path>, mut wanted: Wanted, report: &mut AuditReport) -> Result<()> {
         let in_results = |kind| kind != ExampleKind::Lost;
-        let (mut position, results) = (ReadPosition::default(), self.results);
-        while !wanted.is_found(in_results)
-            && let Some(page) = self.patiently(|ledger| ledger.read_stream(results, &mut position))?
-        {
-            page.iter().filter_map(|entry| self.id_of(entry)).for_each(|id| wanted.offer(&id));
+        let results = self.results;
+        for lane in 0..self.lanes.len() {
+            let mut position = ReadPosition::default();
+            while !wanted.is_found(in_results)
+                && let Some(page) = self.patiently(lane, |ledger| ledger.read_stream(results, &mut position))?
+            {
+                page.iter().filter_map(|entry| self.id_of(entry)).for_each(|id| wanted.offer(&id));
+            }
         }
         if let Some(path) = expected {
             each_expected(path, |id| {
@@ -239,8 +252,8 @@ impl Auditor {
         Ok(())
     }
 
-    fn patiently<T>(&mut self, ask: impl FnMut(&mut Ledger) -> Result<T>) -> Result<T> {
-        patiently(&mut self.ledger, self.patience, ask)
+    fn patiently<T>(&mut self, lane: usize, ask: impl FnMut(&mut Ledger) -> Result<T>) -> Result<T> {
+        patiently(&mut self.lanes[lane], self.patience, ask)
     }
 }
 

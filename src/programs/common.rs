@@ -4,11 +4,12 @@ use std::path::Path;
 
 use log::LevelFilter;
 
+use super::lanes::LANE;
 use crate::base::hint::ChosenBy;
 use crate::base::secret_file::exposed;
 use crate::base::setting::ConfigError;
 use crate::base::tls::TlsSettings;
-use crate::ledger::{GROUP_FORM, Keys, Mistake, Server, cluster_form, cluster_stream_form, is_group};
+use crate::ledger::{GROUP_FORM, Keys, LaneNumber, Mistake, Server, cluster_form, cluster_stream_form, is_group};
 use crate::net::{ClientFiles, ClientTls, Identity, LinkSecret, PemFile, SECRET_TAKES};
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{Setting, Values, quoted};
@@ -90,8 +91,10 @@ pub const LINK_SECRET_FILE: Setting = Setting::new(
 pub struct CommonConfig {
     /// The Redis server.
     pub redis: Server,
-    /// The group's keys.
+    /// The keys of the group, or of the lane that is asked for.
     pub keys: Keys,
+    /// The lane that is asked for, of those that a group in a Redis Cluster may have.
+    pub lane: Option<LaneNumber>,
     /// What is logged.
     pub log_level: LevelFilter,
     /// Where metrics are served, if anywhere, and to whom.
@@ -150,7 +153,18 @@ impl CommonConfig {
         if redis.is_cluster() && keys.mistake_in_cluster().is_some() {
             return Err(ConfigError::new("group", quoted(&group), cluster_form(&group)));
         }
-        Ok(CommonConfig { redis, keys, log_level: log_level(values)?, metrics })
+        let lane =
+            if values.has(&LANE) { values.optional_number("lane", 0, u64::from(LaneNumber::MAX))? } else { None };
+        let lane = lane.and_then(|lane| LaneNumber::try_from(lane).ok());
+        let keys = match lane {
+            None => keys,
+            Some(number) => keys.lane(number).ok_or_else(|| {
+                let takes =
+                    format_args!("0 for the group {}, which has no braces and so no other lane", quoted(&group));
+                ConfigError::new("lane", number, takes)
+            })?,
+        };
+        Ok(CommonConfig { redis, keys, lane, log_level: log_level(values)?, metrics })
     }
 }
 

@@ -11,6 +11,7 @@ pub mod dead;
 pub mod dispatcher;
 pub mod doctor;
 pub mod interests;
+pub mod lanes;
 pub mod messages;
 pub mod operate;
 pub mod patience;

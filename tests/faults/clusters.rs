@@ -112,8 +112,13 @@ impl Scene {
     fn audit(&self) -> AuditReport {
         let keys = self.cluster.keys();
         let keys = if self.mode == Mode::Stream { keys.with_stream(&self.cluster.stream()) } else { keys };
-        let common =
-            CommonConfig { redis: self.cluster.server(), keys, log_level: log::LevelFilter::Warn, metrics: None };
+        let common = CommonConfig {
+            redis: self.cluster.server(),
+            keys,
+            lane: None,
+            log_level: log::LevelFilter::Warn,
+            metrics: None,
+        };
         let ids = Some(self.folder.path().join("ids"));
         let id_field = "message_id".to_owned();
         audit(&AuditConfig { common, expect: None, ids, id_field, patience: PATIENCE }).expect("an audit")

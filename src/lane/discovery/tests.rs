@@ -14,7 +14,7 @@ use crate::base::shutdown::ShutdownHandle;
 use crate::consumer::{Consumer, Delivery, HandlerError, Outcome};
 use crate::lab::{RedisOptions, RedisServer, wait_until};
 use crate::lane::tests::settings_of;
-use crate::lane::{Lane, ProcessHandles};
+use crate::lane::{Lane, Leading, ProcessHandles};
 use crate::ledger::Command;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -106,9 +106,13 @@ impl World {
         };
         let consumers = consumers.iter().map(|entry| (*entry).to_owned()).collect();
         let settings = crate::lane::Settings { following, ..settings_of(None, redis.server(), "messages", consumers) };
-        let process = ProcessHandles { id: DispatcherId::generate("d0"), log: LogContext::new("starting") };
+        let process = ProcessHandles {
+            id: DispatcherId::generate("d0"),
+            log: LogContext::new("starting"),
+            leading: Leading::default(),
+        };
         let shared = Shared::new(settings, process);
-        let lane = Lane::start(&shared, bounded(1).0).expect("threads");
+        let lane = Lane::start(&shared, bounded(1).0, ()).expect("threads");
         let world = World {
             lane: Some(lane),
             shared,

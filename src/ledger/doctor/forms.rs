@@ -48,6 +48,8 @@ pub(super) fn of(command: &str, trial: &Trial) -> Form {
         "lrange" => (&["LRANGE", key, "0", "0"], None),
         "ltrim" => (&["LTRIM", key, "1", "0"], None),
         "rpush" => (&["RPUSH", &trial.string, ""], Some("WRONGTYPE")),
+        "sadd" => (&["SADD", &trial.string, ""], Some("WRONGTYPE")),
+        "smembers" => (&["SMEMBERS", key], None),
         "xadd" => (&["XADD", key, "0-0", "a", ""], Some("greater than 0-0")),
         "xdel" => (&["XDEL", key, "0-1"], None),
         "xlen" => (&["XLEN", key], None),

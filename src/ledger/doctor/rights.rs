@@ -80,7 +80,12 @@ fn subjects(patient: &Patient<'_>, program: Program, trial: &Trial, can_write: b
         .filter(|(command, _)| (*command != "rpush" || can_write) && *command != other);
     let publishes = program.listens() || program == Program::Publisher;
     let sharded = (patient.interests.is_sharded() && publishes).then_some(("spublish", Effect::Stops));
-    let commands = commands.chain(sharded);
+    let lanes = [("sadd", Effect::Stops), ("smembers", Effect::Stops)].into_iter();
+    let has_lanes = patient.server.is_cluster()
+        && program.listens()
+        && (patient.interests.is_sharded() || patient.interests.of_key_events().is_some());
+    let lanes = lanes.filter(|(command, _)| has_lanes && (*command != "sadd" || can_write));
+    let commands = commands.chain(sharded).chain(lanes);
     all.extend(commands.map(|(command, effect)| (Subject::Command(command, effect), forms::of(command, trial))));
     all
 }

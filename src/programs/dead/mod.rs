@@ -14,6 +14,7 @@ use crate::ledger::reading::{Entry, EntryStream, ReadPosition};
 use crate::ledger::{Ledger, MOST_RETURNED, parts};
 use crate::process::log as process_log;
 use crate::process::output::{self, StdoutReader};
+use crate::programs::lanes::{LaneConfig, heading, lanes_of, only_lane};
 use crate::programs::patience::patiently;
 
 mod letter;
@@ -30,6 +31,22 @@ const REPLY_TIME: Duration = Duration::from_secs(10);
 /// The subcommand. Returns the exit code.
 pub fn run(config: &DeadConfig) -> Result<u8> {
     let _log = process_log::init(config.common.log_level, "oncecast", "dead")?;
+    let lanes = lanes_of(&config.common, config.patience)?;
+    if !config.selection.ids.is_empty() {
+        only_lane(&lanes)?;
+    }
+    let mut code = 0;
+    for LaneConfig { number, common } in &lanes {
+        if !config.json && output::print(heading(&lanes, *number))? == StdoutReader::Gone {
+            break;
+        }
+        code = code.max(run_on(&DeadConfig { common: common.clone(), ..config.clone() })?);
+    }
+    Ok(code)
+}
+
+/// The same for one lane.
+fn run_on(config: &DeadConfig) -> Result<u8> {
     let ledger = Ledger::new(config.common.redis.clone(), config.common.keys.clone().into(), REPLY_TIME);
     let mut clerk = Clerk { config, ledger, missing: config.selection.ids.clone() };
     match config.action {

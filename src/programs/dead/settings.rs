@@ -11,6 +11,7 @@ use crate::process::config::Default::{Found, Text};
 use crate::process::config::{self, Environment, Setting, Values, quoted};
 use crate::process::log::settings::LOG_LEVEL;
 use crate::programs::common::{CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
+use crate::programs::lanes::LANE;
 use crate::programs::messages::{ids, with_ids};
 use crate::programs::patience::PATIENCE;
 
@@ -83,10 +84,11 @@ const JSON: Setting = Setting::switch("json", "Print JSON, one object on each li
 const LIMIT: Setting = Setting::new("limit", "N", Text("100"), "How many to list, 0 for all");
 
 const LIST: &[Setting] =
-    &[COMMON[0], COMMON[1], COMMON[2], COMMON[3], COMMON[4], REASON, CONSUMER, SINCE, LIMIT, JSON, COMMON[5]];
-const SHOW: &[Setting] = &[COMMON[0], COMMON[1], COMMON[2], COMMON[3], COMMON[4], JSON, COMMON[5]];
+    &[COMMON[0], COMMON[1], COMMON[2], COMMON[3], COMMON[4], LANE, REASON, CONSUMER, SINCE, LIMIT, JSON, COMMON[5]];
+const SHOW: &[Setting] = &[COMMON[0], COMMON[1], COMMON[2], COMMON[3], COMMON[4], LANE, JSON, COMMON[5]];
 const CHANGE: &[Setting] = &[
-    COMMON[0], COMMON[1], COMMON[2], COMMON[3], COMMON[4], REASON, CONSUMER, SINCE, ALL, DRY_RUN, YES, JSON, COMMON[5],
+    COMMON[0], COMMON[1], COMMON[2], COMMON[3], COMMON[4], LANE, REASON, CONSUMER, SINCE, ALL, DRY_RUN, YES, JSON,
+    COMMON[5],
 ];
 
 const SOME: &str = "the ids of messages, --reason, --consumer or --since, or --all for all letters";

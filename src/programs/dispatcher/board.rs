@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::base::id::DispatcherId;
-use crate::programs::status::{Status, failure_to_json, json_text};
+use crate::programs::status::{Status, failure_to_json};
 
 /// The last check, or why it failed; nothing before the first.
 type LastCheck = Option<Result<Status, String>>;
@@ -25,13 +25,13 @@ impl Board {
     }
 
     /// What the status page shows of `group`.
-    pub(super) fn json(&self, group: &str, served_by: &DispatcherId) -> String {
+    pub(super) fn json(&self, group: &str, served_by: &DispatcherId) -> Value {
         let mut shown = match &*self.0.lock() {
             Some(Ok(status)) => status.to_json(),
             Some(Err(failure)) => failure_to_json(group, failure),
             None => failure_to_json(group, "this dispatcher has just started and has not checked the group yet"),
         };
         shown["served_by"] = Value::from(served_by.as_str());
-        json_text(&shown)
+        shown
     }
 }

@@ -17,7 +17,7 @@ use crate::ledger::overview::Part;
 use crate::net::ClientTls;
 use crate::process::metrics::{Labels, MetricKind, Metrics, MetricsPlace, MetricsServer, Number, Site};
 use crate::programs::certificates::{CERTIFICATE_HELP, CERTIFICATE_METRIC, series_of};
-use crate::programs::status::{PAGE, PAGE_POLICY, Status};
+use crate::programs::status::{PAGE, PAGE_POLICY, Status, combined, failure_to_json, json_text};
 
 /// Serves `/metrics`, `/healthz`, `/readyz`, and the status page at `/`.
 pub(super) fn serve(place: &MetricsPlace, host: &Arc<Host>) -> Result<MetricsServer> {
@@ -25,12 +25,22 @@ pub(super) fn serve(place: &MetricsPlace, host: &Arc<Host>) -> Result<MetricsSer
     let site = Site::new(metrics(host), move || health::ready(&readiness))
         .policy(PAGE_POLICY)
         .page("/", "text/html; charset=utf-8", || PAGE.to_owned())
-        // The status of the first lane. If a process can have several, each needs a page.
-        .page("/status.json", "application/json", move || {
-            let HostedLane { lane, board } = &status.lanes[0];
-            board.json(&lane.settings.keys.group, &status.id)
-        });
+        .page("/status.json", "application/json", move || status_json(&status));
     MetricsServer::start(place, site)
+}
+
+/// The status of lane 0, and if the group has several lanes, the status of each in `lanes`, by its number.
+fn status_json(host: &Host) -> String {
+    let lanes = host.lanes();
+    let Some(first) = lanes.first() else {
+        let text = "this dispatcher does not know the nodes of the Redis Cluster yet";
+        return json_text(&failure_to_json("", text));
+    };
+    let json = |hosted: &HostedLane| hosted.board.json(&hosted.lane.settings.keys.group, &host.id);
+    match first.lane.settings.name {
+        None => json_text(&json(first)),
+        Some(_) => json_text(&combined(lanes.iter().map(|hosted| (hosted.number, json(hosted))).collect())),
+    }
 }
 
 /// All figures of the process.
@@ -90,16 +100,16 @@ impl LaneMetrics<'_> {
     ) {
         let host = self.host.clone();
         self.metrics.series(kind, name, help, move || {
-            let of_lane = |hosted| {
+            let of_lane = |hosted: &Arc<HostedLane>| {
                 let labelled = |(labels, number)| (lane_label(hosted).into_iter().chain(labels).collect(), number);
                 pick(hosted).into_iter().map(labelled).collect::<Vec<_>>()
             };
-            host.lanes.iter().flat_map(of_lane).collect()
+            host.lanes().iter().flat_map(of_lane).collect()
         });
     }
 }
 
-/// `None` if there is only one lane.
+/// `None` if the group can have only one lane.
 fn lane_label(hosted: &HostedLane) -> Option<(&'static str, String)> {
     hosted.lane.settings.name.as_ref().map(|name| ("lane", name.clone()))
 }

@@ -1,5 +1,6 @@
 //! The health of the process, made from that of its lanes: for `/readyz`, systemd and the group's status.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::hosted::{Host, HostedLane};
@@ -10,7 +11,13 @@ use crate::process::supervision::Condition;
 
 /// Ready if all lanes are. The error says what is missing.
 pub(super) fn ready(host: &Host) -> Result<(), String> {
-    host.lanes.iter().try_for_each(|lane| lane_ready(host, &lane.lane))
+    let lanes = host.lanes();
+    if lanes.is_empty() {
+        return Err(
+            "the nodes of the Redis Cluster are not known yet: none answers (--redis-url), or see its log".to_owned()
+        );
+    }
+    lanes.iter().try_for_each(|lane| lane_ready(host, &lane.lane))
 }
 
 /// The same for one lane.
@@ -25,13 +32,14 @@ pub(super) fn lane_ready(host: &Host, lane: &lane::Shared) -> Result<(), String>
 
 /// What is reported to systemd.
 pub(super) fn condition(host: &Host) -> Condition {
-    let doing = |hosted: &HostedLane| of_lane(&hosted.lane, doing(&hosted.lane));
+    let lanes = host.lanes();
+    let doing = |hosted: &Arc<HostedLane>| of_lane(&hosted.lane, doing(&hosted.lane));
     Condition {
         ready: ready(host),
-        hung: host.lanes.iter().find_map(|hosted| hung(host, &hosted.lane)),
+        hung: lanes.iter().find_map(|hosted| hung(host, &hosted.lane)),
         // All lanes receive messages, even if they wait for other dispatchers to get in sync.
-        waits: host.lanes.iter().all(|hosted| hosted.lane.ring.stats().live),
-        doing: host.lanes.iter().map(doing).collect::<Vec<_>>().join("; "),
+        waits: !lanes.is_empty() && lanes.iter().all(|hosted| hosted.lane.ring.stats().live),
+        doing: lanes.iter().map(doing).collect::<Vec<_>>().join("; "),
     }
 }
 
@@ -75,10 +83,10 @@ fn doing(lane: &lane::Shared) -> String {
     }
 }
 
-/// With the lane's name, if there are several.
+/// With the lane's name, if the group has several.
 fn of_lane(lane: &lane::Shared, text: String) -> String {
     match &lane.settings.name {
-        Some(name) => format!("{name}: {text}"),
+        Some(name) => format!("lane {name}: {text}"),
         None => text,
     }
 }

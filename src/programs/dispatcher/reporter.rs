@@ -32,11 +32,11 @@ use crate::programs::status::{MAX_AGE, Status, StatusReader};
 /// The shortest pause between two reports, however often the lane changes.
 const LEAST_PAUSE: Duration = Duration::from_millis(200);
 /// Starts reporting on one of the lanes of `host`.
-pub(super) fn start(host: &Arc<Host>, lane: usize) -> Result<ReportThread> {
-    let host = host.clone();
+pub(super) fn start(host: &Arc<Host>, hosted: &Arc<HostedLane>) -> Result<ReportThread> {
+    let (host, hosted) = (host.clone(), hosted.clone());
     ReportThread::start(move |stopped| {
-        log_context::enter(&host.lanes[lane].lane.log);
-        ReportLoop::new(host, lane, stopped).run();
+        log_context::enter(&hosted.lane.log);
+        ReportLoop::new(host, hosted, stopped).run();
     })
 }
 
@@ -46,8 +46,7 @@ struct ReportLoop {
     /// The key of the report.
     key: String,
     host: Arc<Host>,
-    /// The index of the lane in `host`.
-    lane: usize,
+    hosted: Arc<HostedLane>,
     /// Disconnected when the thread should stop.
     stopped: Receiver<()>,
     began: Instant,
@@ -62,8 +61,8 @@ struct ReportLoop {
 }
 
 impl ReportLoop {
-    fn new(host: Arc<Host>, lane: usize, stopped: Receiver<()>) -> ReportLoop {
-        let settings = &host.lanes[lane].lane.settings;
+    fn new(host: Arc<Host>, hosted: Arc<HostedLane>, stopped: Receiver<()>) -> ReportLoop {
+        let settings = &hosted.lane.settings;
         let (redis, keys) = (&settings.redis, &settings.keys);
         ReportLoop {
             ledger: Ledger::new(redis.clone(), Arc::new(keys.clone()), REPLY_LIMIT),
@@ -71,7 +70,7 @@ impl ReportLoop {
                 .with_interests(settings.interests.clone()),
             key: keys.report_of(host.id.as_str()),
             host,
-            lane,
+            hosted,
             stopped,
             began: Instant::now(),
             rates: RateMeter::default(),
@@ -85,14 +84,14 @@ impl ReportLoop {
     /// The main loop of the thread.
     fn run(mut self) {
         let ticks = tick(EVERY);
-        let host = self.host.clone();
+        let hosted = self.hosted.clone();
         loop {
             let soonest = Instant::now() + LEAST_PAUSE;
             self.iterate();
             select! {
                 // Nothing is ever sent.
                 recv(self.stopped) -> _ => break,
-                recv(host.lanes[self.lane].lane.changes()) -> _ => {}
+                recv(hosted.lane.changes()) -> _ => {}
                 recv(ticks) -> _ => {}
             }
             if self.stopped.recv_deadline(soonest) == Err(RecvTimeoutError::Disconnected) {
@@ -102,14 +101,10 @@ impl ReportLoop {
         report_thread::end(&mut self.ledger, &self.key, !self.unreachable);
     }
 
-    fn hosted(&self) -> &HostedLane {
-        &self.host.lanes[self.lane]
-    }
-
     /// What new links need is read again when it changes, so that the log soon says whether it can be used. Also by a
     /// standby, which makes no links.
     fn look_at_files(&self) {
-        let settings = &self.host.lanes[self.lane].lane.settings;
+        let settings = &self.hosted.lane.settings;
         drop(settings.link_secret.as_ref().map(LinkSecret::current));
         let _ = settings.link_tls.as_ref().and_then(ClientTls::certificate_end);
     }
@@ -134,11 +129,11 @@ impl ReportLoop {
             self.settings.note(status.settings.clone());
             self.note_left(status);
         }
-        self.hosted().board.post(seen);
+        self.hosted.board.post(seen);
         match reported.err().or(failure) {
             None => drop(self.backoff.reset()),
             Some(failure) => {
-                let troubles = &self.host.lanes[self.lane].lane.troubles;
+                let troubles = &self.hosted.lane.troubles;
                 troubles.report("reporter", "not-reported", &failure, &mut self.backoff);
             }
         }
@@ -146,7 +141,7 @@ impl ReportLoop {
 
     /// Logs once a term that messages from before `--deliver stream` are left, which this leader doesn't deliver.
     fn note_left(&mut self, status: &Status) {
-        let stats = &self.hosted().lane.stats;
+        let stats = &self.hosted.lane.stats;
         let (leads, epoch, pending) = (get(&stats.leading) == 1, get(&stats.epoch), status.left_for_consumers());
         if !leads || pending == 0 || self.left_logged == epoch {
             return;
@@ -160,8 +155,8 @@ impl ReportLoop {
 
     /// This dispatcher's report.
     fn report(&mut self) -> Report {
-        let host = self.host.clone();
-        let HostedLane { lane, board } = &host.lanes[self.lane];
+        let (host, hosted) = (self.host.clone(), self.hosted.clone());
+        let HostedLane { lane, board, .. } = &*hosted;
         let linked = lane.stats.linked.lock().clone();
         self.rates.measure(lane, &linked);
         let consumer = |link: &Arc<LinkFigures>| ConsumerReport {

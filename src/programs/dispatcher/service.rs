@@ -2,22 +2,20 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::{bounded, select};
+use crossbeam_channel::{Receiver, never, select};
 
-use super::board::Board;
-use super::hosted::{Host, HostedLane};
-use super::report_thread::ReportThread;
-use super::reporter;
+use super::balance::Balance;
+use super::cluster_watch::ClusterWatch;
+use super::hosted::Host;
+use super::lanes::Lanes;
+use super::plan::Plan;
 use super::settings::DispatcherConfig;
 use super::{exposition, health, shadow};
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::id::DispatcherId;
-use crate::base::log_context::{self, LogContext};
-use crate::base::pulse::Pulse;
 use crate::base::shutdown::{ShutdownRequests, shutdown_channel};
-use crate::base::text::Quoted;
-use crate::lane::{self, Following, Lane, ProcessHandles};
-use crate::ledger::Destination;
+use crate::lane::{self, Following};
+use crate::ledger::{Destination, Interests, LaneNumber};
 use crate::net::LinkSecret;
 use crate::process::metrics::MetricsPlace;
 use crate::process::supervision::{CHECK_WITHIN, Supervisor};
@@ -35,32 +33,80 @@ pub fn run(config: DispatcherConfig) -> Result<u8> {
     handle.on_signals_with_certificates(config.has_renewed_files())?;
     let metrics = config.common.metrics.clone();
     let open = metrics.as_ref().filter(|place| place.is_open()).map(|place| place.address.clone());
-    let host = Host { open_metrics: open.unwrap_or_default(), ..host(id, vec![lane_settings(config, link_secret)]) };
-    let host = Arc::new(host);
-    run_lanes(&host, metrics.as_ref(), &requests).map(|()| 0)
+    let host = Arc::new(Host::new(id, open.unwrap_or_default()));
+    Process::start(&host, lane_settings(config, link_secret), metrics)?.run(&requests).map(|()| 0)
 }
 
-/// Runs until asked to stop. Does not end because Redis can't be reached.
-pub(super) fn run_lanes(host: &Arc<Host>, metrics: Option<&MetricsPlace>, requests: &ShutdownRequests) -> Result<()> {
+/// A process that runs the lanes of a group.
+pub(super) struct Process {
+    host: Arc<Host>,
+    lanes: Lanes,
+    first: Option<Plan>,
+    metrics: Option<MetricsPlace>,
+    watch: Option<ClusterWatch>,
+}
+
+impl Process {
+    /// Prepares the lanes of the group whose lane 0 has these settings. In a Redis Cluster it may have others, too.
+    pub(super) fn start(host: &Arc<Host>, settings: lane::Settings, metrics: Option<MetricsPlace>) -> Result<Process> {
+        let several = settings.redis.is_cluster() && has_interests_of_nodes(&settings.interests);
+        let watch = several.then(|| ClusterWatch::start(&settings)).transpose()?;
+        let first = (!several).then(|| Plan::from([(0, (*settings.interests).clone())]));
+        let make = move |number, these: &Interests| settings_of(&settings, number, these, several);
+        Ok(Process { host: host.clone(), lanes: Lanes::new(host, Box::new(make)), first, metrics, watch })
+    }
+
+    /// Runs until asked to stop.
+    pub(super) fn run(self, requests: &ShutdownRequests) -> Result<()> {
+        let Process { host, lanes, first, metrics, watch } = self;
+        let plans = watch.as_ref().map_or_else(never, ClusterWatch::plans);
+        run_lanes(&host, lanes, first, &plans, metrics.as_ref(), requests)
+    }
+}
+
+/// Whether in a cluster each node sends some of these messages by itself.
+fn has_interests_of_nodes(interests: &Interests) -> bool {
+    interests.is_sharded() || interests.of_key_events().is_some()
+}
+
+/// Runs until asked to stop. Does not end because Redis can't be reached. Follows the `first` plan, if there is one, and
+/// later ones.
+pub(super) fn run_lanes(
+    host: &Arc<Host>,
+    mut lanes: Lanes,
+    first: Option<Plan>,
+    plans: &Receiver<Plan>,
+    metrics: Option<&MetricsPlace>,
+    requests: &ShutdownRequests,
+) -> Result<()> {
     let metrics = metrics.map(|place| exposition::serve(place, host)).transpose()?;
-    host.lanes.iter().for_each(|hosted| log_context::within(&hosted.lane.log, || log_start(&hosted.lane)));
-    let (ended, ends) = bounded(host.lanes.len());
-    let start = |hosted: &HostedLane| Lane::start(&hosted.lane, ended.clone());
-    let lanes: Vec<Lane> = host.lanes.iter().map(start).collect::<Result<_>>()?;
-    let reporters: Vec<ReportThread> =
-        (0..host.lanes.len()).map(|lane| reporter::start(host, lane)).collect::<Result<_>>()?;
+    first.map_or(Ok(()), |plan| lanes.follow(plan))?;
+    let ends = lanes.ends();
     let mut supervisor = Supervisor::from_environment();
-    let mut running = lanes.len();
+    let mut balance = Balance::default();
+    let (mut stopping, mut outcome) = (false, Ok(()));
     // The main loop runs until all lanes have ended. If a lane ends by itself, which is a failure, the others are
     // stopped.
-    while running > 0 {
+    while !(stopping && lanes.is_empty()) {
         select! {
-            recv(ends) -> _ => {
-                running -= 1;
-                lanes.iter().for_each(Lane::stop);
+            recv(ends) -> lane => {
+                let ended = lane.map_or(Ok(true), |lane| lanes.join(lane));
+                stopping |= !matches!(ended, Ok(true));
+                outcome = outcome.and(ended.map(drop));
             }
-            recv(requests.receiver()) -> _ => lanes.iter().for_each(Lane::stop),
+            recv(plans) -> plan => match plan {
+                Ok(plan) if !stopping => lanes.follow(plan)?,
+                Ok(_) => {}
+                Err(_) => {
+                    stopping = true;
+                    outcome = outcome.and(Err(Error::Failed("the thread cluster ended, which is a bug".to_owned())));
+                }
+            },
+            recv(requests.receiver()) -> _ => stopping = true,
             recv(supervisor.ticks()) -> _ => {
+                if let Some(lane) = balance.next(host) {
+                    lanes.hand_over(lane);
+                }
                 let condition = health::condition(host);
                 // Before systemd is notified: if the process is paused from here on, the next tick finds this pulse
                 // late.
@@ -68,19 +114,16 @@ pub(super) fn run_lanes(host: &Arc<Host>, metrics: Option<&MetricsPlace>, reques
                 supervisor.report(&condition);
             }
         }
+        if stopping {
+            lanes.stop();
+        }
     }
     supervisor.stopping();
-    drop(reporters);
-    let outcomes: Vec<Result<()>> = lanes.into_iter().map(Lane::join).collect();
     drop(metrics);
-    for hosted in &host.lanes {
-        hosted.lane.log.set("stopped", None);
-        log_context::within(&hosted.lane.log, || log::info!("event=stopped {}", hosted.lane.stats.summary()));
-    }
-    outcomes.into_iter().collect()
+    outcome
 }
 
-/// The settings of the process's only lane.
+/// The settings of lane 0, from which those of the others are made.
 fn lane_settings(config: DispatcherConfig, link_secret: Option<LinkSecret>) -> lane::Settings {
     lane::Settings {
         name: None,
@@ -105,43 +148,20 @@ fn lane_settings(config: DispatcherConfig, link_secret: Option<LinkSecret>) -> l
     }
 }
 
-/// The process and its lanes, not started. An only lane logs in the process's context.
-pub(super) fn host(id: DispatcherId, lanes: Vec<lane::Settings>) -> Host {
-    let lane = |settings: lane::Settings| {
-        let log = match &settings.name {
-            None => LogContext::of_process(),
-            name => LogContext::with_lane("starting", name.clone()),
-        };
-        let lane = lane::Shared::new(settings, ProcessHandles { id: id.clone(), log });
-        HostedLane { lane, board: Arc::new(Board::default()) }
-    };
-    let lanes = lanes.into_iter().map(lane).collect();
-    Host { id, open_metrics: String::new(), main: Pulse::default(), lanes }
-}
-
-fn log_start(lane: &lane::Shared) {
-    let settings = &lane.settings;
-    log::info!(
-        "event=started version={} redis={} group={} channel={} {}",
-        env!("CARGO_PKG_VERSION"),
-        Quoted(&settings.redis.shown()),
-        Quoted(&settings.keys.group),
-        Quoted(settings.interests.summary()),
-        match &settings.destination {
-            Destination::Pending => format!("consumers={}", settings.consumers.len()),
-            Destination::Stream { key, maxlen } => format!("stream={} stream_maxlen={maxlen}", Quoted(key)),
-        }
-    );
-    if settings.wait_replicas > 0 {
-        log::info!("event=waits-for-replicas replicas={}", settings.wait_replicas);
+/// The settings of a lane that listens to `interests`. `None` if the group has no such lane.
+fn settings_of(
+    base: &lane::Settings,
+    number: LaneNumber,
+    interests: &Interests,
+    several: bool,
+) -> Option<lane::Settings> {
+    let keys = base.keys.lane(number)?;
+    let mut interests = interests.clone();
+    let mut destination = base.destination.clone();
+    if let (Destination::Stream { key, .. }, Some(stream)) = (&mut destination, &keys.stream) {
+        interests = interests.beside_stream(stream);
+        key.clone_from(stream);
     }
-    if settings.destination != Destination::Pending {
-        return;
-    }
-    let (retry, max_deliveries) = (settings.retry, settings.max_deliveries);
-    let dead_after_s = retry.dead_after(max_deliveries).as_secs_f64();
-    log::info!("event=retry-policy retry={retry} max_deliveries={max_deliveries} dead_after_s={dead_after_s}");
-    if let Some(key) = &settings.order_key {
-        log::info!("event=order key={}", Quoted(key.to_string()));
-    }
+    let name = several.then(|| number.to_string());
+    Some(lane::Settings { name, keys, interests: Arc::new(interests), destination, ..base.clone() })
 }

@@ -1,4 +1,4 @@
-//! Two lanes in one process, against a private Redis.
+//! Lanes in one process: two groups against a private Redis, and in `clusters` the lanes of one group.
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, never, unbounded};
 use log::{Log, Metadata, Record};
 use parking_lot::Mutex;
 use tungstenite::{Message, WebSocket};
 
 use super::exposition;
 use super::hosted::Host;
-use super::service::{host, run_lanes};
+use super::lanes::Lanes;
+use super::plan::Plan;
+use super::service::run_lanes;
 use crate::base::id::{DispatcherId, Epoch};
 use crate::base::log_context;
 use crate::base::shutdown::shutdown_channel;
@@ -21,6 +23,8 @@ use crate::lab::{RedisOptions, RedisServer, wait_until};
 use crate::lane::tests::settings_of;
 use crate::ledger::Command;
 use crate::wire::{self, Frame, ReadyFlags};
+
+mod clusters;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -101,7 +105,7 @@ fn publish(redis: &RedisServer, received: &[(&str, Receiver<String>)]) {
 }
 
 fn wait_for(host: &Host, what: &str, holds: impl Fn(&crate::lane::Shared) -> bool) {
-    let all = || host.lanes.iter().all(|hosted| holds(&hosted.lane)).then_some(());
+    let all = || (host.lanes().len() == 2 && host.lanes().iter().all(|hosted| holds(&hosted.lane))).then_some(());
     wait_until(LIMIT, what, || Ok(all())).expect("in time");
 }
 
@@ -119,12 +123,17 @@ fn two_lanes_of_one_process_lead_deliver_and_log_each_by_itself() {
         })
         .unzip();
     let lanes = groups.iter().zip(consumers);
-    let lanes = lanes.map(|(group, consumer)| settings_of(Some(group), redis.server(), group, vec![consumer]));
-    let host = Arc::new(host(DispatcherId::generate("d0"), lanes.collect()));
+    let settings = lanes.map(|(group, consumer)| settings_of(Some(group), redis.server(), group, vec![consumer]));
+    let settings: Vec<crate::lane::Settings> = settings.collect();
+    let host = Arc::new(Host::new(DispatcherId::generate("d0"), String::new()));
+    let plan: Plan = (0..2).map(|lane| (lane, (*settings[usize::from(lane)].interests).clone())).collect();
     let (handle, requests) = shutdown_channel();
     let process = thread::spawn({
         let host = host.clone();
-        move || run_lanes(&host, None, &requests)
+        move || {
+            let lanes = Lanes::new(&host, Box::new(move |lane, _| settings.get(usize::from(lane)).cloned()));
+            run_lanes(&host, lanes, Some(plan), &never(), None, &requests)
+        }
     });
 
     wait_for(&host, "both to lead", |lane| get(&lane.stats.leading) == 1 && lane.stats.linked.lock().len() == 1);
@@ -137,9 +146,10 @@ fn two_lanes_of_one_process_lead_deliver_and_log_each_by_itself() {
     }
     assert!(text.contains("oncecast_in_flight{lane=\"orders\",consumer=\"orders\"} 0"), "{text}");
 
+    let ran = host.lanes();
     handle.shutdown();
     process.join().expect("no panic").expect("a clean end");
-    for hosted in &host.lanes {
+    for hosted in ran.iter() {
         let name = hosted.lane.settings.name.as_deref().expect("a name");
         let leader = ("leader", Some(Epoch(get(&hosted.lane.stats.epoch))));
         // Lines of the election, of a worker of the term, and of the main thread, which belongs to no lane.
@@ -147,5 +157,5 @@ fn two_lanes_of_one_process_lead_deliver_and_log_each_by_itself() {
         assert_eq!(logged(name, "event=started"), ("starting", None));
         assert_eq!(logged(name, "event=stopped"), ("stopped", None));
     }
-    assert_ne!(get(&host.lanes[0].lane.stats.epoch), 0);
+    assert_ne!(get(&ran[0].lane.stats.epoch), 0);
 }

@@ -16,6 +16,7 @@ use crate::base::text::Quoted;
 use crate::ledger::{GroupSettings, Ledger, PauseChange, SettingsChange, SettingsReading};
 use crate::process::log as process_log;
 use crate::process::output;
+use crate::programs::lanes::{LaneConfig, heading, lanes_of};
 use crate::programs::patience::patiently;
 use crate::programs::status::report::Report;
 
@@ -31,6 +32,17 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The subcommands. Returns the exit code.
 pub fn run(config: &OperateConfig) -> Result<u8> {
     let _log = process_log::init(config.common.log_level, "oncecast", "operate")?;
+    let lanes = lanes_of(&config.common, config.patience)?;
+    let mut code = 0;
+    for LaneConfig { number, common } in &lanes {
+        output::print(if config.json { String::new() } else { heading(&lanes, *number) })?;
+        code = code.max(run_on(&OperateConfig { common: common.clone(), ..config.clone() })?);
+    }
+    Ok(code)
+}
+
+/// The same for one lane.
+fn run_on(config: &OperateConfig) -> Result<u8> {
     let mut ledger = Ledger::new(config.common.redis.clone(), config.common.keys.clone().into(), REPLY_TIME);
     let patience = config.patience;
     if config.change != SettingsChange::default() {

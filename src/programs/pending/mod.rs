@@ -13,6 +13,7 @@ use crate::base::text::Quoted;
 use crate::ledger::{Ledger, Location, Looked};
 use crate::process::log as process_log;
 use crate::process::output::{self, StdoutReader};
+use crate::programs::lanes::{LaneConfig, heading, lanes_of, only_lane};
 use crate::programs::patience::patiently;
 
 mod asker;
@@ -31,6 +32,22 @@ const PAGE: u64 = 1_000;
 /// The subcommand. Returns the exit code.
 pub fn run(config: &PendingConfig) -> Result<u8> {
     let _log = process_log::init(config.common.log_level, "oncecast", "pending")?;
+    let lanes = lanes_of(&config.common, config.patience)?;
+    if matches!(config.action, Action::Show(_)) {
+        only_lane(&lanes)?;
+    }
+    let mut code = 0;
+    for LaneConfig { number, common } in &lanes {
+        if !config.json && output::print(heading(&lanes, *number))? == StdoutReader::Gone {
+            break;
+        }
+        code = code.max(run_on(&PendingConfig { common: common.clone(), ..config.clone() })?);
+    }
+    Ok(code)
+}
+
+/// The same for one lane.
+fn run_on(config: &PendingConfig) -> Result<u8> {
     let ledger = Ledger::new(config.common.redis.clone(), config.common.keys.clone().into(), REPLY_TIME);
     let mut looker = Looker { config, ledger, asker: Asker::new(config.asks, config.patience) };
     match &config.action {

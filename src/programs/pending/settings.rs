@@ -10,6 +10,7 @@ use crate::process::config::Default::{Found, Text};
 use crate::process::config::{self, Environment, Setting, Values};
 use crate::process::log::settings::LOG_LEVEL;
 use crate::programs::common::{CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
+use crate::programs::lanes::LANE;
 use crate::programs::messages::{ids, with_ids};
 use crate::programs::patience::PATIENCE;
 
@@ -49,8 +50,8 @@ const OLDER_THAN: Setting =
     Setting::new("older-than", "TIME", Found("any"), "Messages that have been pending for longer, such as 5m");
 
 const LIST: &[Setting] =
-    &[REDIS_URL, REDIS_CA, REDIS_CERT, REDIS_KEY, GROUP, OLDER_THAN, LIMIT, NO_ASK, JSON, LOG_LEVEL];
-const SHOW: &[Setting] = &[REDIS_URL, REDIS_CA, REDIS_CERT, REDIS_KEY, GROUP, NO_ASK, JSON, LOG_LEVEL];
+    &[REDIS_URL, REDIS_CA, REDIS_CERT, REDIS_KEY, GROUP, LANE, OLDER_THAN, LIMIT, NO_ASK, JSON, LOG_LEVEL];
+const SHOW: &[Setting] = &[REDIS_URL, REDIS_CA, REDIS_CERT, REDIS_KEY, GROUP, LANE, NO_ASK, JSON, LOG_LEVEL];
 
 /// The definition of the subcommand.
 pub fn command() -> Command {

@@ -16,6 +16,7 @@ use crate::ledger::reading::EntryStream;
 use crate::ledger::{Followed, Follower, Ledger};
 use crate::process::log as process_log;
 use crate::process::output::{self, StdoutReader};
+use crate::programs::lanes::{lanes_of, only_lane};
 use crate::programs::patience::{may_pass, patiently};
 
 mod line;
@@ -34,6 +35,7 @@ pub fn run(config: &ResultsConfig) -> Result<u8> {
     let _log = process_log::init(config.common.log_level, "oncecast", "results")?;
     let (handle, requests) = shutdown_channel();
     handle.on_signals_with_certificates(config.common.has_renewed_files())?;
+    only_lane(&lanes_of(&config.common, config.patience)?)?;
     let mut ledger = Ledger::new(config.common.redis.clone(), config.common.keys.clone().into(), REPLY_TIME);
     let stream = if ledger.keys().stream.is_some() { EntryStream::Messages } else { EntryStream::Processed };
     let follower = match config.begin {

@@ -2,6 +2,7 @@
 
 pub mod delivery;
 mod health;
+mod lanes;
 pub mod order;
 mod page;
 mod reader;
@@ -14,6 +15,7 @@ mod show;
 mod state;
 
 pub use self::health::NEEDS_ATTENTION;
+pub use self::lanes::combined;
 pub use self::page::{PAGE, PAGE_POLICY};
 pub use self::reader::StatusReader;
 pub use self::run::run;

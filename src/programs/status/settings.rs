@@ -9,6 +9,7 @@ use crate::process::config::Default::Text;
 use crate::process::config::{self, Environment, Setting, Values};
 use crate::process::log::settings::LOG_LEVEL;
 use crate::programs::common::{CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
+use crate::programs::lanes::LANE;
 
 /// The settings of `oncecast status`.
 #[derive(Clone, Debug)]
@@ -30,6 +31,7 @@ pub const SETTINGS: &[Setting] = &[
     REDIS_CERT,
     REDIS_KEY,
     GROUP,
+    LANE,
     Setting::switch("watch", "Check again every second, until interrupted"),
     Setting::switch("json", "Print JSON, one line per check"),
     Setting::new("max-age", "TIME", Text("60s"), "A message pending for longer is a problem"),

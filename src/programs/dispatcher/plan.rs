@@ -1,0 +1,197 @@
+//! Decides which lanes a group has in a Redis Cluster, and what each listens to. Pure.
+//!
+//! A lane's keys are in one slot, and its dispatchers subscribe on the node that owns the slot. Messages by `PUBLISH`
+//! reach every node, so lane 0, the group itself, listens to plain channels and patterns. Messages on sharded channels,
+//! and keyspace events, are sent on one node only. So each node with such interests has one *listening* lane: the one
+//! with the lowest number whose slot the node owns. Other lanes that exist only *drain*: they listen to nothing and
+//! deliver what is pending. A slot that moves to another node takes its lane along.
+//!
+//! All dispatchers that see the same owners of the slots make the same plan. While they see different ones, dispatchers
+//! of one lane may listen to something different for a moment, as during a rolling change of settings.
+//!
+//! Limitation: in a cluster, a pattern that matches keyspace events and other channels, such as `*`, is listened to by
+//! lane 0 only, so the events of the other nodes don't come.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ledger::{Interests, LaneNumber, Primary, Topology, lane_name, slot_of};
+
+/// The highest number of a lane that is tried for a node.
+const MOST_LANES: LaneNumber = 4_096;
+
+/// What each lane listens to, by its number; to nothing if it drains.
+pub(super) type Plan = BTreeMap<LaneNumber, Interests>;
+
+/// The lanes of `group` that have work. `undone` are the lanes that have pending messages.
+///
+/// Without a node for the group's own slot nothing is known of the cluster, and there is no plan.
+pub(super) fn plan(
+    topology: &Topology,
+    group: &str,
+    interests: &Interests,
+    undone: &BTreeSet<LaneNumber>,
+) -> Option<Plan> {
+    let home = topology.owner(slot_of(group.as_bytes()))?;
+    let mut lanes: Plan = undone.iter().chain([&0]).map(|lane| (*lane, interests.none())).collect();
+    let mut wanted: BTreeMap<&str, Interests> = BTreeMap::new();
+    for primary in &topology.primaries {
+        if let Some(these) = interests_at(primary, home, interests) {
+            wanted.insert(&primary.id, these);
+        }
+    }
+    for lane in 0..=MOST_LANES {
+        if wanted.is_empty() {
+            break;
+        }
+        let Some(name) = lane_name(group, lane) else { break };
+        let owner = topology.owner(slot_of(name.as_bytes()));
+        if let Some(these) = owner.and_then(|owner| wanted.remove(owner.id.as_str())) {
+            lanes.insert(lane, these);
+        }
+    }
+    Some(lanes)
+}
+
+/// What the listening lane of a node listens to; `None` if there is nothing on this node. `home` has the group's slot.
+fn interests_at(primary: &Primary, home: &Primary, interests: &Interests) -> Option<Interests> {
+    if interests.is_sharded() {
+        return interests.only(|channel| primary.owns(slot_of(channel)));
+    }
+    if primary.id == home.id { Some(interests.clone()) } else { interests.of_key_events() }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ledger::{Glob, SLOTS};
+    use crate::net::Address;
+
+    /// A cluster with an owner for each stretch of slots.
+    fn topology(owners: &[u8]) -> Topology {
+        let length = usize::from(SLOTS).div_ceil(owners.len());
+        let mut primaries: Vec<Primary> = Vec::new();
+        for (at, owner) in owners.iter().enumerate() {
+            let (first, last) = (at * length, ((at + 1) * length).min(usize::from(SLOTS)) - 1);
+            let (id, range) = (format!("node-{owner}"), first as u16..=last as u16);
+            match primaries.iter_mut().find(|primary| primary.id == id) {
+                Some(primary) => primary.slots.push(range),
+                None => {
+                    let address = Address::Tcp { host: "h".to_owned(), port: u16::from(*owner) + 1 };
+                    primaries.push(Primary { id, address, slots: vec![range] });
+                }
+            }
+        }
+        Topology { primaries, replicas: Vec::new() }
+    }
+
+    fn sharded(count: usize) -> Interests {
+        Interests::of_sharded((0..count).map(|number| format!("channel-{number}").into_bytes()).collect())
+            .expect("good")
+    }
+
+    fn planned(topology: &Topology, interests: &Interests) -> Plan {
+        plan(topology, "{orders}", interests, &BTreeSet::new()).expect("all slots have owners")
+    }
+
+    fn node_of(topology: &Topology, lane: LaneNumber) -> &str {
+        let name = lane_name("{orders}", lane).expect("it has a tag");
+        &topology.owner(slot_of(name.as_bytes())).expect("all slots have owners").id
+    }
+
+    /// The lanes that listen.
+    fn listening(plan: &Plan) -> BTreeMap<LaneNumber, &Interests> {
+        plan.iter().filter(|(_, these)| !these.is_none()).map(|(lane, these)| (*lane, these)).collect()
+    }
+
+    #[test]
+    fn plain_channels_and_patterns_are_lane_0s() {
+        let glob = Glob::parse(b"orders.*").expect("a pattern");
+        let interests = Interests::of(vec![b"a".to_vec()], vec![glob]).expect("good ones");
+        assert_eq!(planned(&topology(&[0, 1, 2]), &interests), Plan::from([(0, interests)]));
+    }
+
+    #[test]
+    fn each_node_has_a_lane_for_its_keyspace_events() {
+        let channels = [&b"orders"[..], b"__keyevent@0__:expired"].map(<[u8]>::to_vec).to_vec();
+        let globs = [&b"__keyspace@*__:a*"[..], b"*"].map(|text| Glob::parse(text).expect("a pattern")).to_vec();
+        let interests = Interests::of(channels, globs).expect("good ones");
+        let topology = topology(&[0, 1, 2]);
+        let plan = planned(&topology, &interests);
+        assert_eq!((plan.len(), &plan[&0]), (3, &interests));
+        let nodes: BTreeSet<&str> = plan.keys().map(|lane| node_of(&topology, *lane)).collect();
+        assert_eq!(nodes.len(), 3);
+        for (_, these) in plan.iter().skip(1) {
+            assert_eq!(these.channels().collect::<Vec<_>>(), [b"__keyevent@0__:expired"]);
+            assert_eq!(these.patterns().collect::<Vec<_>>(), [b"__keyspace@*__:a*"]);
+        }
+    }
+
+    #[test]
+    fn a_group_without_a_tag_has_one_lane() {
+        let interests = Interests::of(vec![b"__keyevent@0__:set".to_vec()], Vec::new()).expect("a good one");
+        let lanes = plan(&topology(&[0, 1, 2]), "orders", &interests, &BTreeSet::new()).expect("a plan");
+        assert_eq!(lanes.len(), 1);
+    }
+
+    #[test]
+    fn lanes_that_no_longer_listen_drain() {
+        let undone = BTreeSet::from([0, 7, 300]);
+        let plan = plan(&topology(&[0]), "{orders}", &sharded(5), &undone).expect("a plan");
+        assert_eq!(plan.keys().copied().collect::<Vec<_>>(), [0, 7, 300]);
+        assert_eq!(listening(&plan), BTreeMap::from([(0, &sharded(5))]));
+    }
+
+    #[test]
+    fn without_the_groups_node_there_is_no_plan() {
+        assert_eq!(plan(&Topology::default(), "{orders}", &sharded(1), &BTreeSet::new()), None);
+    }
+
+    proptest! {
+        /// Each channel has exactly one lane, on its node, and each node one lane at most.
+        #[test]
+        fn each_channel_is_listened_to_once_on_its_node(
+            owners in prop::collection::vec(0_u8..6, 1..40),
+            channels in 1_usize..30,
+        ) {
+            let (topology, interests) = (topology(&owners), sharded(channels));
+            let plan = planned(&topology, &interests);
+            prop_assert!(plan.contains_key(&0), "the group itself");
+            let lanes = listening(&plan);
+            let nodes: BTreeSet<&str> = lanes.keys().map(|lane| node_of(&topology, *lane)).collect();
+            prop_assert_eq!(nodes.len(), lanes.len());
+            for channel in interests.channels() {
+                let found: Vec<LaneNumber> = lanes
+                    .iter()
+                    .filter(|(_, these)| these.channels().any(|name| name == channel))
+                    .map(|(lane, _)| *lane)
+                    .collect();
+                prop_assert_eq!(found.len(), 1);
+                prop_assert_eq!(node_of(&topology, found[0]), &topology.owner(slot_of(channel)).expect("owned").id);
+            }
+            prop_assert_eq!(planned(&topology, &interests), plan, "and nothing changes by itself");
+        }
+
+        /// A stretch of slots that moves changes the lanes of the two nodes alone.
+        #[test]
+        fn a_move_changes_only_the_lanes_of_the_two_nodes(
+            owners in prop::collection::vec(0_u8..6, 2..40),
+            moved in any::<prop::sample::Index>(),
+            to in 0_u8..6,
+        ) {
+            let mut after = owners.clone();
+            let at = moved.index(owners.len());
+            let from = std::mem::replace(&mut after[at], to);
+            let interests = sharded(20);
+            let (before, after) = (topology(&owners), topology(&after));
+            let (lanes, moved) = (planned(&before, &interests), planned(&after, &interests));
+            let involved = [from, to].map(|node| format!("node-{node}"));
+            for (lane, these) in listening(&lanes) {
+                if !involved.iter().any(|id| id == node_of(&before, lane)) {
+                    prop_assert_eq!(moved.get(&lane), Some(these));
+                }
+            }
+        }
+    }
+}
