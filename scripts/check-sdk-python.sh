@@ -14,6 +14,7 @@ oncecast/delivery.py
 oncecast/desk.py
 oncecast/files.py
 oncecast/frames.py
+oncecast/lanes.py
 oncecast/link.py
 oncecast/pool.py
 oncecast/py.typed

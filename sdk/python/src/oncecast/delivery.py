@@ -28,13 +28,13 @@ class Delivery:
     """A message as a handler receives it. Tests of handlers make their own: ``Delivery(b"hello", number=3)``.
 
     A message may be delivered more than once: after a failure, or when its consumer seemed dead and was not. Only one
-    outcome is recorded. Make other side effects idempotent, for instance by the id.
+    outcome is recorded. Make other side effects idempotent, for instance by the `key`.
     """
 
-    __slots__ = ("id", "number", "channel", "payload", "consumer_id")
+    __slots__ = ("id", "number", "channel", "payload", "consumer_id", "lane")
 
     id: int
-    """Unique in its group, the same in each delivery."""
+    """Unique in its lane, the same in each delivery."""
     number: int
     """1 for the first delivery, 2 for the first redelivery, and so on. Not a count of executions."""
     channel: Optional[bytes]
@@ -43,6 +43,8 @@ class Delivery:
     """What was published."""
     consumer_id: str
     """The id of this consumer."""
+    lane: int
+    """The number of the message's lane: 0, unless the group's dispatchers listen to several nodes of a cluster."""
 
     def __init__(
         self,
@@ -51,12 +53,20 @@ class Delivery:
         number: int = 1,
         channel: Optional[bytes] = None,
         consumer_id: str = "test",
+        lane: int = 0,
     ) -> None:
         self.payload = payload
         self.id = id
         self.number = number
         self.channel = channel
         self.consumer_id = consumer_id
+        self.lane = lane
+
+    @property
+    def key(self) -> str:
+        """A name for the message that is unique in its group, the same in each delivery: the id in 16 hexadecimal
+        digits, in other lanes than lane 0 with the lane's number and ``/`` before it."""
+        return f"{self.lane}/{self.id:016x}" if self.lane else f"{self.id:016x}"
 
     @property
     def traceparent(self) -> Optional[str]:

@@ -34,6 +34,7 @@ from .tls import Certificates, Session, TlsError
 
 if TYPE_CHECKING:
     from .desk import Desk
+    from .lanes import Lane
 
 log = logging.getLogger("oncecast")
 # What the library logs are details of connections, and errors of peers.
@@ -96,6 +97,8 @@ class Link:
         # Whether the connection speaks oncecast.2.
         self.second = False
         self.led = False
+        # Set by the desk when LEAD is accepted.
+        self.lane: Optional[Lane] = None
         # Owned by the desk: the largest prefetch that was offered; whether DRAIN was sent; when to close at the latest.
         self.offered = 0
         self.drained = False
@@ -462,14 +465,13 @@ class Link:
             assert self._proof is not None
             if not self._challenge.is_met(self._proof, lead.epoch, lead.group):
                 raise FrameError(frames.E_NOT_AUTHENTICATED, WRONG_PROOF)
-        if lead.group != self._desk.group:
-            raise FrameError(frames.E_GROUP, f"this consumer is for the group {self._desk.group}")
+        # Before the writer has anything to send, which may take long.
         self._sock.settimeout(None)
-        self._desk.lead(self, lead.epoch)
+        self._desk.lead(self, lead.epoch, lead.group)
         self.led = True
         if self.second and following and isinstance(following[0], Hello):
-            self._desk.hello(following[0].members.get("link_timeout_ms"))
+            self._desk.hello(self, following[0].members.get("link_timeout_ms"))
         else:
-            self._desk.hello(None)
+            self._desk.hello(self, None)
         spoken = "oncecast.2" if self.second else "version 1"
-        log.info("the dispatcher %s leads in epoch %d (%s)", self.peer, lead.epoch, spoken)
+        log.info("the dispatcher %s leads %s in epoch %d (%s)", self.peer, lead.group, lead.epoch, spoken)

@@ -15,7 +15,8 @@ from typing import Any, Awaitable, Callable, List, Optional, Tuple, Type
 
 from . import frames
 from .delivery import Answer, Delivery, Handler, describe, failure, success
-from .desk import Answered, Desk, Job
+from .desk import Answered, Desk
+from .lanes import Job
 from .retry import RetryPolicy
 
 log = logging.getLogger("oncecast")
@@ -51,7 +52,7 @@ class FailureLog:
             self._logged += 1
         traceparent = delivery.traceparent if self._trace else None
         trace = f" traceparent={traceparent}," if traceparent else ""
-        log.warning("message %016x, delivery %d,%s failed: %s", delivery.id, delivery.number, trace, describe(error))
+        log.warning("message %s, delivery %d,%s failed: %s", delivery.key, delivery.number, trace, describe(error))
 
 
 def is_async(handler: Handler) -> bool:
@@ -131,7 +132,7 @@ class ThreadPool(Pool):
     def stop(self, timeout: float) -> bool:
         self._stopping = True
         for _ in self._threads:
-            self._desk.jobs.put(None)
+            self._desk.jobs.put_end()
         until = time.monotonic() + timeout
         others = [thread for thread in self._threads if thread is not current_thread()]
         for thread in others:
@@ -140,7 +141,7 @@ class ThreadPool(Pool):
 
     def abandon(self) -> None:
         for _ in self._threads:
-            self._desk.jobs.put(None)
+            self._desk.jobs.put_end()
 
     def _run(self, at: int) -> None:
         """A thread's loop."""

@@ -18,6 +18,7 @@ from .link import Link, Terms
 
 log = logging.getLogger("oncecast")
 
+# With one lane. Each further lane adds two: that of its leader, and that of the one before.
 MAX_CONNECTIONS = 64
 # The process is short of something: file descriptors, mostly.
 _SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -149,7 +150,7 @@ class Server:
     def _begin(self, sock: socket.socket, peer: str) -> None:
         assert self._desk is not None
         with self._lock:
-            full = len(self._links) >= MAX_CONNECTIONS
+            full = len(self._links) >= MAX_CONNECTIONS + 2 * (self._desk.lanes() - 1)
         if full and not self._make_room():
             sock.close()
             return
