@@ -22,6 +22,7 @@ src/link/connection.js
 src/link/desk.js
 src/link/files.js
 src/link/http.js
+src/link/lanes.js
 src/link/results.js
 src/link/secret.js
 src/link/server.js
@@ -31,7 +32,8 @@ src/logger.js
 src/outcome.js
 src/pool.js
 src/retry.js
-src/settings.js'
+src/settings.js
+src/turns.js'
 
 fail() {
     echo "check-sdk-node: $*" >&2

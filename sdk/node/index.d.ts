@@ -20,13 +20,22 @@ export class Delivery {
   /** Dispatchers deliver messages. A test of a handler makes its own. */
   constructor(
     payload: string | Uint8Array,
-    rest?: { id?: number; number?: number; channel?: string | Uint8Array | null; consumerId?: string },
+    rest?: {
+      id?: number; number?: number; channel?: string | Uint8Array | null; consumerId?: string; lane?: number;
+    },
   );
 
-  /** Unique in the group, the same in each delivery, and below 2^53. */
+  /** Unique in its lane, the same in each delivery, and below 2^53. */
   readonly id: number;
   /** The id as dead letters show it: 16 hexadecimal digits. */
   readonly hexId: string;
+  /** The number of the message's lane: 0, unless the group's dispatchers listen to several nodes of a cluster. */
+  readonly lane: number;
+  /**
+   * A name for the message that is unique in the group, the same in each delivery: `hexId`, in other lanes than lane 0
+   * with the lane's number and `/` before it.
+   */
+  readonly key: string;
   /** 1 for the first delivery, 2 for the first redelivery, and so on. */
   readonly number: number;
   /** The channel that the message was published on; null if the group listens to one channel by name. */

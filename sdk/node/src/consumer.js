@@ -107,7 +107,7 @@ export class Consumer {
       } else if ('log' in message) {
         this.#log(message.log.level, message.log.name, message.log.details);
       } else if ('pause' in message) {
-        this.#pool.pause(message.pause);
+        this.#pool.pause(message.lane, message.pause);
       } else if ('active' in message) {
         this.#epoch = message.active;
       } else if ('listening' in message) {

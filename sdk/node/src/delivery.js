@@ -11,19 +11,26 @@ export class Delivery {
    * Dispatchers deliver messages. A test of a handler makes its own.
    *
    * @param {string | Uint8Array} payload
-   * @param {{ id?: number, number?: number, channel?: string | Uint8Array | null, consumerId?: string }} [rest]
+   * @param {{ id?: number, number?: number, channel?: string | Uint8Array | null, consumerId?: string,
+   *   lane?: number }} [rest]
    */
-  constructor(payload, { id = 1, number = 1, channel = null, consumerId = 'test' } = {}) {
+  constructor(payload, { id = 1, number = 1, channel = null, consumerId = 'test', lane = 0 } = {}) {
     this.id = id;
     this.number = number;
     this.channel = channel === null ? null : bytes(channel);
     this.payload = bytes(payload);
     this.consumerId = consumerId;
+    this.lane = lane;
   }
 
   /** The id as dead letters and members in Redis show it: 16 hexadecimal digits. */
   get hexId() {
     return this.id.toString(16).padStart(16, '0');
+  }
+
+  /** A name that is unique in the group: the id, in other lanes than lane 0 with the lane's number before it. */
+  get key() {
+    return this.lane === 0 ? this.hexId : `${this.lane}/${this.hexId}`;
   }
 
   get channelText() {

@@ -3,12 +3,12 @@
  * thread without being copied.
  *
  * ```text
- * id f64 | delivery u16 | channel length u16, 0: none | body length u32 | channel | body      (little-endian)
+ * id f64 | delivery u16 | channel length u16, 0: none | body length u32 | lane u16 | channel | body (little-endian)
  * ```
  */
 import { Delivery } from './delivery.js';
 
-const HEAD_BYTES = 16;
+const HEAD_BYTES = 18;
 const FIRST_BYTES = 65_536;
 /** A block that has grown beyond this is given back. */
 const KEPT_BYTES = 1_048_576;
@@ -23,12 +23,13 @@ export class Jobs {
   }
 
   /**
+   * @param {number} lane
    * @param {number} id
    * @param {number} delivery
    * @param {Buffer | null} channel
    * @param {Buffer} body
    */
-  add(id, delivery, channel, body) {
+  add(lane, id, delivery, channel, body) {
     const channelLength = channel === null ? 0 : channel.length;
     const needed = this.#used + HEAD_BYTES + channelLength + body.length;
     if (needed > this.#bytes.length) {
@@ -41,6 +42,7 @@ export class Jobs {
     this.#bytes.writeUInt16LE(delivery, at + 8);
     this.#bytes.writeUInt16LE(channelLength, at + 10);
     this.#bytes.writeUInt32LE(body.length, at + 12);
+    this.#bytes.writeUInt16LE(lane, at + 16);
     at += HEAD_BYTES;
     if (channel !== null) {
       this.#bytes.set(channel, at);
@@ -66,7 +68,7 @@ export class Jobs {
  *
  * @param {ArrayBuffer} block
  * @param {string} consumerId
- * @param {Delivery[]} queue
+ * @param {{ push: (delivery: Delivery) => unknown }} queue
  */
 export function unpack(block, consumerId, queue) {
   const bytes = Buffer.from(block);
@@ -77,7 +79,8 @@ export function unpack(block, consumerId, queue) {
     const channelEnd = at + HEAD_BYTES + bytes.readUInt16LE(at + 10);
     const end = channelEnd + bytes.readUInt32LE(at + 12);
     const channel = channelEnd > at + HEAD_BYTES ? bytes.subarray(at + HEAD_BYTES, channelEnd) : null;
-    queue.push(new Delivery(bytes.subarray(channelEnd, end), { id, number, channel, consumerId }));
+    const lane = bytes.readUInt16LE(at + 16);
+    queue.push(new Delivery(bytes.subarray(channelEnd, end), { id, number, channel, consumerId, lane }));
     at = end;
   }
 }

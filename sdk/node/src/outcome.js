@@ -90,7 +90,7 @@ function reasonOf(thrown) {
  * Collects answers for the thread of the link in one block of memory, which `take` copies out:
  *
  * ```text
- * kind u8 | length of what follows u32, little-endian | payload of a RESULT or a NACK, as PROTOCOL.md has it
+ * kind u8 | length of the payload u32 | lane u16 (little-endian) | payload of a RESULT or a NACK, as PROTOCOL.md has it
  * ```
  */
 export class Answers {
@@ -106,10 +106,11 @@ export class Answers {
    *
    * @param {number} id
    * @param {unknown} outcome what the handler returned
+   * @param {number} [lane]
    * @throws {Error} if it can't be recorded; nothing was added then
    */
-  done(id, outcome) {
-    const begin = this.#begin(RESULT_KIND, id, 2);
+  done(id, outcome, lane = 0) {
+    const begin = this.#begin(RESULT_KIND, id, lane, 2);
     try {
       const count = outcome === undefined || outcome === null ? 0 : this.#fields(outcome);
       this.#bytes.writeUInt16BE(count, begin + HEAD_BYTES + 8);
@@ -124,9 +125,10 @@ export class Answers {
    * @param {number} id
    * @param {number} delay
    * @param {Buffer} reason empty: the message was not started
+   * @param {number} [lane]
    */
-  failed(id, delay, reason) {
-    const begin = this.#begin(NACK_KIND, id, 4);
+  failed(id, delay, reason, lane = 0) {
+    const begin = this.#begin(NACK_KIND, id, lane, 4);
     this.#bytes.writeUInt32BE(delay, begin + HEAD_BYTES + 8);
     this.#put(reason);
     this.#end(begin);
@@ -145,12 +147,14 @@ export class Answers {
   /**
    * @param {number} kind
    * @param {number} id
+   * @param {number} lane
    * @param {number} more bytes to leave free behind the id
    */
-  #begin(kind, id, more) {
+  #begin(kind, id, lane, more) {
     const begin = this.#used;
     this.#room(HEAD_BYTES + 8 + more);
     this.#bytes[begin] = kind;
+    this.#bytes.writeUInt16LE(lane, begin + 5);
     const at = begin + HEAD_BYTES;
     this.#bytes.writeUInt32BE(Math.floor(id / 0x1_0000_0000), at);
     this.#bytes.writeUInt32BE(id % 0x1_0000_0000, at + 4);
@@ -248,7 +252,7 @@ const FIRST_BYTES = 65_536;
 /** A block that has grown beyond this is given back. */
 const KEPT_BYTES = 1_048_576;
 const SHORT_TEXT = 1_024;
-export const HEAD_BYTES = 5;
+export const HEAD_BYTES = 7;
 export const RESULT_KIND = 0;
 export const NACK_KIND = 1;
 

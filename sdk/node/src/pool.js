@@ -8,14 +8,13 @@
 import { DELAY_BY_BACKOFF } from './frames.js';
 import { unpack } from './jobs.js';
 import { Answers, Reject, Retry, failure } from './outcome.js';
+import { Turns } from './turns.js';
 
 /** How long handlers run in one turn of the event loop. */
 const TURN_MS = 5;
 /** How old answers become while handlers run, and how much they may be. */
 const FLUSH_MS = 1;
 const FLUSH_BYTES = 131_072;
-/** This many messages whose handlers were started may be in the queue's memory. */
-const MAX_STARTED = 1_024;
 const NO_REASON = Buffer.alloc(0);
 
 /** @typedef {import('./delivery.js').Delivery} Delivery */
@@ -26,12 +25,10 @@ export class Pool {
   #settings;
   #send;
   #limiter;
-  /** Messages that wait, from `#next` on. @type {Delivery[]} */
-  #queue = [];
-  #next = 0;
+  /** Messages that wait. */
+  #turns = new Turns();
   /** Handlers that have not ended. */
   #running = 0;
-  #paused = false;
   /** Nothing is started any more. */
   #closed = false;
   #answers = new Answers();
@@ -56,16 +53,17 @@ export class Pool {
 
   /** Messages that wait or are at work. */
   get held() {
-    return this.#queue.length - this.#next + this.#running;
+    return this.#turns.length + this.#running;
   }
 
   /**
-   * Whether handlers may not be started.
+   * Whether handlers may not be started for messages of a lane.
    *
+   * @param {number} lane
    * @param {boolean} paused
    */
-  pause(paused) {
-    this.#paused = paused;
+  pause(lane, paused) {
+    this.#turns.pause(lane, paused);
     this.#turn();
   }
 
@@ -82,7 +80,7 @@ export class Pool {
    * @param {string} consumerId
    */
   deliver(block, consumerId) {
-    unpack(block, consumerId, this.#queue);
+    unpack(block, consumerId, this.#turns);
     if (this.#closed) {
       this.#returnWaiting();
     } else {
@@ -92,11 +90,9 @@ export class Pool {
 
   /** Gives the messages that no handler has started back to the leader. They are delivered again, uncounted. */
   #returnWaiting() {
-    for (; this.#next < this.#queue.length; this.#next++) {
-      this.#answers.failed(this.#queue[this.#next].id, DELAY_BY_BACKOFF, NO_REASON);
+    for (const { id, lane } of this.#turns.takeAll()) {
+      this.#answers.failed(id, DELAY_BY_BACKOFF, NO_REASON, lane);
     }
-    this.#queue = [];
-    this.#next = 0;
     this.flush();
   }
 
@@ -115,7 +111,7 @@ export class Pool {
     }
     this.#pumping = true;
     try {
-      while (this.#next < this.#queue.length && this.#running < this.#settings.concurrency && !this.#paused) {
+      while (this.#turns.length > 0 && this.#running < this.#settings.concurrency) {
         const now = performance.now();
         if (this.#answers.length > FLUSH_BYTES || now - this.#flushedAt > FLUSH_MS) {
           this.flush();
@@ -124,17 +120,14 @@ export class Pool {
           this.#planTurn();
           break;
         }
-        const delivery = this.#queue[this.#next];
-        this.#next += 1;
+        const delivery = this.#turns.next();
+        if (delivery === undefined) {
+          break;
+        }
         this.#handle(delivery);
       }
     } finally {
       this.#pumping = false;
-    }
-    // While messages keep coming the queue may never be empty.
-    if (this.#next === this.#queue.length || this.#next > MAX_STARTED) {
-      this.#queue = this.#queue.slice(this.#next);
-      this.#next = 0;
     }
   }
 
@@ -185,7 +178,7 @@ export class Pool {
     const end = (/** @type {() => void} */ action) => {
       clearTimeout(timer);
       if (isLate) {
-        this.#limiter.event('info', 'late-answer-dropped', { id: delivery.hexId });
+        this.#limiter.event('info', 'late-answer-dropped', { id: delivery.key });
       } else {
         action();
       }
@@ -202,7 +195,7 @@ export class Pool {
    */
   #done(delivery, outcome) {
     try {
-      this.#answers.done(delivery.id, outcome);
+      this.#answers.done(delivery.id, outcome, delivery.lane);
     } catch (error) {
       this.#fail(delivery, error);
       return;
@@ -216,7 +209,7 @@ export class Pool {
    */
   #fail(delivery, error) {
     const { delay, reason } = failure(error, this.#settings.retry?.delayMs(delivery.number));
-    this.#answers.failed(delivery.id, delay, reason);
+    this.#answers.failed(delivery.id, delay, reason, delivery.lane);
     try {
       this.#logFailure(delivery, error, reason);
     } catch {
@@ -235,7 +228,7 @@ export class Pool {
     const stack = !isMeant && error instanceof Error && error.stack ? { stack: error.stack } : {};
     const traceparent = this.#settings.trace ? delivery.traceparent : undefined;
     const trace = traceparent === undefined ? {} : { traceparent };
-    const details = { id: delivery.hexId, delivery: delivery.number, ...trace, reason: String(reason), ...stack };
+    const details = { id: delivery.key, delivery: delivery.number, ...trace, reason: String(reason), ...stack };
     this.#limiter.event(isMeant ? 'info' : 'warn', isMeant ? 'handler-refused' : 'handler-failed', details);
   }
 
@@ -249,7 +242,7 @@ export class Pool {
         this.#limiter.tick();
       });
     }
-    if (this.#next < this.#queue.length) {
+    if (this.#turns.length > 0) {
       if (performance.now() > this.#turnEnds) {
         this.#planTurn();
       } else {

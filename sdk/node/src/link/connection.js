@@ -23,6 +23,8 @@ export class Connection {
   places = 0;
   bytes = 0;
   isClosing = false;
+  /** That of its lane, once LEAD was accepted. @type {import('./desk.js').Desk | null} */
+  desk = null;
   #ended = false;
   /** The dispatcher's, if it needs one. @type {Buffer | null} */
   #proof = null;
@@ -30,21 +32,22 @@ export class Connection {
   /**
    * @param {import('ws').WebSocket} socket
    * @param {string} peer
-   * @param {import('./desk.js').Desk} desk
-   * @param {{ hello: (hello: Record<string, unknown>) => void, event: import('../limiter.js').Event }} owner
+   * @param {import('./lanes.js').Lanes} lanes
+   * @param {{ hello: (lane: number, hello: Record<string, unknown>) => void,
+   *   event: import('../limiter.js').Event }} owner
    * @param {import('./secret.js').Challenge | null | undefined} challenge what the dispatcher has to prove; undefined:
    *   nothing; null: it can't prove what it has to
    */
-  constructor(socket, peer, desk, owner, challenge) {
+  constructor(socket, peer, lanes, owner, challenge) {
     this.socket = socket;
     this.peer = peer;
-    this.desk = desk;
+    this.lanes = lanes;
     this.owner = owner;
     this.challenge = challenge;
     this.confirms = socket.protocol === 'oncecast.2';
     socket.on('message', (data, isBinary) => this.#guard(() => this.#message(/** @type {Buffer} */ (data), isBinary)));
     // Pings come each third of the dispatcher's link timeout. The library has answered this one.
-    socket.on('ping', () => desk.progress(this));
+    socket.on('ping', () => this.desk?.progress(this));
     socket.on('error', (error) => owner.event('warn', 'connection-broken', { peer, reason: error.message }));
     socket.on('close', () => this.#end());
     if (challenge === null) {
@@ -89,21 +92,23 @@ export class Connection {
       if (!isProven && frame.command !== PROOF && frame.command !== ERROR) {
         throw new ProtocolError(CODES.notAuthenticated, NO_PROOF);
       }
+      const { desk } = this;
       if ((frame.command === PROCESS || frame.command === DELIVER) && isGreeted) {
         messages.push(frame);
-      } else if (frame.command === RECORDED && isGreeted && this.confirms) {
-        this.desk.recorded(this, frame.ids);
+      } else if (frame.command === RECORDED && desk !== null && this.confirms) {
+        desk.recorded(this, frame.ids);
       } else if (frame.command === PROOF && !isProven) {
         this.#proof = frame.proof;
       } else if (frame.command === LEAD && !isGreeted) {
         if (this.challenge && !this.challenge.isMet(/** @type {Buffer} */ (this.#proof), frame.epoch, frame.group)) {
           throw new ProtocolError(CODES.notAuthenticated, WRONG_PROOF);
         }
-        this.desk.lead(this, frame.epoch, frame.group);
+        this.desk = this.lanes.lead(this, frame.epoch, frame.group);
         const { peer, epoch, confirms } = this;
-        this.owner.event('info', 'dispatcher-rules', { peer, epoch, confirms, held: this.desk.heldCount });
-      } else if (frame.command === HELLO && this.confirms && i > 0 && frames[i - 1].command === LEAD) {
-        this.owner.hello(frame.hello);
+        const { lane, heldCount } = this.desk;
+        this.owner.event('info', 'dispatcher-rules', { peer, epoch, lane, confirms, held: heldCount });
+      } else if (frame.command === HELLO && desk !== null && this.confirms && i > 0 && frames[i - 1].command === LEAD) {
+        this.owner.hello(desk.lane, frame.hello);
       } else if (frame.command === ERROR) {
         this.owner.event('warn', 'dispatcher-error', { peer: this.peer, code: frame.code, reason: frame.text });
         this.close();
@@ -113,7 +118,7 @@ export class Connection {
       }
     }
     if (messages.length > 0) {
-      this.desk.accept(this, messages);
+      this.desk?.accept(this, messages);
     }
   }
 
@@ -127,7 +132,7 @@ export class Connection {
       // An error ends the connection, which is reported there.
       this.socket.send(bytes, (error) => {
         if (!error && !this.isClosing) {
-          this.desk.pump();
+          this.desk?.pump();
         }
       });
     }
@@ -149,7 +154,7 @@ export class Connection {
   close() {
     if (!this.isClosing) {
       this.isClosing = true;
-      this.desk.leave(this);
+      this.desk?.leave(this);
       this.socket.close(GOING_AWAY);
       setTimeout(() => this.socket.terminate(), CLOSE_MS).unref();
     }
@@ -159,10 +164,10 @@ export class Connection {
     this.isClosing = true;
     if (!this.#ended) {
       this.#ended = true;
-      if (this.desk.active === this) {
+      if (this.desk?.active === this) {
         this.owner.event('info', 'dispatcher-left', { peer: this.peer, epoch: this.epoch });
       }
-      this.desk.leave(this);
+      this.desk?.leave(this);
     }
   }
 }

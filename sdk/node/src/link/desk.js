@@ -1,5 +1,6 @@
 /**
- * What the consumer holds and which connection is active: section 5 of PROTOCOL.md, for a consumer without Redis.
+ * What the consumer holds of one lane and which connection is active there: section 5 of PROTOCOL.md, for a consumer
+ * without Redis.
  *
  * All methods run on the link's thread, each to its end. So making a connection active, listing what is held and
  * accepting a message exclude each other. Nothing here does IO: connections are given as `Link`s.
@@ -7,7 +8,7 @@
  * A message is held from its acceptance until its handler has ended. Then its result is kept for a while
  * (`results.js`). Held messages and kept results are listed in HELD, and kept results are sent again behind it.
  */
-import { HEAD_BYTES, RESULT_KIND } from '../outcome.js';
+import { RESULT_KIND } from '../outcome.js';
 import { encode, readId } from '../encode.js';
 import {
   CODES, CREDIT, DELIVER, DRAIN, FLAG_CHANNELS, HELD, MAX_BODIES_BYTES, MAX_BODY_BYTES, MAX_IDS, NACK, PROGRESS,
@@ -15,7 +16,9 @@ import {
 } from '../frames.js';
 import { MAX_BUFFERED_BYTES, Results, frameOf } from './results.js';
 
-/** With more bytes of results here, no handler is started, until there are half as many. */
+/**
+ * With more bytes of results here, no handler is started, until there are half as many. Lanes have even shares of it.
+ */
 const MAX_RESULT_BYTES = 67_108_864;
 /** A NACK has at most 4,114 bytes. */
 const NACKS_IN_MESSAGE = 1_024;
@@ -41,7 +44,8 @@ const MAX_AHEAD_MS = 86_400_000;
  * @typedef {object} Owner
  * @property {(id: number, delivery: number, channel: Buffer | null, body: Buffer) => void} deliver to a handler
  * @property {(pause: boolean) => void} pause start no handlers, or start them again
- * @property {(active: Link | null) => void} activated
+ * @property {() => void} activated another connection is active, or none
+ * @property {() => number} lanes how many lanes share what is limited
  * @property {() => number} now in ms
  */
 
@@ -53,6 +57,8 @@ export class Desk {
   /** @type {Map<number, { link: Link, bytes: number }>} */
   #held = new Map();
   #results;
+  /** NACKs of handlers that have ended, until `answer`. @type {{ id: number, frame: Buffer }[]} */
+  #nacks = [];
   /** NACKs that wait for a connection; none while there is one. @type {Map<number, Buffer>} */
   #failed = new Map();
   #paused = false;
@@ -66,10 +72,12 @@ export class Desk {
 
   /**
    * @param {Terms} terms
+   * @param {number} lane
    * @param {Owner} owner
    */
-  constructor(terms, owner) {
+  constructor(terms, lane, owner) {
     this.terms = terms;
+    this.lane = lane;
     this.owner = owner;
     this.#results = new Results(owner.now, terms.prefetch);
   }
@@ -92,13 +100,9 @@ export class Desk {
    *
    * @param {Link} link
    * @param {bigint} epoch
-   * @param {string} group
    * @throws {ProtocolError} if it is refused
    */
-  lead(link, epoch, group) {
-    if (group !== this.terms.group) {
-      throw new ProtocolError(CODES.group, 'this consumer belongs to another group');
-    }
+  lead(link, epoch) {
     if (this.#highest !== null && epoch < this.#highest) {
       throw new ProtocolError(CODES.stale, `epoch ${epoch} is over`);
     }
@@ -124,7 +128,7 @@ export class Desk {
     frames.push(...this.#failed.values());
     this.#failed.clear();
     link.put(Buffer.concat(frames));
-    this.owner.activated(link);
+    this.owner.activated();
     this.pump();
   }
 
@@ -231,32 +235,30 @@ export class Desk {
   }
 
   /**
-   * Handlers have ended.
+   * A handler has ended. `answer` must follow.
    *
-   * @param {ArrayBuffer} block as `Answers` makes it
+   * @param {number} kind
+   * @param {Buffer} body of its RESULT or NACK
    */
-  answer(block) {
-    const bytes = Buffer.from(block);
-    const nacks = [];
-    let at = 0;
-    while (at < bytes.length) {
-      const begin = at + HEAD_BYTES;
-      const end = begin + bytes.readUInt32LE(at + 1);
-      const body = bytes.subarray(begin, end);
-      const id = readId(bytes, begin);
-      const held = this.#held.get(id);
-      if (held !== undefined) {
-        this.#held.delete(id);
-        held.link.places -= 1;
-        held.link.bytes -= held.bytes;
-        if (bytes[at] === RESULT_KIND) {
-          this.#results.add(id, body);
-        } else {
-          nacks.push({ id, frame: frameOf(NACK, [body]) });
-        }
+  take(kind, body) {
+    const id = readId(body, 0);
+    const held = this.#held.get(id);
+    if (held !== undefined) {
+      this.#held.delete(id);
+      held.link.places -= 1;
+      held.link.bytes -= held.bytes;
+      if (kind === RESULT_KIND) {
+        this.#results.add(id, body);
+      } else {
+        this.#nacks.push({ id, frame: frameOf(NACK, [body]) });
       }
-      at = end;
     }
+  }
+
+  /** Sends what was taken, as far as there is a connection that takes it. */
+  answer() {
+    const nacks = this.#nacks;
+    this.#nacks = [];
     if (this.#active !== null) {
       for (let i = 0; i < nacks.length; i += NACKS_IN_MESSAGE) {
         this.#active.put(Buffer.concat(nacks.slice(i, i + NACKS_IN_MESSAGE).map((nack) => nack.frame)));
@@ -279,7 +281,8 @@ export class Desk {
   }
 
   #checkPause() {
-    const limit = this.#paused ? MAX_RESULT_BYTES / 2 : MAX_RESULT_BYTES;
+    const share = MAX_RESULT_BYTES / this.owner.lanes();
+    const limit = this.#paused ? share / 2 : share;
     if (this.#results.bytes > limit !== this.#paused) {
       this.#paused = !this.#paused;
       this.owner.pause(this.#paused);
@@ -315,8 +318,13 @@ export class Desk {
   leave(link) {
     if (this.#active === link) {
       this.#active = null;
-      this.owner.activated(null);
+      this.owner.activated();
     }
+  }
+
+  /** Whether there is nothing that a leader could still need. */
+  isIdle() {
+    return this.#active === null && this.#held.size + this.#failed.size + this.#results.count === 0;
   }
 
   /** Accepts nothing from now on. */

@@ -10,7 +10,9 @@ import { ANSWERS, REASONS, UPGRADE_REQUIRED, headers, refusalOf } from './http.j
 import { SLOW, UNEXPECTED_TLS, isHello, sentence } from './tls.js';
 
 /** The most connections at a time. */
+/** With one lane; each further lane adds those of its leader and of the one before. */
 const MAX_CONNECTIONS = 64;
+const CONNECTIONS_PER_LANE = 2;
 const MAX_HEADER_BYTES = 8_192;
 /**
  * A message that is a little too large is answered with an ERROR. The library closes the connection, without one, at
@@ -30,14 +32,14 @@ export class Server {
   #peers = new Set();
 
   /**
-   * @param {import('./desk.js').Desk} desk
-   * @param {(hello: Record<string, unknown>) => void} hello
+   * @param {import('./lanes.js').Lanes} lanes
+   * @param {(lane: number, hello: Record<string, unknown>) => void} hello
    * @param {import('../limiter.js').Event} event
    * @param {import('./tls.js').Certificates | null} certificates
    * @param {import('./secret.js').LinkSecret | null} secret
    */
-  constructor(desk, hello, event, certificates, secret) {
-    this.desk = desk;
+  constructor(lanes, hello, event, certificates, secret) {
+    this.lanes = lanes;
     this.hello = hello;
     this.event = event;
     this.secret = secret;
@@ -56,7 +58,7 @@ export class Server {
       handleProtocols: (offered) => ['oncecast.2', 'oncecast.1'].find((protocol) => offered.has(protocol)) ?? false,
     });
     this.webSockets.on('headers', (lines, request) => {
-      lines.push(...(challenges.get(request)?.headers(this.desk.terms.group) ?? []));
+      lines.push(...(challenges.get(request)?.headers(this.lanes.terms.group) ?? []));
     });
     this.http.on('connection', (socket) => this.#connected(socket, certificates === null));
     this.http.on('clientError', (error, socket) => this.#noHttp(error, socket));
@@ -129,7 +131,7 @@ export class Server {
    * @param {boolean} isReady whether there is no TLS
    */
   #connected(socket, isReady) {
-    if (this.#peers.size >= MAX_CONNECTIONS) {
+    if (this.#peers.size >= MAX_CONNECTIONS + CONNECTIONS_PER_LANE * (this.lanes.count - 1)) {
       this.#makeRoom();
     }
     /** @type {Peer} */
@@ -153,9 +155,9 @@ export class Server {
     });
   }
 
-  /** Ends a connection that is closing, or else the oldest without a LEAD. There is one, as only one is active. */
+  /** Ends a connection that is closing, or else the oldest that is not active. There is one, as lanes are fewer. */
   #makeRoom() {
-    const others = [...this.#peers].filter(({ connection }) => connection === null || connection !== this.desk.active);
+    const others = [...this.#peers].filter(({ connection }) => connection?.desk?.active !== connection);
     const ended = others.find(({ connection }) => connection?.isClosing) ?? others[0];
     this.event('warn', 'connection-refused', { peer: ended.name, reason: 'too many connections' });
     this.#peers.delete(ended);
@@ -205,7 +207,7 @@ export class Server {
     this.webSockets.handleUpgrade(request, socket, head, (webSocket) => {
       const peer = peers.get(request.socket);
       const owner = { hello: this.hello, event: this.event };
-      const connection = new Connection(webSocket, name, this.desk, owner, challenge);
+      const connection = new Connection(webSocket, name, this.lanes, owner, challenge);
       if (peer !== undefined) {
         peer.connection = connection;
       }

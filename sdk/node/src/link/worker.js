@@ -8,14 +8,14 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { Jobs } from '../jobs.js';
 import { Limiter } from '../limiter.js';
-import { Desk } from './desk.js';
+import { Lanes } from './lanes.js';
 import { LinkSecret } from './secret.js';
 import { Server } from './server.js';
 import { Certificates } from './tls.js';
 
 /**
  * @typedef {{ listening: import('node:net').AddressInfo, consumerId: string }
- *   | { failed: Error } | { ping: true } | { pause: boolean } | { active: bigint | null }
+ *   | { failed: Error } | { ping: true } | { pause: boolean, lane: number } | { active: bigint | null }
  *   | { log: { level: 'warn' | 'info' | 'debug', name: string, details: Record<string, unknown> } }
  *   | { stopped: { held: number, kept: number } }} Note
  *
@@ -56,16 +56,16 @@ function flush() {
   port.postMessage(block, [block]);
 }
 
-const desk = new Desk(settings, {
-  deliver: (id, delivery, channel, body) => {
-    jobs.add(id, delivery, channel, body);
+const lanes = new Lanes(settings, {
+  deliver: (lane, id, delivery, channel, body) => {
+    jobs.add(lane, id, delivery, channel, body);
     if (!flushing) {
       flushing = true;
       setImmediate(flush);
     }
   },
-  pause: (pause) => tell({ pause }),
-  activated: (active) => tell({ active: active === null ? null : active.epoch }),
+  pause: (lane, pause) => tell({ pause, lane }),
+  activated: (active) => tell({ active }),
   now: () => performance.now(),
 });
 
@@ -73,7 +73,7 @@ const desk = new Desk(settings, {
 function tickEvery(everyMs) {
   clearInterval(ticker);
   ticker = setInterval(() => {
-    desk.tick();
+    lanes.tick();
     limiter.tick();
     ask();
   }, everyMs);
@@ -86,14 +86,20 @@ function ask() {
     askedAt = now;
     tell({ ping: true });
   } else if (now - askedAt >= BLOCKED_MS) {
-    desk.block(true);
+    lanes.block(true);
   }
 }
 
-/** @param {Record<string, unknown>} hello */
-function hello({ link_timeout_ms: linkTimeoutMs }) {
-  const third = typeof linkTimeoutMs === 'number' ? linkTimeoutMs / 3 : PROGRESS_MS;
-  tickEvery(Math.min(PROGRESS_MS, Math.max(MIN_PROGRESS_MS, third)));
+/** What the leaders of the lanes need. @type {Map<number, number>} */
+const progressMs = new Map();
+
+/**
+ * @param {number} lane
+ * @param {Record<string, unknown>} hello
+ */
+function hello(lane, { link_timeout_ms: linkTimeoutMs }) {
+  progressMs.set(lane, typeof linkTimeoutMs === 'number' ? linkTimeoutMs / 3 : PROGRESS_MS);
+  tickEvery(Math.min(PROGRESS_MS, Math.max(MIN_PROGRESS_MS, Math.min(...progressMs.values()))));
 }
 
 /** @type {Server | null} */
@@ -105,14 +111,14 @@ let server = null;
  * @param {number} timeoutMs
  */
 function drain(timeoutMs) {
-  desk.drain();
+  lanes.drain();
   const deadline = performance.now() + timeoutMs;
   const check = async () => {
-    if (!stopping && (desk.isDrained() || performance.now() >= deadline)) {
+    if (!stopping && (lanes.isDrained() || performance.now() >= deadline)) {
       stopping = true;
       clearInterval(checker);
       clearInterval(ticker);
-      const left = { held: desk.heldCount, kept: desk.awaitedCount };
+      const left = { held: lanes.heldCount, kept: lanes.awaitedCount };
       await server?.close();
       limiter.tick();
       tell({ stopped: left });
@@ -126,10 +132,10 @@ const DRAIN_CHECK_MS = 10;
 
 port.on('message', (message) => {
   if (message instanceof ArrayBuffer) {
-    desk.answer(message);
+    lanes.answer(message);
   } else if (message === 'pong') {
     askedAt = null;
-    desk.block(false);
+    lanes.block(false);
   } else {
     drain(message.drain);
   }
@@ -138,11 +144,11 @@ port.on('message', (message) => {
 try {
   const certificates = settings.tlsCert === '' ? null : new Certificates(settings, event);
   const secret = settings.linkSecretFile === '' ? null : new LinkSecret(settings.linkSecretFile, event);
-  server = new Server(desk, hello, event, certificates, secret);
+  server = new Server(lanes, hello, event, certificates, secret);
   const address = await server.listen(settings.host, settings.port);
-  desk.terms.consumerId ||= addressText(address);
+  lanes.terms.consumerId ||= addressText(address);
   tickEvery(PROGRESS_MS);
-  tell({ listening: address, consumerId: desk.terms.consumerId });
+  tell({ listening: address, consumerId: lanes.terms.consumerId });
 } catch (error) {
   tell({ failed: /** @type {Error} */ (error) });
   port.close();
