@@ -35,7 +35,8 @@ pub enum EntryStream {
 }
 
 impl EntryStream {
-    pub(super) fn key(self, keys: &Keys) -> &str {
+    /// Its key.
+    pub fn key(self, keys: &Keys) -> &str {
         match self {
             EntryStream::Processed => &keys.processed,
             EntryStream::Dead => &keys.dead,
@@ -164,6 +165,18 @@ impl Ledger {
     /// How many messages are pending.
     pub fn count_pending(&mut self) -> Result<u64> {
         self.count("counting the backlog", "ZCARD", |ledger| &ledger.keys.pending)
+    }
+
+    /// Whether the group has left a trace: this key of it, or the one that its first leader writes. Also `true` if the
+    /// user has no right to ask.
+    pub fn has_group(&mut self, key: &str) -> Result<bool> {
+        const DOING: &str = "asking whether the group exists";
+        match self.connection.query(DOING, Command::of(&["EXISTS", key, &self.keys.recall])) {
+            Err(error) if error.is_denied() => Ok(true),
+            Ok(Value::Int(found)) => Ok(found > 0),
+            Ok(other) => self.unexpected_reply(DOING, &other),
+            Err(error) => Err(error),
+        }
     }
 
     fn count(&mut self, doing: &'static str, command: &str, key: fn(&Ledger) -> &str) -> Result<u64> {

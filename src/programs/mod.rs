@@ -1,6 +1,7 @@
 //! The programs: dispatcher, consumer, publisher, and the tools, such as `status` and `dead` (`operate` has `pause`,
 //! `resume` and `set`). The settings of each program are defined beside it.
 
+pub mod absent;
 pub mod audit;
 pub mod certificates;
 pub mod common;

@@ -14,6 +14,7 @@ use crate::ledger::reading::{Entry, EntryStream, ReadPosition};
 use crate::ledger::{Ledger, MOST_RETURNED, parts};
 use crate::process::log as process_log;
 use crate::process::output::{self, StdoutReader};
+use crate::programs::absent::warn_if_absent;
 use crate::programs::lanes::{LaneConfig, heading, lanes_of, only_lane};
 use crate::programs::patience::patiently;
 
@@ -73,6 +74,10 @@ struct Clerk<'a> {
 impl Clerk<'_> {
     fn list(&mut self, limit: Option<u64>) -> Result<u8> {
         let json = self.config.json;
+        let stream = self.ledger.keys().dead.clone();
+        if warn_if_absent(&self.config.common, &mut self.ledger, &stream)? {
+            return Ok(0);
+        }
         if !json && output::print(format_args!("{}\n", Letter::HEADER))? == StdoutReader::Gone {
             return Ok(0);
         }
@@ -87,7 +92,6 @@ impl Clerk<'_> {
         if !json {
             let count = patiently(&mut self.ledger, self.config.patience, Ledger::count_dead)?;
             let more = if whole || listed == count { "" } else { "; --limit 0 lists all" };
-            let stream = &self.ledger.keys().dead;
             output::print(format_args!("{listed} listed, {count} dead letters in {stream}{more}\n"))?;
         }
         Ok(0)
@@ -112,6 +116,10 @@ impl Clerk<'_> {
         let patience = self.config.patience;
         let mut tally = Tally::new(verb, consent == Consent::Dry);
         let newest = patiently(&mut self.ledger, patience, |ledger| ledger.newest_entry(EntryStream::Dead))?;
+        if newest.is_none() {
+            let stream = self.ledger.keys().dead.clone();
+            warn_if_absent(&self.config.common, &mut self.ledger, &stream)?;
+        }
         if let (Some(newest), true) = (&newest, consent != Consent::Given) {
             self.each_page(Some(newest), |_, letters| {
                 tally.matching += letters.len() as u64;

@@ -76,7 +76,12 @@ const REASON: Setting = Setting::new(
 );
 const CONSUMER: Setting =
     Setting::new("consumer", "ID", Found("any"), "Letters of this consumer: the one that the message was last at");
-const SINCE: Setting = Setting::new("since", "TIME", Found("any"), "Letters of the last so much time, such as 90m");
+const SINCE: Setting = Setting::new(
+    "since",
+    "TIME",
+    Found("any"),
+    "Letters of the last so much time, such as 90m; a bare number means seconds",
+);
 const ALL: Setting = Setting::switch("all", "All letters, if no other condition is given");
 const DRY_RUN: Setting = Setting::switch("dry-run", "Only count, and change nothing");
 const YES: Setting = Setting::switch("yes", "Do not ask");
@@ -111,7 +116,7 @@ Examples:
   oncecast dead list --since 1h --reason '*timeout*'
   oncecast dead list --limit 0 --json | jq -r .reason | sort | uniq -c
 
-Exit codes: 0 done, 1 Redis can't be read, 2 invalid settings.",
+Exit codes: 0 done, also if there is no such group (event=no-such-group), 1 Redis can't be read, 2 invalid settings.",
             LIST,
         ))
         .subcommand(with_ids(

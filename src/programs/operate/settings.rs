@@ -79,7 +79,14 @@ Examples:
   oncecast pause --for 10m --by 'maintenance of the warehouse'"
     );
     config::command("pause", about, after, SETTINGS)
-        .arg(flag("for", "TIME", "How long, such as 10m or 2h; otherwise until oncecast resume").value_parser(time_in))
+        .arg(
+            flag(
+                "for",
+                "TIME",
+                "How long, such as 10m or 2h, a bare number for seconds; otherwise until oncecast resume",
+            )
+            .value_parser(time_in),
+        )
         .arg(flag("by", "NAME", "Who pauses it, or why, as the status shows it").value_parser(by_in))
 }
 

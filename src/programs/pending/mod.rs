@@ -13,6 +13,7 @@ use crate::base::text::Quoted;
 use crate::ledger::{Ledger, Location, Looked};
 use crate::process::log as process_log;
 use crate::process::output::{self, StdoutReader};
+use crate::programs::absent::warn_if_absent;
 use crate::programs::lanes::{LaneConfig, heading, lanes_of, only_lane};
 use crate::programs::patience::patiently;
 
@@ -65,6 +66,10 @@ struct Looker<'a> {
 impl Looker<'_> {
     fn list(&mut self, limit: Option<u64>, older_than: Option<Duration>) -> Result<u8> {
         let (patience, json) = (self.config.patience, self.config.json);
+        let key = self.ledger.keys().pending.clone();
+        if warn_if_absent(&self.config.common, &mut self.ledger, &key)? {
+            return Ok(0);
+        }
         if !json && output::print(format_args!("{}\n", Row::HEADER))? == StdoutReader::Gone {
             return Ok(0);
         }
@@ -91,7 +96,6 @@ impl Looker<'_> {
         }
         if !json {
             let count = patiently(&mut self.ledger, patience, Ledger::count_pending)?;
-            let key = &self.ledger.keys().pending;
             let more = if whole || listed == count { "" } else { "; --limit 0 lists all" };
             let strange = if foreign > 0 { format!("; {foreign} that no dispatcher stored") } else { String::new() };
             output::print(format_args!("{listed} listed, {count} pending in {key}{strange}{more}\n"))?;

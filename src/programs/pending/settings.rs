@@ -46,8 +46,12 @@ pub enum Action {
 const NO_ASK: Setting = Setting::switch("no-ask", "Do not ask the leader where the messages are");
 const JSON: Setting = Setting::switch("json", "Print JSON, one object on each line");
 const LIMIT: Setting = Setting::new("limit", "N", Text("100"), "How many to list, 0 for all");
-const OLDER_THAN: Setting =
-    Setting::new("older-than", "TIME", Found("any"), "Messages that have been pending for longer, such as 5m");
+const OLDER_THAN: Setting = Setting::new(
+    "older-than",
+    "TIME",
+    Found("any"),
+    "Messages that have been pending for longer, such as 5m; a bare number means seconds",
+);
 
 const LIST: &[Setting] =
     &[REDIS_URL, REDIS_CA, REDIS_CERT, REDIS_KEY, GROUP, LANE, OLDER_THAN, LIMIT, NO_ASK, JSON, LOG_LEVEL];
@@ -72,7 +76,7 @@ Examples:
   oncecast pending list --older-than 5m
   oncecast pending list --limit 0 --no-ask --json | jq -r .channel | sort | uniq -c
 
-Exit codes: 0 done, 1 Redis can't be read, 2 invalid settings.",
+Exit codes: 0 done, also if there is no such group (event=no-such-group), 1 Redis can't be read, 2 invalid settings.",
             LIST,
         ))
         .subcommand(with_ids(

@@ -16,6 +16,7 @@ use crate::ledger::reading::EntryStream;
 use crate::ledger::{Followed, Follower, Ledger};
 use crate::process::log as process_log;
 use crate::process::output::{self, StdoutReader};
+use crate::programs::absent::warn_if_absent;
 use crate::programs::lanes::{lanes_of, only_lane};
 use crate::programs::patience::{may_pass, patiently};
 
@@ -38,6 +39,9 @@ pub fn run(config: &ResultsConfig) -> Result<u8> {
     only_lane(&lanes_of(&config.common, config.patience)?)?;
     let mut ledger = Ledger::new(config.common.redis.clone(), config.common.keys.clone().into(), REPLY_TIME);
     let stream = if ledger.keys().stream.is_some() { EntryStream::Messages } else { EntryStream::Processed };
+    let key = stream.key(ledger.keys()).to_owned();
+    // Its first result may still come.
+    warn_if_absent(&config.common, &mut ledger, &key)?;
     let follower = match config.begin {
         Begin::Start => Follower::from_start(stream),
         Begin::Now => patiently(&mut ledger, config.patience, |ledger| Follower::from_now(ledger, stream))?,

@@ -37,8 +37,12 @@ pub enum Begin {
 }
 
 const FROM_START: Setting = Setting::switch("from-start", "Begin with the oldest entry");
-const SINCE: Setting =
-    Setting::new("since", "TIME", Found("now"), "Begin with the entries of the last so much time, such as 90m");
+const SINCE: Setting = Setting::new(
+    "since",
+    "TIME",
+    Found("now"),
+    "Begin with the entries of the last so much time, such as 90m; a bare number means seconds",
+);
 
 const TAIL: &[Setting] = &[
     REDIS_URL,
@@ -73,7 +77,7 @@ Prints each result as a line of JSON, as it is recorded, until interrupted. Chan
 'entry' is the id of the entry, 'at' when it was added, 'fields' what the handler returned. A value that is not UTF-8 is
 {\"base64\": …}; a name that occurs more than once has a list of its values. The tool waits while Redis is unreachable.
 Entries that were removed before they could be read are counted in the log (event=skipped), if the server counts them:
-from Redis 7 on.",
+from Redis 7 on. If there is no such group (event=no-such-group), the tool waits for its first result.",
             "\
 Examples:
   oncecast results tail --group orders

@@ -45,6 +45,26 @@ fn with_letters() -> RedisServer {
 }
 
 #[test]
+fn a_group_that_does_not_exist_is_named() {
+    let redis = redis_server();
+    let heard = |arguments: &[&str]| {
+        let Output { status, stdout, stderr } = output(&redis, arguments);
+        (status.code(), String::from_utf8_lossy(&stdout).into_owned(), String::from_utf8_lossy(&stderr).into_owned())
+    };
+    for arguments in [&["list"][..], &["list", "--json"], &["replay", "--all", "--yes"]] {
+        let (code, text, log) = heard(&[arguments, &["--group", "oders"]].concat());
+        assert_eq!((code, text.contains("died")), (Some(0), false), "{text}");
+        let named = "event=no-such-group group=oders database=0 missing=oders:dead,oders:recall";
+        assert!(log.contains(named), "{arguments:?}: {log}");
+    }
+    // One that is led and well.
+    let () = run_on(&redis, &["SET", "messages:recall", "5 R 0"]);
+    let (code, text, log) = heard(&["list"]);
+    assert!(code == Some(0) && text.ends_with("0 listed, 0 dead letters in messages:dead\n"), "{text}");
+    assert_eq!(log, "");
+}
+
+#[test]
 fn letters_are_listed_and_selected() {
     let redis = with_letters();
     let (code, text) = dead(&redis, &["list"]);

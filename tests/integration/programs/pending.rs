@@ -35,6 +35,14 @@ fn id(number: u64) -> String {
 }
 
 #[test]
+fn a_group_that_does_not_exist_is_named() {
+    let Output { status, stdout, stderr } = output(&redis_server().url(), &["list", "--group", "oders"]);
+    let log = String::from_utf8_lossy(&stderr);
+    assert_eq!((status.code(), stdout), (Some(0), Vec::new()));
+    assert!(log.contains("event=no-such-group group=oders database=0 missing=oders:pending,oders:recall"), "{log}");
+}
+
+#[test]
 fn without_a_leader_messages_are_listed_oldest_first_and_their_place_is_unknown() {
     let redis = redis_server();
     let url = redis.url();

@@ -82,6 +82,18 @@ fn results_are_printed_as_they_come() {
 }
 
 #[test]
+fn it_waits_for_a_group_that_does_not_exist_and_names_it() {
+    let redis = redis_server();
+    let mut tail = Tail::start(&redis, &["--count", "1"]);
+    wait_until_it_waits(&redis);
+    add(&redis, 7..8);
+    assert_eq!(tail.next(), 7);
+    let (code, _, log) = tail.end();
+    let named = "event=no-such-group group=messages database=0 missing=messages:processed,messages:recall";
+    assert!(code == Some(0) && log.contains(named), "{log}");
+}
+
+#[test]
 fn it_begins_where_it_is_told_and_ends_after_so_many() {
     let redis = redis_server();
     run_on::<String>(&redis, &["XADD", "messages:processed", "1000-1", "n", "0", "name", "x"]);
