@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::delivery::{LONG_PAUSE, paused_in_words};
 use super::report::{Report, SourceReport};
 use super::shadow::ShadowMember;
+use super::show::addresses_in_words;
 use super::state::{MANY_DEATHS, Member, Status};
 use crate::lane::DEATHS_WINDOW;
 use crate::ledger::overview::Part;
@@ -85,7 +86,8 @@ impl Status {
         }
         if self.recent_deaths() >= MANY_DEATHS {
             problems.push(format!(
-                "dead letters in the last {0} minutes: {1}; oncecast dead list --since {0}m shows their reasons",
+                "messages that became dead letters in the last {0} minutes: {1}, with those that were replayed or \
+                 dropped since; oncecast dead list --since {0}m shows the reasons of the others",
                 DEATHS_WINDOW.as_secs() / 60,
                 self.recent_deaths(),
             ));
@@ -209,7 +211,8 @@ impl Status {
 fn notes_on_sources(report: &Report) -> impl Iterator<Item = String> {
     let failing = report.sources.iter().filter(|source| !source.error.is_empty());
     failing.map(|SourceReport { source, addresses, error, .. }| {
-        format!("{source} can't be followed, so the {addresses} addresses known stay: {error}")
+        let known = addresses_in_words(*addresses);
+        format!("{source} can't be followed, so its last reading is kept ({known}): {error}")
     })
 }
 

@@ -298,8 +298,13 @@ impl SourceReport {
         let SourceReport { source, addresses, answer_age_s, error } = self;
         let age = answer_age_s.map_or_else(|| "never".to_owned(), |age| format!("{age:.0} s ago"));
         let error = if error.is_empty() { String::new() } else { format!(", now: {error}") };
-        format!("{source}: {addresses} addresses, answered {age}{error}")
+        format!("{source}: {}, answered {age}{error}", addresses_in_words(*addresses))
     }
+}
+
+/// So many addresses.
+pub(super) fn addresses_in_words(count: u64) -> String {
+    if count == 1 { "1 address".to_owned() } else { format!("{count} addresses") }
 }
 
 impl Member {

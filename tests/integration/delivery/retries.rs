@@ -303,7 +303,7 @@ fn many_dead_letters_in_a_short_time_are_a_problem() {
     publish_payloads(&mut connection, ["bad enough"]);
     let (code, _, shown) = wait_for_report(MANY_DEATHS, &group.cluster);
     assert_eq!(code, Some(3));
-    assert!(shown.contains("dead letters in the last 10 minutes: 10; oncecast dead list"), "{shown}");
+    assert!(shown.contains("became dead letters in the last 10 minutes: 10, with those that were replayed"), "{shown}");
 }
 
 #[test]
