@@ -260,7 +260,7 @@ impl Tracker {
 
     fn tidy(&mut self) {
         let now = Instant::now();
-        for member in self.shared.roster.release_unled(now) {
+        for member in self.shared.roster.release_unled(self.shared.settings.following.kept_unled, now) {
             self.dialers.end(member.id);
             log::info!("event=consumer-removed address={member}");
         }

@@ -22,6 +22,9 @@ pub struct Following {
     pub hold: Duration,
     /// How often a file is looked at.
     pub look_every: Duration,
+    /// How long an address that was removed is kept while this dispatcher does not lead: a new leader asks such a
+    /// consumer what it holds.
+    pub kept_unled: Duration,
 }
 
 impl Default for Following {
@@ -31,6 +34,7 @@ impl Default for Following {
             lookup_every: Duration::from_secs(5),
             hold: Duration::from_secs(30),
             look_every: Duration::from_secs(1),
+            kept_unled: Duration::from_secs(60),
         }
     }
 }

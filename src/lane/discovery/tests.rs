@@ -21,6 +21,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Messages handled between two changes of the list.
 const SHARE: u64 = 2_000;
 
+/// What lookups of the name find.
+type Answers = Arc<Mutex<Option<Vec<SocketAddr>>>>;
 /// How often the handler ran for each payload.
 type Runs = Arc<Mutex<HashMap<Vec<u8>, usize>>>;
 
@@ -81,7 +83,9 @@ struct World {
     lane: Option<Lane>,
     shared: Arc<Shared>,
     /// What the next lookups of the name answer.
-    answer: Arc<Mutex<Option<Vec<SocketAddr>>>>,
+    answer: Answers,
+    /// Another lane of the group, if there is one.
+    standby: Option<(Lane, Arc<Shared>)>,
     workers: Vec<Worker>,
     runs: Runs,
     published: Arc<AtomicU64>,
@@ -91,7 +95,23 @@ struct World {
 impl World {
     fn start(consumers: &[&str]) -> World {
         let redis = RedisServer::start(RedisOptions::default()).expect("a private Redis starts");
-        let answer: Arc<Mutex<Option<Vec<SocketAddr>>>> = Arc::default();
+        let answer = Answers::default();
+        let (lane, shared) = World::lane(&redis, &answer, consumers, Duration::from_secs(60));
+        let world = World {
+            lane: Some(lane),
+            shared,
+            answer,
+            standby: None,
+            workers: Vec::new(),
+            runs: Runs::default(),
+            published: Arc::default(),
+            redis,
+        };
+        world.wait("a leader", |world| world.shared.stats.leading.load(Ordering::Relaxed) == 1);
+        world
+    }
+
+    fn lane(redis: &RedisServer, answer: &Answers, consumers: &[&str], kept_unled: Duration) -> (Lane, Arc<Shared>) {
         let given = answer.clone();
         let following = Following {
             lookup: Arc::new(move |name: &str| {
@@ -103,6 +123,7 @@ impl World {
             lookup_every: Duration::from_millis(50),
             hold: Duration::from_millis(300),
             look_every: Duration::from_millis(50),
+            kept_unled,
         };
         let consumers = consumers.iter().map(|entry| (*entry).to_owned()).collect();
         let settings = crate::lane::Settings { following, ..settings_of(None, redis.server(), "messages", consumers) };
@@ -112,18 +133,7 @@ impl World {
             leading: Leading::default(),
         };
         let shared = Shared::new(settings, process);
-        let lane = Lane::start(&shared, bounded(1).0, ()).expect("threads");
-        let world = World {
-            lane: Some(lane),
-            shared,
-            answer,
-            workers: Vec::new(),
-            runs: Runs::default(),
-            published: Arc::default(),
-            redis,
-        };
-        world.wait("a leader", |world| world.shared.stats.leading.load(Ordering::Relaxed) == 1);
-        world
+        (Lane::start(&shared, bounded(1).0, ()).expect("threads"), shared)
     }
 
     fn add_workers(&mut self, count: usize) {
@@ -203,7 +213,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.workers.iter().for_each(|worker| worker.set_gate(true));
-        self.lane.take().expect("it is dropped once").stop();
+        self.lane.take().inspect(Lane::stop);
     }
 }
 
@@ -321,4 +331,42 @@ fn a_lookup_that_hangs_holds_up_neither_other_sources_nor_the_end() {
     let began = Instant::now();
     drop(world);
     assert!(began.elapsed() < LIMIT / 2, "{:?}", began.elapsed());
+}
+
+/// A removed consumer still works when the leader ends. Within the time for which removed addresses are kept, the next
+/// leader asks it what it holds; later what it holds is delivered again, and has one result all the same.
+#[test]
+fn a_next_leader_asks_a_removed_consumer_what_it_holds_for_some_time() {
+    for (kept, runs) in [(Duration::from_secs(60), 1), (Duration::from_millis(100), 2)] {
+        let mut world = World::start(&["dns:consumers:1"]);
+        let (standby, next) = World::lane(&world.redis, &world.answer, &["dns:consumers:1"], kept);
+        world.standby = Some((standby, next.clone()));
+        world.add_workers(2);
+        world.list_and_wait(&[0]);
+        world.workers[0].set_gate(false);
+        let number = world.published.fetch_add(1, Ordering::Relaxed).to_string();
+        let publish = vec![Command::of(&["PUBLISH", "messages-channel", &number])];
+        world.redis.connection().pipeline("publishing", publish).expect("Redis runs");
+        world.wait("the handler to run", |world| world.runs.lock().len() == 1);
+        world.list_and_wait(&[0, 1]);
+        world.wait("both at the standby", |_| next.roster.addresses().len() == 2);
+        world.list(&[1]);
+        // One that leaves is a member without an address.
+        let left = if runs == 1 { 2 } else { 1 };
+        world.wait("the removal at the standby", |_| {
+            (next.roster.addresses().len(), next.roster.members().len()) == (1, left)
+        });
+        drop(world.lane.take());
+        world.wait("the next leader", |_| next.stats.leading.load(Ordering::Relaxed) == 1);
+        if runs == 1 {
+            world.wait("what it holds to be told", |_| {
+                next.stats.linked.lock().iter().any(|link| link.in_flight.load(Ordering::Relaxed) == 1)
+            });
+        } else {
+            world.wait("the other one's result", |world| world.recorded() == (1, 0));
+        }
+        world.workers[0].set_gate(true);
+        world.wait("its handler's end", |world| world.workers[0].handled() == 1);
+        assert_eq!(world.end(), HashMap::from([(runs, 1)]), "kept for {kept:?}");
+    }
 }

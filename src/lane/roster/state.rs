@@ -13,9 +13,6 @@ use super::found::Answer;
 use super::members::{Change, Member, MemberId, Members, SourceStatus};
 use super::source::ConsumerSource;
 
-/// How long a member that leaves is kept while this dispatcher does not lead.
-const KEPT_UNLED: Duration = Duration::from_secs(60);
-
 /// See the text of [`roster`](super).
 pub struct Roster {
     state: Mutex<State>,
@@ -123,13 +120,13 @@ impl Roster {
         Some(released)
     }
 
-    /// While no courier runs: frees the slots of members that have left for long enough. Returns them.
-    pub(crate) fn release_unled(&self, now: Instant) -> Vec<Member> {
+    /// While no courier runs: frees the slots of members that have left for so long. Returns them.
+    pub(crate) fn release_unled(&self, kept: Duration, now: Instant) -> Vec<Member> {
         let mut state = self.state.lock();
         if state.is_followed {
             return Vec::new();
         }
-        let is_due = |since: Instant| now.saturating_duration_since(since) >= KEPT_UNLED;
+        let is_due = |since: Instant| now.saturating_duration_since(since) >= kept;
         let due = state.members.iter().filter(|member| member.leaving_since.is_some_and(is_due));
         let due: Vec<MemberId> = due.map(|member| member.id).collect();
         due.into_iter().filter_map(|id| state.members.release(id)).collect()

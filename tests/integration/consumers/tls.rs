@@ -141,6 +141,28 @@ fn ends_that_do_not_fit_are_named_on_both_sides() {
     }
 }
 
+/// Of `dns:wss://name:port` the certificate must be for the name, not for the address that was found.
+#[test]
+fn a_consumer_that_is_found_by_its_name_proves_that_name() {
+    let mut site = Site::new();
+    site.keep("named", &site.authority.sign(&["localhost"]));
+    let by_name = |address: &str| format!("dns:wss://localhost:{}", address.rsplit(':').next().expect("a port"));
+
+    let (_stranger, address) = site.consumer("c0", CONSUMER);
+    let dispatcher = site.dispatcher("d0", &[by_name(&address)], DISPATCHER);
+    let line = dispatcher.wait_for_line("event=consumer-unreachable", DEADLINE).expect("it is logged");
+    assert!(line.contains("not for localhost, but for 127.0.0.1"), "{line}");
+    drop(dispatcher);
+
+    let (consumer, address) = site.consumer("c1", &CONSUMER.replace("@consumer.", "@named."));
+    let _dispatcher = site.dispatcher("d1", &[by_name(&address)], DISPATCHER);
+    consumer.wait_for_line("event=dispatcher-rules", DEADLINE).expect("the link is up");
+    let connection = &mut client_of(&mut site.cluster);
+    crate::support::wait_until_in_sync(connection, 1);
+    crate::support::publish(connection, "m", 0..10);
+    wait_until_done(connection, 10);
+}
+
 /// They count as silent strangers, as without TLS.
 #[test]
 fn a_thousand_silent_sockets_keep_no_dispatcher_out() {
