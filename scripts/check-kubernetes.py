@@ -66,6 +66,9 @@ def problems_of_all(found):
     budget = found["PodDisruptionBudget", "oncecast-dispatchers"]["spec"]
     if budget["selector"] != dispatchers["selector"] or not 0 < budget["minAvailable"] < dispatchers["replicas"]:
         yield "the budget does not keep one of several dispatchers"
+    budget = found["PodDisruptionBudget", "oncecast-consumers"]["spec"]
+    if budget["selector"] != consumers["selector"] or budget["maxUnavailable"] >= consumers["replicas"]:
+        yield "the budget does not keep some of the consumers"
     for name in ["oncecast-consumers", "oncecast-dispatchers"]:
         policy = found["NetworkPolicy", name]["spec"]
         if policy["podSelector"] != found["Deployment", name]["spec"]["selector"]:
