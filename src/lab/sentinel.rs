@@ -19,7 +19,7 @@ pub const PRIMARY: &str = "main";
 /// How long the set may take to get ready.
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long a server may be silent before the Sentinels replace it.
-const DOWN_AFTER_MS: u64 = 500;
+const DOWN_AFTER_MS: u64 = 1_000;
 /// How long a step of a failover may take before it is tried again.
 const FAILOVER_LIMIT_MS: u64 = 3_000;
 /// A user of the servers by which the Sentinels log in, if there is one.
@@ -32,6 +32,8 @@ pub struct SentinelSet {
     // In drop order.
     sentinels: Vec<RedisServer>,
     servers: Vec<RedisServer>,
+    /// What precedes the addresses in the URL.
+    login: String,
 }
 
 impl SentinelSet {
@@ -62,7 +64,8 @@ impl SentinelSet {
         ];
         let watching = if has_user { with(&watching, &login) } else { watching };
         let sentinels = (0..SENTINELS).map(|_| RedisServer::start(watching.clone())).collect::<Result<_>>()?;
-        let set = SentinelSet { sentinels, servers };
+        let login = options.password.as_ref().map_or(String::new(), |password| format!(":{password}@"));
+        let set = SentinelSet { sentinels, servers, login };
         set.wait_until_complete()?;
         Ok(set)
     }
@@ -71,7 +74,7 @@ impl SentinelSet {
     pub fn url(&self) -> String {
         let hosts: Vec<String> =
             self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port())).collect();
-        format!("redis+sentinel://{}/{PRIMARY}", hosts.join(","))
+        format!("redis+sentinel://{}{}/{PRIMARY}", self.login, hosts.join(","))
     }
 
     /// A server, whether it runs or not.

@@ -82,19 +82,32 @@ impl World {
     fn wait_until_resumed(&mut self, primary: usize) -> (usize, Duration) {
         let next = self.set.wait_for_another(0, primary, DEADLINE).expect("the Sentinels replace it");
         let switched = Instant::now();
-        let connection = &mut self.client(next);
-        let key = self.record();
-        let recorded = |connection: &mut redis::Connection| run::<u64>(connection, &["XLEN", key]);
-        let before = recorded(connection);
-        wait_until("results to flow again", || (recorded(connection) > before).then_some(()));
+        // The Sentinels may close its connections.
+        let (mut connection, key) = (self.set.server(next).connection(), self.record());
+        let mut recorded = || match connection.query("counting results", Command::of(&["XLEN", key])) {
+            Ok(redis::Value::Int(recorded)) => Some(recorded),
+            _ => None,
+        };
+        let before = wait_until("the new primary to answer", &mut recorded);
+        wait_until("results to flow again", || (recorded()? > before).then_some(()));
         (next, switched.elapsed())
     }
 
-    fn finish(mut self, primary: usize) {
+    /// The primary, once all three Sentinels name the same one and all servers are at their places.
+    fn settle(&mut self) -> usize {
+        self.set.wait_until_complete().unwrap();
+        wait_until("the Sentinels to agree", || {
+            let named: Vec<_> = (0..3).filter_map(|sentinel| self.set.primary_by(sentinel)).collect();
+            named.first().copied().filter(|first| named.iter().all(|primary| primary == first))
+        })
+    }
+
+    fn finish(mut self) {
         let load = self.load.take().expect("it runs");
         load.wait_for_more(500);
-        let connection = &mut self.client(primary);
         let sent = load.stop();
+        let primary = wait_until("a Sentinel to name the primary", || self.set.primary_by(0));
+        let connection = &mut self.client(primary);
         wait_until_in_sync(connection, 2);
         println!("{} owed, {} unheard, {} uncertain", sent.owed.len(), sent.unheard.len(), sent.uncertain.len());
         assert_l0(connection, &sent);
@@ -197,10 +210,10 @@ fn row_47_primary_killed(mode: Mode) {
         let (next, resumed) = world.wait_until_resumed(primary);
         times.push(resumed);
         world.set.server(primary).start_again().unwrap();
-        world.set.wait_until_complete().unwrap();
-        primary = next;
+        assert_ne!(next, primary);
+        primary = world.settle();
     }
-    world.finish(primary);
+    world.finish();
     judge(&this, times);
 }
 
@@ -212,13 +225,12 @@ fn row_47_primary_paused(mode: Mode) {
     for _ in 0..this.scale(2, 8) {
         world.load().wait_for_more(this.random.u64(100..400));
         world.set.server(primary).process().unwrap().signal(Signal::SIGSTOP).unwrap();
-        let (next, resumed) = world.wait_until_resumed(primary);
+        let (_, resumed) = world.wait_until_resumed(primary);
         times.push(resumed);
         world.set.server(primary).process().unwrap().signal(Signal::SIGCONT).unwrap();
-        world.set.wait_until_complete().unwrap();
-        primary = next;
+        primary = world.settle();
     }
-    world.finish(primary);
+    world.finish();
     judge(&this, times);
 }
 
@@ -230,12 +242,11 @@ fn row_47_planned_failover(mode: Mode) {
     for _ in 0..this.scale(3, 10) {
         world.load().wait_for_more(this.random.u64(100..400));
         world.set.fail_over(0).unwrap();
-        let (next, resumed) = world.wait_until_resumed(primary);
+        let (_, resumed) = world.wait_until_resumed(primary);
         times.push(resumed);
-        world.set.wait_until_complete().unwrap();
-        primary = next;
+        primary = world.settle();
     }
-    world.finish(primary);
+    world.finish();
     judge(&this, times);
 }
 
@@ -253,7 +264,9 @@ fn row_47_primary_cut_off_from_its_replicas(mode: Mode) {
         ("masterauth", "any"),
     ];
     let config = users.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let mut world = World::with(mode, "", &RedisOptions { config, ..RedisOptions::default() });
+    // Without a login nobody gets in.
+    let password = Some("secret".to_owned());
+    let mut world = World::with(mode, "", &RedisOptions { config, password, ..RedisOptions::default() });
     let mut primary = 0;
     let mut times = Vec::new();
     for _ in 0..this.scale(2, 6) {
@@ -263,15 +276,14 @@ fn row_47_primary_cut_off_from_its_replicas(mode: Mode) {
             let () = run(connection, &["ACL", "SETUSER", user, "off"]);
             let _: i64 = run(connection, &["CLIENT", "KILL", "USER", user]);
         }
-        let (next, resumed) = world.wait_until_resumed(primary);
+        let (_, resumed) = world.wait_until_resumed(primary);
         times.push(resumed);
         for user in ["replica", "sentinel"] {
             let () = run(connection, &["ACL", "SETUSER", user, "on"]);
         }
-        world.set.wait_until_complete().unwrap();
-        primary = next;
+        primary = world.settle();
     }
-    world.finish(primary);
+    world.finish();
     judge(&this, times);
 }
 
@@ -286,11 +298,11 @@ fn row_47_sentinels_lost(mode: Mode) {
     world.set.sentinel(1).process().unwrap().signal(Signal::SIGCONT).unwrap();
     world.load().wait_for_more(this.random.u64(100..400));
     world.set.server(0).kill().unwrap();
-    let (next, resumed) = world.wait_until_resumed(0);
+    let (_, resumed) = world.wait_until_resumed(0);
     let logged = |line: &String| line.contains("event=sentinel-down");
     let lines = world.dispatchers[0].process.stderr().all();
     assert!(lines.iter().any(logged), "a Sentinel that does not answer is logged: {lines:?}");
-    world.finish(next);
+    world.finish();
     judge(&this, vec![resumed]);
 }
 

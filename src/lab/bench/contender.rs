@@ -9,6 +9,10 @@ pub enum Contender {
     Patterns,
     /// The same in order by channel (`--order-key channel`).
     Ordered,
+    /// The same as the first with a replica of Redis.
+    Replicated,
+    /// The same with `--wait-replicas 1`.
+    Confirmed,
     /// Dispatchers that add each message to a stream (`--deliver stream`), without workers: the entries are the
     /// results.
     Bridge,
@@ -20,10 +24,12 @@ pub enum Contender {
 
 impl Contender {
     /// All of them, in the order in which they are measured.
-    pub const ALL: [Contender; 6] = [
+    pub const ALL: [Contender; 8] = [
         Contender::Oncecast,
         Contender::Patterns,
         Contender::Ordered,
+        Contender::Replicated,
+        Contender::Confirmed,
         Contender::Bridge,
         Contender::Streams,
         Contender::Relay,
@@ -34,12 +40,19 @@ impl Contender {
         matches!(self, Contender::Patterns | Contender::Ordered)
     }
 
+    /// Whether its Redis has a replica.
+    pub fn has_replica(self) -> bool {
+        matches!(self, Contender::Replicated | Contender::Confirmed)
+    }
+
     /// Its name in the setting and the JSON.
     pub fn name(self) -> &'static str {
         match self {
             Contender::Oncecast => "oncecast",
             Contender::Patterns => "patterns",
             Contender::Ordered => "ordered",
+            Contender::Replicated => "replicated",
+            Contender::Confirmed => "confirmed",
             Contender::Bridge => "bridge",
             Contender::Streams => "streams",
             Contender::Relay => "relay",

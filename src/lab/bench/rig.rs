@@ -41,6 +41,8 @@ pub(super) struct Rig {
     setup: Setup,
     programs: Programs,
     processes: Processes,
+    /// The server's replica, for contenders that have one.
+    replica: Option<RedisServer>,
 }
 
 enum Processes {
@@ -86,9 +88,20 @@ impl Rig {
             append_only: config.append_only,
             ..RedisOptions::default()
         };
+        let mut replica = None;
         let processes = match setup.contender {
-            Contender::Oncecast | Contender::Patterns | Contender::Ordered | Contender::Bridge => {
-                let mut cluster = Box::new(start_cluster(setup, programs.clone(), redis)?);
+            Contender::Oncecast
+            | Contender::Patterns
+            | Contender::Ordered
+            | Contender::Replicated
+            | Contender::Confirmed
+            | Contender::Bridge => {
+                let mut cluster = Box::new(start_cluster(setup, programs.clone(), redis.clone())?);
+                if setup.contender.has_replica() {
+                    let address = format!("127.0.0.1 {}", cluster.redis().port());
+                    let config = vec![("replicaof".to_owned(), address)];
+                    replica = Some(RedisServer::start(RedisOptions { config, ..redis })?);
+                }
                 // In sync, so that the standby costs what it costs in production.
                 until(requests, "a leader and standbys in sync", || {
                     cluster.must_run()?;
@@ -104,7 +117,7 @@ impl Rig {
                 Processes::Peer { workers: Vec::new(), redis }
             }
         };
-        Ok(Rig { setup, programs, processes })
+        Ok(Rig { setup, programs, processes, replica })
     }
 
     /// Starts the consumers and waits until they can receive messages.
@@ -112,7 +125,7 @@ impl Rig {
         let started = match self.setup.contender {
             Contender::Relay => vec![self.relay()?],
             Contender::Streams => (0..self.setup.consumers).map(|number| self.worker(number)).collect::<Result<_>>()?,
-            Contender::Oncecast | Contender::Patterns | Contender::Ordered | Contender::Bridge => Vec::new(),
+            _ => Vec::new(),
         };
         match &mut self.processes {
             Processes::Oncecast(cluster) => {
@@ -155,11 +168,9 @@ impl Rig {
     /// A command that starts the load while no consumer runs. It ends when all messages wait for one.
     pub(super) fn fill(&mut self) -> Result<Command> {
         match self.setup.contender {
-            Contender::Oncecast | Contender::Patterns | Contender::Ordered => {
-                self.load_until(&format!("ZCARD {PENDING}"))
-            }
             Contender::Bridge => self.load(),
             Contender::Streams | Contender::Relay => self.load_until(&format!("XLEN {STREAM}")),
+            _ => self.load_until(&format!("ZCARD {PENDING}")),
         }
     }
 
@@ -196,7 +207,9 @@ impl Rig {
                     Some(b'c') => Role::Consumers,
                     _ => Role::Redis,
                 };
-                cluster.processes().into_iter().map(|(name, pid)| (role(&name), pid)).collect()
+                let replica =
+                    self.replica.iter_mut().filter_map(|replica| Some((Role::Redis, replica.process()?.pid())));
+                cluster.processes().into_iter().map(|(name, pid)| (role(&name), pid)).chain(replica).collect()
             }
             Processes::Peer { workers, redis } => {
                 let workers = workers.iter().map(|worker| (Role::Consumers, worker.pid()));
@@ -260,6 +273,9 @@ fn start_cluster(setup: Setup, programs: Programs, redis: RedisOptions) -> Resul
     }
     if setup.contender == Contender::Ordered {
         options.dispatcher_args.extend(["--order-key", "channel"].map(str::to_owned));
+    }
+    if setup.contender == Contender::Confirmed {
+        options.dispatcher_args.extend(["--wait-replicas", "1"].map(str::to_owned));
     }
     if setup.contender == Contender::Bridge {
         options.deliver_to_stream();

@@ -98,8 +98,9 @@ pub const SETTINGS: &[Setting] = &[
         "kinds",
         "LIST",
         Text("oncecast,bridge,streams,relay"),
-        "What to compare. Not measured by default are patterns, which is oncecast with messages on many channels, and \
-         ordered, which is that in order by channel",
+        "What to compare. Not measured by default are patterns, which is oncecast with messages on many channels, \
+         ordered, which is that in order by channel, replicated, which is oncecast with a replica of Redis, and \
+         confirmed, which is that with --wait-replicas 1",
     ),
     Setting::new(
         "channels",

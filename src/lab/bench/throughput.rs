@@ -30,12 +30,14 @@ struct Row {
 /// The most messages that are stored to measure their memory.
 const MAX_WAITING: u64 = 500_000;
 
-/// The ratios of interest: Oncecast against its peers, and what a pattern, an order by key and a bridge cost.
-const RATIOS: [(Contender, Contender); 5] = [
+/// The ratios of interest: Oncecast against its peers, and what a pattern, an order by key, waiting for a replica and
+/// a bridge cost.
+const RATIOS: [(Contender, Contender); 6] = [
     (Contender::Oncecast, Contender::Streams),
     (Contender::Oncecast, Contender::Relay),
     (Contender::Patterns, Contender::Oncecast),
     (Contender::Ordered, Contender::Patterns),
+    (Contender::Confirmed, Contender::Replicated),
     (Contender::Bridge, Contender::Relay),
 ];
 
