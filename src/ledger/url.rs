@@ -89,8 +89,9 @@ fn in_place(place: &str) -> Option<String> {
         None => (address, None),
     };
     if host.contains(',') {
-        return Some("it has several hosts; for Sentinels it begins with redis+sentinel://, for a Redis Cluster with redis+cluster://"
-                .to_owned());
+        const SEVERAL: &str = "it has several hosts; for Sentinels it begins with redis+sentinel://, for a Redis \
+                               Cluster with redis+cluster://";
+        return Some(SEVERAL.to_owned());
     }
     if host.contains(':') && !host.starts_with('[') {
         return Some("the host has a colon; put an IPv6 address in brackets, as in redis://[::1]:6379".to_owned());

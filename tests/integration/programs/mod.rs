@@ -15,6 +15,7 @@ mod names;
 mod pending;
 mod publisher;
 mod readme;
+mod redis_cluster;
 mod redis_settings;
 mod results;
 mod settings;
