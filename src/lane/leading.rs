@@ -1,7 +1,7 @@
 //! How many lanes a process leads, so that the lanes of a group spread over its dispatchers.
 //!
 //! Of dispatchers that could take a free lease equally well, the one that leads fewer lanes goes first: each waits a
-//! little longer for each lane that it leads. The wait is short, and ends well before others take a dispatcher for hung.
+//! little longer for each lane that it leads. The wait is short, and ends long before others take it for hung.
 //! A dispatcher with too many lanes hands one over: it ends the term in order, and stays away from the lease for a
 //! moment. Which lane, its process decides.
 

@@ -161,7 +161,7 @@ impl Shared {
         self.listener.subscriptions.load(Ordering::Relaxed)
     }
 
-    /// Before the start: this process ran the lane before, and subscribed so often. Join markers must not be used twice.
+    /// Before the start: this process ran the lane before, and subscribed so often. No join marker may be used twice.
     pub fn continue_after(&self, subscriptions: u64) {
         self.listener.subscriptions.store(subscriptions, Ordering::Relaxed);
     }

@@ -27,7 +27,7 @@ impl Ledger {
     /// Records lanes. For lane 0's ledger.
     pub fn add_lanes(&mut self, lanes: &BTreeSet<LaneNumber>) -> Result<()> {
         let command = Command::new(2 + lanes.len()).arg("SADD").arg(&self.keys.lanes);
-        let command = lanes.iter().fold(command, |command, lane| command.arg(&lane.to_string()));
+        let command = lanes.iter().fold(command, |command, lane| command.arg(lane.to_string()));
         self.connection.query("recording the group's lanes", command).map(drop)
     }
 

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use log::LevelFilter;
 
-use super::lanes::LANE;
 use crate::base::hint::ChosenBy;
 use crate::base::secret_file::exposed;
 use crate::base::setting::ConfigError;
@@ -75,6 +74,14 @@ pub const TLS_CERT: Setting = Setting::new(
 /// Its key.
 pub const TLS_KEY: Setting =
     Setting::new("tls-key", "FILE", Found("none"), "The key of the certificate of --tls-cert, in PEM");
+
+/// Which lane a tool is for.
+pub const LANE: Setting = Setting::new(
+    "lane",
+    "N",
+    Found("all"),
+    "Only this lane of a group that has several, as with sharded channels in a Redis Cluster",
+);
 
 /// The secret by which dispatchers and consumers know each other.
 pub const LINK_SECRET_FILE: Setting = Setting::new(

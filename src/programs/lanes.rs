@@ -11,16 +11,6 @@ use crate::base::error::{Error, Result};
 use crate::base::refusal::Refusal;
 use crate::base::text::Quoted;
 use crate::ledger::{LaneNumber, Ledger};
-use crate::process::config::Default::Found;
-use crate::process::config::Setting;
-
-/// Which lane a tool is for.
-pub const LANE: Setting = Setting::new(
-    "lane",
-    "N",
-    Found("all"),
-    "Only this lane of a group that has several, as with sharded channels in a Redis Cluster",
-);
 
 /// How long to wait for a reply.
 const REPLY_TIME: Duration = Duration::from_secs(10);

@@ -274,7 +274,6 @@ impl Subscription {
                 // What came before it is returned first.
                 Received::Ended { channel } => {
                     self.ended = Some(channel.escape_ascii().to_string());
-                    self.session.incoming.take(length);
                     return Ok(self.finish(batch));
                 }
                 Received::Error(text) if self.unanswered > 0 && !text.starts_with(b"LOADING") => {

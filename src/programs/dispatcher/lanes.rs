@@ -31,7 +31,7 @@ pub(super) struct Lanes {
     make: Box<MakeSettings>,
     plan: Plan,
     running: BTreeMap<LaneNumber, Running>,
-    /// How often each lane that has ended had subscribed. Its join markers go on from there, so that none is used twice.
+    /// How often each lane that has ended had subscribed. Its join markers go on from there: none is used twice.
     subscribed: BTreeMap<LaneNumber, u64>,
     /// How many lanes this process leads.
     leading: Leading,

@@ -69,8 +69,8 @@ fn has_interests_of_nodes(interests: &Interests) -> bool {
     interests.is_sharded() || interests.of_key_events().is_some()
 }
 
-/// Runs until asked to stop. Does not end because Redis can't be reached. Follows the `first` plan, if there is one, and
-/// later ones.
+/// Runs until asked to stop. Does not end because Redis can't be reached. Follows the `first` plan, if there is one,
+/// and later ones.
 pub(super) fn run_lanes(
     host: &Arc<Host>,
     mut lanes: Lanes,

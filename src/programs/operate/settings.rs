@@ -12,8 +12,7 @@ use crate::base::text::beginning;
 use crate::ledger::{MAX_BY_BYTES, MOST_IN_FLIGHT, PauseChange, SettingsChange};
 use crate::process::config::{self, Environment, Setting, Values};
 use crate::process::log::settings::LOG_LEVEL;
-use crate::programs::common::{CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
-use crate::programs::lanes::LANE;
+use crate::programs::common::{CommonConfig, GROUP, LANE, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
 use crate::programs::patience::PATIENCE;
 
 /// The settings of one of the subcommands.

@@ -9,8 +9,7 @@ use crate::base::setting::ConfigError;
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{self, Environment, Setting, Values};
 use crate::process::log::settings::LOG_LEVEL;
-use crate::programs::common::{CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
-use crate::programs::lanes::LANE;
+use crate::programs::common::{CommonConfig, GROUP, LANE, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
 use crate::programs::messages::{ids, with_ids};
 use crate::programs::patience::PATIENCE;
 

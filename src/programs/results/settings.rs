@@ -8,8 +8,7 @@ use crate::base::setting::ConfigError;
 use crate::process::config::Default::Found;
 use crate::process::config::{self, Environment, Setting, Values, quoted};
 use crate::process::log::settings::LOG_LEVEL;
-use crate::programs::common::{CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
-use crate::programs::lanes::LANE;
+use crate::programs::common::{CommonConfig, GROUP, LANE, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
 use crate::programs::patience::PATIENCE;
 
 /// The settings of `oncecast results tail`.

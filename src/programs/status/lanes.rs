@@ -66,7 +66,9 @@ mod tests {
 
     #[test]
     fn lanes_are_summed_and_each_is_shown() {
-        let lane = |pending: Value, health: &str, problems: Value| json!({"group": "{o}", "pending": pending, "health": health, "problems": problems, "notes": []});
+        let lane = |pending: Value, health: &str, problems: Value| -> Value {
+            json!({"group": "{o}", "pending": pending, "health": health, "problems": problems, "notes": []})
+        };
         let lanes = vec![
             (0, lane(3.into(), "ok", json!([]))),
             (4, lane(4.into(), "attention", json!(["no leader"]))),
