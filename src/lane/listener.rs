@@ -46,8 +46,8 @@ const _: () = assert!(
 const LEAVE: u64 = u64::MAX;
 /// How long a server that is to be left may take to say that it has sent everything. It may be dead.
 const LEAVE_WITHIN: Duration = Duration::from_millis(300);
-/// How long other dispatchers of a Redis Cluster may take to leave a node. They ask for the lease 20 times a second, and
-/// are told then that the keys have moved.
+/// How long other dispatchers of a Redis Cluster may take to leave a node. They ask for the lease 20 times a second,
+/// and are told then that the keys have moved.
 const OTHERS_WITHIN: Duration = Duration::from_millis(500);
 
 /// The longest that one iteration takes.

@@ -40,7 +40,7 @@ pub enum Acquire {
         /// The group's settings.
         settings: SettingsReading,
         /// Whether the last term began on another server, or before this one's start.
-        servers: Option<ServerChange>,
+        servers: Option<Box<ServerChange>>,
     },
     /// The lease is free, but the caller only checked.
     Vacant {

@@ -4,8 +4,8 @@
 //! who owns which slots, and that is asked when a connection is opened, unless it was asked just before. Each node may
 //! take [`ANSWER_LIMIT`]; those that do not answer are asked last next time. `MOVED` names the new owner at once. A
 //! failed connection, `CLUSTERDOWN` or `READONLY` show that what is known may be wrong: then other nodes are asked
-//! first. Threads that look at the same time wait for one answer, and after a failure nobody asks for [`PAUSE`], so that
-//! a cluster in trouble is not flooded.
+//! first. Threads that look at the same time wait for one answer, and after a failure nobody asks for [`PAUSE`], so
+//! that a cluster in trouble is not flooded.
 //!
 //! Limitation: a node that is cut off from the others still names the old owner. Such an owner refuses writes after
 //! `cluster-node-timeout`, and then another node is asked.

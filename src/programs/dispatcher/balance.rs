@@ -1,8 +1,8 @@
 //! Decides when this process hands one of its lanes over, so that the lanes of a group spread over its dispatchers.
 //!
-//! From the status that each lane's reporter reads: a process that leads at least two lanes more than a dispatcher which
-//! could lead one of them in its place hands one such lane over. One at a time, and then not for [`PAUSE`], in which
-//! the status shows what came of it. A lane with a backlog stays where it is. Owned by the main thread.
+//! From the status that each lane's reporter reads: a process that leads at least two lanes more than a dispatcher
+//! which could lead one of them in its place hands one such lane over. One at a time, and then not for [`PAUSE`], in
+//! which the status shows what came of it. A lane with a backlog stays where it is. Owned by the main thread.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
