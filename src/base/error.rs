@@ -2,7 +2,8 @@
 //!
 //! | error | what its owner does |
 //! |---|---|
-//! | [`Error::Redis`], [`Error::Answer`], [`Error::Unreplicated`] | tries again with backoff |
+//! | [`Error::Redis`], [`Error::Answer`] | tries again, with backoff, on a new connection if necessary |
+//! | [`Error::Unreplicated`] | tries again, with backoff |
 //! | [`Error::Fenced`] | stops leading: another dispatcher leads now |
 //! | [`Error::Config`] | stops the program with exit code 2 |
 //! | [`Error::Io`] | stops the program with exit code 1 |

@@ -99,6 +99,11 @@ impl Ledger {
         self.recall.arm(&mut self.connection)
     }
 
+    /// Nothing relies on the watch any more.
+    pub fn forget_recall(&mut self) {
+        self.recall.disarm();
+    }
+
     /// Records results of messages that no other consumer can hold, in a transaction. `None`: the recall was written
     /// since it was [last read](Ledger::recall), and nothing was done.
     ///

@@ -289,6 +289,12 @@ impl Recorder {
         if let Err(error) = self.ledger.watch_recall() {
             return debug!("event=transaction-skipped reason={}", Quoted(error));
         }
+        if self.ledger.connection_number() != Some(connection) {
+            // It was opened anew meanwhile, perhaps to another server, whose run id is not known.
+            self.ledger.forget_recall();
+            self.watch = Watch::None;
+            return;
+        }
         self.watch = Watch::Tried(connection, epoch);
     }
 }
