@@ -71,10 +71,13 @@ impl Board {
         2 * sentinels > self.seats.len()
     }
 
-    /// Where the primary is by the answers to a lookup.
+    /// Where the primary is by the last answers, of which some are to this lookup.
     pub(super) fn judge(&mut self, lookup: u64) -> Result<Address, String> {
-        let answers = self.seats.iter().filter(|seat| seat.lookup >= lookup);
-        let answers: Vec<&Told> = answers.filter_map(|seat| seat.answer.as_ref().ok()).collect();
+        // Also those that are a moment older: the first to know of a failover may not have answered again yet.
+        let answers: Vec<&Told> = self.seats.iter().filter_map(|seat| seat.answer.as_ref().ok()).collect();
+        if !self.seats.iter().any(|seat| seat.lookup >= lookup && seat.answer.is_ok()) {
+            return Err(self.problems(lookup));
+        }
         match newest(&answers) {
             Some((newest, _)) if newest.epoch >= self.highest || self.is_majority(answers.len()) => {
                 self.highest = newest.epoch;
@@ -185,5 +188,13 @@ mod tests {
         assert_eq!(board.standing(), Some(at(11)));
         board.note(2, 1, told(1, 10));
         assert_eq!(board.standing(), Some(at(11)), "a late one changes nothing");
+
+        board.lookups = 2;
+        board.note(2, 1, told(3, 12));
+        assert_eq!(board.standing(), Some(at(12)));
+        board.note(0, 2, told(2, 11));
+        board.note(1, 2, told(2, 11));
+        assert!(board.is_decided(2));
+        assert_eq!(board.judge(2), Ok(at(12)), "two that have not heard of it yet don't undo it");
     }
 }
