@@ -3,7 +3,7 @@
 //!
 //! All clones of a [`Server`](super::Server) share one place. Its *generation* rises whenever it is learned that the
 //! server is elsewhere now: another address was found, or the server said so. An open session remembers the generation
-//! at which it was opened, and its owner closes it once that is outdated. So the subscription and all commands move to
+//! at which it was opened; once that is outdated it is ended, and its owner opens another. So the subscription and all commands move to
 //! the new server together, although nobody has closed their connections.
 //!
 //! Looking up runs on the thread that connects, within a time limit.
@@ -27,7 +27,7 @@ use self::sentinels::Sentinels;
 use super::secure::Secure;
 use super::topology::Topology;
 use crate::base::refusal::{self, Refusal};
-use crate::net::Address;
+use crate::net::{Address, Closer};
 
 /// See the module's text. Clones share what is known.
 #[derive(Clone)]
@@ -122,6 +122,15 @@ impl Place {
             Whereabouts::Fixed(address) => Ok(Found { address: address.clone(), generation: self.known.generation() }),
             Whereabouts::Sentinels(sentinels) => sentinels.find(limit),
             Whereabouts::Cluster(cluster, slot) => cluster.find(*slot, &self.known, limit),
+        }
+    }
+
+    /// A session was opened at this generation.
+    pub(super) fn note_session(&self, generation: u64, session: &Closer) {
+        match &self.whereabouts {
+            // It never moves.
+            Whereabouts::Fixed(_) => {}
+            Whereabouts::Sentinels(_) => self.known.note_session(generation, session.downgrade()),
         }
     }
 

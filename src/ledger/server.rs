@@ -146,6 +146,7 @@ impl Server {
     pub(super) fn connect(&self, limit: Duration) -> io::Result<(Stream, u64)> {
         let Found { address, generation } = self.place.find(limit)?;
         let stream = self.connect_to(&address, limit).inspect_err(|_| self.place.note_unreachable())?;
+        self.place.note_session(generation, &stream.closer());
         Ok((stream, generation))
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::base::text::Quoted;
-use crate::net::Address;
+use crate::net::{Address, WeakCloser};
 
 /// What was found for one connection.
 pub(in crate::ledger) struct Found {
@@ -22,6 +22,8 @@ pub(in crate::ledger) struct Known {
     last: Mutex<Option<Address>>,
     /// In a Redis Cluster, the id of the node at which the present subscription is.
     subscribed_on: Mutex<Option<String>>,
+    /// The open sessions, each with its generation.
+    sessions: Mutex<Vec<(u64, WeakCloser)>>,
 }
 
 impl Known {
@@ -55,7 +57,9 @@ impl Known {
             Some(before) => {
                 let (from, to) = (Quoted(before.to_string()), Quoted(address.to_string()));
                 log::warn!("event=server-moved from={from} to={to}");
-                self.generation.fetch_add(1, Ordering::AcqRel) + 1
+                let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
+                self.end_sessions(generation);
+                generation
             }
             None => self.generation(),
         }
@@ -64,7 +68,28 @@ impl Known {
     /// A session of this generation has learned that its server is the wrong one. What others of the same generation
     /// learn changes nothing more.
     pub(super) fn end_generation(&self, generation: u64) {
-        let _ = self.generation.compare_exchange(generation, generation + 1, Ordering::AcqRel, Ordering::Acquire);
+        let next = generation + 1;
+        if self.generation.compare_exchange(generation, next, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            self.end_sessions(next);
+        }
+    }
+
+    /// A session was opened. It is ended when its generation is over, so that nobody goes on waiting for a reply of a
+    /// server that hangs.
+    pub(super) fn note_session(&self, generation: u64, session: WeakCloser) {
+        let mut sessions = self.sessions.lock();
+        sessions.retain(|(_, session)| !session.is_gone());
+        sessions.push((generation, session));
+    }
+
+    fn end_sessions(&self, present: u64) {
+        self.sessions.lock().retain(|(generation, session)| {
+            let is_present = *generation >= present;
+            if !is_present {
+                session.abort();
+            }
+            is_present
+        });
     }
 }
 
