@@ -3,8 +3,8 @@
 //!
 //! All clones of a [`Server`](super::Server) share one place. Its *generation* rises whenever it is learned that the
 //! server is elsewhere now: another address was found, or the server said so. An open session remembers the generation
-//! at which it was opened; once that is outdated it is ended, and its owner opens another. So the subscription and all commands move to
-//! the new server together, although nobody has closed their connections.
+//! at which it was opened; once that is outdated it is ended, and its owner opens another. So the subscription and all
+//! commands move to the new server together, although nobody has closed their connections.
 //!
 //! Looking up runs on the thread that connects, within a time limit.
 

@@ -128,8 +128,9 @@ end
 -- From here on, any message that earlier leaders delivered may be delivered again.
 local info = redis.pcall('INFO', 'server')
 local run_id = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or 'unknown'
-local recall = redis.call('GET', recall_key)
-local run_id_before = recall and string.match(recall, '^%d+ (%w+) %d+$')
+-- Whatever the key holds must not keep a leader from beginning.
+local recall = redis.pcall('GET', recall_key)
+local run_id_before = type(recall) == 'string' and string.match(recall, '^%d+ (%w+) %d+$')
 redis.call('SET', epoch_key, epoch)
 -- With many foreign members the newest message may not be found. The cursor has the highest id assigned.
 local reached = math.max(tonumber(newest or '0'), tonumber(string.match(cursor or '', '%d+$') or '0'))
