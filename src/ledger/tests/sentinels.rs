@@ -66,7 +66,7 @@ fn a_replica_is_no_primary() {
     let other = set.port(1).to_string();
     run(&mut set.server(0).connection(), &["REPLICAOF", "127.0.0.1", &other]).expect("it is demoted");
     let refused = run(&mut open, &["SET", "k", "2"]).expect_err("it is a replica");
-    assert!(refused.to_string().contains("READONLY"), "{refused}");
+    assert_eq!(refused.refusal(), Some(crate::base::refusal::Refusal::Replica), "{refused}");
     assert_eq!(open.number(), None, "the connection has ended");
     let error = run(&mut open, &["GET", "k"]).expect_err("there is no primary").to_string();
     assert!(error.contains("sentinel main at") && error.contains("it is no primary"), "{error}");
@@ -82,7 +82,7 @@ fn what_is_wrong_with_the_sentinels_is_said() {
     let redis = of(format!("redis+sentinel://127.0.0.1:{}/main", set.port(0)));
     assert!(redis.contains("this is no Sentinel"), "{redis}");
     let login = of(format!("redis+sentinel://127.0.0.1:{port}/main?sentinel_user=u&sentinel_password=secret"));
-    assert!(login.contains("WRONGPASS") && !login.contains("secret"), "{login}");
+    assert!(login.to_lowercase().contains("wrongpass") && !login.contains("secret"), "{login}");
     let nobody = of("redis+sentinel://127.0.0.1:1,127.0.0.1:2/main".to_owned());
     assert!(nobody.contains("127.0.0.1:1: ") && nobody.contains("127.0.0.1:2: "), "{nobody}");
 
@@ -96,7 +96,7 @@ fn what_is_wrong_with_the_sentinels_is_said() {
     assert_eq!(connection.server().database(), 3);
     run(&mut sentinel, &["ACL", "SETUSER", "u", "-sentinel|get-master-addr-by-name"]).expect("it is taken");
     let refused = of(url);
-    assert!(refused.contains("+sentinel|get-master-addr-by-name") && refused.contains("NOPERM"), "{refused}");
+    assert!(refused.contains("+sentinel|get-master-addr-by-name"), "{refused}");
 }
 
 /// Without a right to `ROLE`, `INFO` is asked; without both, the connection works.
