@@ -246,6 +246,7 @@ impl Connection {
             Some(open) => open,
             closed => {
                 let session = Session::open(&self.server, self.timeout, BUFFER, |_| 0)?;
+                session.end_when_outdated(&self.server);
                 if self.opened > 0 {
                     self.server.note_reconnect();
                 }

@@ -130,7 +130,9 @@ impl Place {
         match &self.whereabouts {
             // It never moves.
             Whereabouts::Fixed(_) => {}
-            Whereabouts::Sentinels(_) => self.known.note_session(generation, session.downgrade()),
+            Whereabouts::Sentinels(_) | Whereabouts::Cluster(..) => {
+                self.known.note_session(generation, session.downgrade())
+            }
         }
     }
 

@@ -22,7 +22,7 @@ use crate::base::failure::Failure;
 use crate::base::hint::{ChosenBy, UrlSetting};
 use crate::base::text::Quoted;
 use crate::base::tls::TlsSettings;
-use crate::net::{self, Address, ClientFiles, ClientTls, FileProblem, Keepalive, PemFile, Stream, Wait};
+use crate::net::{self, Address, ClientFiles, ClientTls, Closer, FileProblem, Keepalive, PemFile, Stream, Wait};
 
 /// How long opening a connection may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -146,7 +146,6 @@ impl Server {
     pub(super) fn connect(&self, limit: Duration) -> io::Result<(Stream, u64)> {
         let Found { address, generation } = self.place.find(limit)?;
         let stream = self.connect_to(&address, limit).inspect_err(|_| self.place.note_unreachable())?;
-        self.place.note_session(generation, &stream.closer());
         Ok((stream, generation))
     }
 
@@ -190,6 +189,11 @@ impl Server {
     /// What markers name that are published by the leader with these interests.
     pub(super) fn marked(&self, interests: &str) -> String {
         on_node(interests, self.place.known().subscribed_on().as_deref())
+    }
+
+    /// Ends this session once its generation is over.
+    pub(super) fn note_session(&self, generation: u64, session: &Closer) {
+        self.place.note_session(generation, session);
     }
 
     /// Whether the server is elsewhere now than where a session of this generation leads.

@@ -61,6 +61,12 @@ impl Session {
         Ok(session)
     }
 
+    /// Lets the session end as soon as its server is no longer the right one, although a reply is awaited: a server that
+    /// hangs answers nobody. Not for a subscription, which first takes what the server has sent.
+    pub(super) fn end_when_outdated(&self, server: &Server) {
+        server.note_session(self.generation, &self.writer.closer());
+    }
+
     /// Ends in an error if the server says that it is no primary.
     fn check_role(&mut self, server: &Server) -> Result<()> {
         let mut refused = None;
