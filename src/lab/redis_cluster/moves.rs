@@ -1,5 +1,7 @@
 //! Changes of a Redis Cluster: slots that move, replicas that become primaries, nodes that come and go.
 
+use std::time::{Duration, Instant};
+
 use redis::Value;
 
 use super::{AGREE_LIMIT, RedisCluster};
@@ -11,6 +13,8 @@ use crate::ledger::Command;
 
 /// How long moving one key may take, in milliseconds.
 const MIGRATE_TIMEOUT_MS: &str = "5000";
+/// How long a replica tries to take its primary's place when it is told to, and a little more.
+const TELL_AGAIN_AFTER: Duration = Duration::from_secs(6);
 
 impl RedisCluster {
     /// Moves a slot to a node, key by key, as `redis-cli --cluster reshard` does.
@@ -77,8 +81,15 @@ impl RedisCluster {
 
     /// Makes a replica the primary in place of a primary that runs, without loss (`CLUSTER FAILOVER`).
     pub fn fail_over(&mut self, replica: usize) -> Result<()> {
-        self.begin_failover(replica)?;
-        self.wait_until_primary(replica)?;
+        let mut told: Option<Instant> = None;
+        wait_until(AGREE_LIMIT, format!("node {replica} to become a primary"), || {
+            // A node gives up after some seconds, for instance if the others were too busy to vote in time.
+            if told.is_none_or(|told| told.elapsed() > TELL_AGAIN_AFTER) {
+                self.begin_failover(replica)?;
+                told = Some(Instant::now());
+            }
+            self.is_primary(replica).map(|is_primary| is_primary.then_some(()))
+        })?;
         self.wait_until_agreed()
     }
 
@@ -90,9 +101,13 @@ impl RedisCluster {
     /// Waits until a node is a primary.
     pub fn wait_until_primary(&mut self, number: usize) -> Result<()> {
         wait_until(AGREE_LIMIT, format!("node {number} to become a primary"), || {
-            let replication = lines_of(&mut self.nodes[number].connection(), &["INFO", "replication"])?;
-            Ok((field(&replication, "role") == Some("master")).then_some(()))
+            self.is_primary(number).map(|is_primary| is_primary.then_some(()))
         })
+    }
+
+    fn is_primary(&self, number: usize) -> Result<bool> {
+        let replication = lines_of(&mut self.nodes[number].connection(), &["INFO", "replication"])?;
+        Ok(field(&replication, "role") == Some("master"))
     }
 
     /// Adds a primary without slots, and returns its number.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use redis::RedisError;
 
 use super::asker::Asker;
 use super::known::{Found, Known};
@@ -264,24 +265,29 @@ fn owner_in(text: &str, asked: Option<&Address>) -> Option<Address> {
 pub(super) fn ask(asker: &mut Asker, limit: Duration) -> Result<Topology, Problem> {
     let mut asking = Vec::new();
     command(&mut asking, &["CLUSTER", "SLOTS"]);
-    let replies = asker.ask(&asking, 1, limit).map_err(|error| match Refusal::of(&error.to_string()) {
-        Refusal::Login => Problem::Login,
-        _ => Problem::Other(error.to_string()),
+    let replies = asker.ask(&asking, 1, limit).map_err(|error| match error.downcast::<RedisError>() {
+        Ok(refused) => problem_of(Failure::new(refused)),
+        Err(error) => Problem::Other(error.to_string()),
     })?;
     let reply = &replies[0];
     let Err(error) = reply.clone().extract_error() else {
         let unreadable = || Problem::Other("its answer to CLUSTER SLOTS can't be read".to_owned());
         return Topology::of_slots(reply, asker.address()).ok_or_else(unreadable);
     };
-    let text = Failure::new(error).reply_text().unwrap_or_default();
-    Err(match Refusal::of(&text) {
+    Err(problem_of(Failure::new(error)))
+}
+
+/// What an error reply means.
+fn problem_of(refused: Failure) -> Problem {
+    let text = refused.reply_text().unwrap_or_else(|| refused.to_string());
+    match Refusal::of(&text) {
         Refusal::Login => Problem::Login,
         Refusal::Right => Problem::Other(format!("its user lacks the right +cluster|slots ({text})")),
         _ if text.contains("cluster support disabled") => {
             Problem::Other("it is no node of a Redis Cluster: its URL begins with redis://".to_owned())
         }
         _ => Problem::Other(text),
-    })
+    }
 }
 
 #[cfg(test)]
