@@ -44,11 +44,14 @@ const _: () = assert!(
 
 /// The number of the ping that ends a subscription whose server is elsewhere now. Probes have lower ones.
 const LEAVE: u64 = u64::MAX;
-/// How long a server that is to be left may take to say that it has sent everything. It may be dead.
+/// How long a server that is to be left may take to say that it has sent everything. It may be dead. In a Redis Cluster
+/// more depends on it, see `Subscription::wait_for_others`.
 const LEAVE_WITHIN: Duration = Duration::from_millis(300);
-/// How long other dispatchers of a Redis Cluster may take to leave a node. They ask for the lease 20 times a second,
-/// and are told then that the keys have moved.
-const OTHERS_WITHIN: Duration = Duration::from_millis(500);
+const LEAVE_NODE_WITHIN: Duration = Duration::from_secs(1);
+/// How long other dispatchers of a Redis Cluster may take to leave a node. They ask for the lease often, also while that
+/// is refused because the keys are moving, and are told then that the keys have moved.
+const OTHERS_WITHIN: Duration = Duration::from_secs(3);
+const _: () = assert!(OTHERS_WITHIN.as_millis() < READ_WITHIN.as_millis(), "the listener would count as stuck");
 
 /// The longest that one iteration takes.
 const READ_WITHIN: Duration = Duration::from_secs(5);
@@ -181,6 +184,7 @@ impl ListenLoop {
         let mut heard = Instant::now();
         let mut asked: Option<Instant> = None;
         let mut leaving: Option<Instant> = None;
+        let leave_within = if subscription.is_in_cluster() { LEAVE_NODE_WITHIN } else { LEAVE_WITHIN };
         let hearing = &stats.hearing;
         hearing.start_over();
         let mut probe = hearing.probe();
@@ -226,7 +230,7 @@ impl ListenLoop {
                         return Err(replaced());
                     }
                 }
-                None if leaving.is_some_and(|since| since.elapsed() >= LEAVE_WITHIN) => return Err(replaced()),
+                None if leaving.is_some_and(|since| since.elapsed() >= leave_within) => return Err(replaced()),
                 // Checked only when a read found nothing, so that after a pause of this process, what arrived meanwhile
                 // is read first.
                 None if asked.is_some_and(|asked| asked.elapsed() >= DEAD_AFTER) => {

@@ -157,6 +157,11 @@ impl Subscription {
         self.session.is_outdated(&self.server)
     }
 
+    /// Whether the server is a node of a Redis Cluster.
+    pub fn is_in_cluster(&self) -> bool {
+        self.node.is_some()
+    }
+
     /// Whether Redis has confirmed everything that was subscribed to.
     pub fn is_established(&self) -> bool {
         self.unanswered == 0
