@@ -141,7 +141,7 @@ mod tests {
             ("/run/redis.sock", "redis+unix://"),
             ("redis:host", "two slashes"),
             ("Redis:/host", "two slashes"),
-            ("http://host", "must be redis://, rediss://, redis+unix:// or"),
+            ("http://host", "must be redis://, rediss://, redis+unix://"),
             ("\"redis://host\"", "quotation mark"),
             ("redis+sentinels://host/main", "redis+sentinel://"),
             ("sentinel://host/main", "redis+sentinel://"),
