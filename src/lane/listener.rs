@@ -44,8 +44,8 @@ const _: () = assert!(
 
 /// The number of the ping that ends a subscription whose server is elsewhere now. Probes have lower ones.
 const LEAVE: u64 = u64::MAX;
-/// How long a server that is to be left may take to say that it has sent everything. It may be dead. In a Redis Cluster
-/// more depends on it, see `Subscription::wait_for_others`.
+/// How long a server that is to be left may take to say that it has sent everything. It may be dead. In a Redis
+/// Cluster more depends on it, see `Subscription::wait_for_others`.
 const LEAVE_WITHIN: Duration = Duration::from_millis(300);
 const LEAVE_NODE_WITHIN: Duration = Duration::from_secs(1);
 /// How long other dispatchers of a Redis Cluster may take to leave a node. They ask for the lease often, also while that
