@@ -48,8 +48,8 @@ const LEAVE: u64 = u64::MAX;
 /// Cluster more depends on it, see `Subscription::wait_for_others`.
 const LEAVE_WITHIN: Duration = Duration::from_millis(300);
 const LEAVE_NODE_WITHIN: Duration = Duration::from_secs(1);
-/// How long other dispatchers of a Redis Cluster may take to leave a node. They ask for the lease often, also while that
-/// is refused because the keys are moving, and are told then that the keys have moved.
+/// How long other dispatchers of a Redis Cluster may take to leave a node. They ask for the lease often, also while
+/// that is refused because the keys are moving, and are told then that the keys have moved.
 const OTHERS_WITHIN: Duration = Duration::from_secs(3);
 const _: () = assert!(OTHERS_WITHIN.as_millis() < READ_WITHIN.as_millis(), "the listener would count as stuck");
 

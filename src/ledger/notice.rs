@@ -13,7 +13,7 @@ pub enum Notice {
     /// `marker <marker> <interests>`: names this place among the messages that a dispatcher with these interests
     /// counts: a channel's name, or a fingerprint. A cursor that counts messages of other interests means nothing to
     /// others. In a Redis Cluster the node follows, `<interests> node:<id>`, because each node sends the messages in an
-    /// order of its own (see [`on_node`]).
+    /// order of its own (see `on_node`).
     Marker(Marker, String),
     /// `released <epoch>`: the leader of this epoch has released the lease.
     Released(Epoch),
