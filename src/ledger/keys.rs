@@ -226,6 +226,7 @@ impl Keys {
         // Most keys belong to others.
         key.starts_with(self.group.as_bytes())
             && (self.types().any(|(own, _)| own.as_bytes() == key)
+                || key == self.lanes.as_bytes()
                 || begins(&self.status_prefix)
                 || begins(&self.put_back_prefix))
     }
@@ -244,7 +245,6 @@ impl Keys {
             (&self.attempts, "hash"),
             (&self.replayed, "string"),
             (&self.settings, "hash"),
-            (&self.lanes, "set"),
             (&self.gaps, "stream"),
         ];
         own.into_iter()

@@ -111,8 +111,9 @@ pub fn publish(config: PublisherConfig, requests: &ShutdownRequests) -> Result<R
         config.channels.len(),
         Quoted(&config.id_prefix)
     );
+    let sharded = config.channels.first().filter(|_| config.sharded).map(Vec::as_slice);
     let publisher = Publisher {
-        link: RedisLink::new(&config.common.redis, &config.common.keys, config.refusal_patience, begin),
+        link: RedisLink::new(&config.common.redis, &config.common.keys, sharded, config.refusal_patience, begin),
         messages: Messages::new(config.channels, config.sharded, &config.id_prefix),
         pace: Pace::new(config.rate, config.batch, begin),
         count: config.count,

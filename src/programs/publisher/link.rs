@@ -16,7 +16,7 @@ use redis::Value;
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result, Step};
 use crate::base::text::Quoted;
-use crate::ledger::{Command, Connection, Keys, Server};
+use crate::ledger::{Command, Connection, Keys, Server, slot_of};
 
 /// How long to wait for a reply.
 const REPLY_TIME: Duration = Duration::from_secs(5);
@@ -77,11 +77,20 @@ struct RedisTrouble {
 }
 
 impl RedisLink {
-    pub(super) fn new(server: &Server, keys: &Keys, refusal_patience: Duration, now: Instant) -> RedisLink {
+    /// `sharded` is one of the sharded channels, if messages are published on such. A node that has not a channel's slot
+    /// refuses the message, so nothing else is asked for.
+    pub(super) fn new(
+        server: &Server,
+        keys: &Keys,
+        sharded: Option<&[u8]>,
+        refusal_patience: Duration,
+        now: Instant,
+    ) -> RedisLink {
         let asked = || Asked { key: keys.leader.clone(), control: keys.control.clone() };
+        let server_of_channels = sharded.map(|channel| server.for_slot(slot_of(channel)));
         RedisLink {
-            connection: Connection::new(server.for_key(&keys.leader), REPLY_TIME),
-            asked: server.is_cluster().then(asked),
+            connection: Connection::new(server_of_channels.unwrap_or_else(|| server.for_key(&keys.leader)), REPLY_TIME),
+            asked: (server.is_cluster() && sharded.is_none()).then(asked),
             state: LinkState::Down,
             backoff: Backoff::new(CONNECT_WAIT.0, CONNECT_WAIT.1),
             refusal_patience,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{ArgMatches, Command};
 
 use crate::base::setting::ConfigError;
-use crate::ledger::Keys;
+use crate::ledger::{Keys, slot_of};
 use crate::process::config::Default::Found;
 use crate::process::config::{Environment, Setting, Values, quoted};
 use crate::process::log::settings::LOG_LEVEL;
@@ -121,9 +121,17 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Publis
     let values = &Values::new(matches, SETTINGS, environment);
     let common = CommonConfig::read(values)?;
     let random_prefix = || format!("{:08x}-", fastrand::u32(..));
+    let sharded = values.is_given("sharded-channel");
+    let channels = channels(values, &common.keys)?;
+    let slot = |channel: &Vec<u8>| slot_of(channel);
+    if sharded && common.redis.is_cluster() && channels.iter().any(|channel| slot(channel) != slot(&channels[0])) {
+        let takes = "channels of one slot in a Redis Cluster: put the same text in braces into their names, as in \
+                     {orders}.eu, or start a publisher for each";
+        return Err(ConfigError::new("sharded-channel", "channels of several slots", takes));
+    }
     Ok(PublisherConfig {
-        sharded: values.is_given("sharded-channel"),
-        channels: channels(values, &common.keys)?,
+        sharded,
+        channels,
         count: values.optional_number("count", 1, u64::MAX >> 1)?,
         duration: values.duration("duration")?,
         rate: values.optional_number("rate", 1, 100_000_000)?,

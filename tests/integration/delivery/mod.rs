@@ -6,6 +6,7 @@ mod deliveries;
 mod forward;
 mod gaps;
 mod interests;
+mod lanes;
 mod one_result;
 mod order;
 mod pause;

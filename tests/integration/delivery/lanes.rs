@@ -1,0 +1,76 @@
+//! A group with several lanes, on a real Redis Cluster: its consumers and its tools.
+
+use std::process::Output;
+
+use oncecast::lab::Cluster;
+use oncecast::ledger::slot_of;
+use serde_json::Value;
+
+use crate::support::{DEADLINE, options, programs, wait_until};
+
+/// How many slots each of three primaries has.
+const SHARE: u16 = 5_462;
+
+/// Runs a program, of which `args` are the subcommand and its settings.
+fn tool(cluster: &Cluster, program: &str, args: &[&str]) -> Output {
+    let mut command = programs().command(program).expect("the program is built");
+    let given = cluster.command(program).expect("the program is built");
+    command.args(args).args(given.get_args()).output().expect("it runs")
+}
+
+fn status(cluster: &Cluster) -> Value {
+    let output = tool(cluster, "oncecast", &["status", "--json"]);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+/// The lanes of which `holds` is true.
+fn lanes_where(status: &Value, holds: impl Fn(&Value) -> bool) -> usize {
+    status["lanes"].as_object().map_or(0, |lanes| lanes.values().filter(|lane| holds(lane)).count())
+}
+
+#[test]
+fn consumers_serve_all_lanes_and_tools_add_them_up() {
+    let on_node =
+        |node: u16| (0..).map(|n| format!("orders.{n}")).find(|name| slot_of(name.as_bytes()) / SHARE == node);
+    let channels: Vec<String> = (0..3).map(|node| on_node(node).expect("there are many names")).collect();
+    let mut options = options(2, 2, &format!("--sharded-channel {}", channels.join(",")), "");
+    options.on_redis_cluster();
+    let mut cluster = Cluster::start(options).expect("a cluster starts");
+    if cluster.redis_cluster().expect("it is on one").version().expect("it answers").starts_with("redis 6.") {
+        return;
+    }
+    cluster.wait_for_leader(DEADLINE).expect("a leader");
+    wait_until("each lane to have a leader and both consumers", || {
+        let is_served =
+            |lane: &Value| !lane["leader"].is_null() && lane["consumers"].as_array().is_some_and(|c| c.len() == 2);
+        (lanes_where(&status(&cluster), is_served) == 3).then_some(())
+    });
+    for channel in &channels {
+        let output = tool(&cluster, "oncecast-publisher", &["--sharded-channel", channel, "--count", "300"]);
+        assert!(output.status.success(), "{channel}: {output:?}");
+    }
+    wait_until("all to be recorded once", || {
+        let output = tool(&cluster, "oncecast", &["audit", "--expect", "900"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        (output.status.success() && text.contains("nothing lost, nothing recorded twice")).then_some(())
+    });
+    let found = status(&cluster);
+    assert_eq!((&found["results"], &found["pending"]), (&Value::from(900), &Value::from(0)), "{found:#}");
+    assert_eq!(lanes_where(&found, |lane| lane["results"] == 300), 3, "{found:#}");
+
+    // A pause concerns all lanes, or the one that is named.
+    assert!(tool(&cluster, "oncecast", &["pause"]).status.success());
+    let paused = |status: &Value| lanes_where(status, |lane| !lane["delivery"]["paused"].is_null());
+    wait_until("all lanes to be paused", || (paused(&status(&cluster)) == 3).then_some(()));
+    assert!(tool(&cluster, "oncecast", &["resume", "--lane", "0"]).status.success());
+    wait_until("one lane to go on", || (paused(&status(&cluster)) == 2).then_some(()));
+    let listed = tool(&cluster, "oncecast", &["pending", "list"]);
+    assert_eq!(String::from_utf8_lossy(&listed.stdout).matches("lane ").count(), 3, "{listed:?}");
+    let shown = tool(&cluster, "oncecast", &["dead", "show", "0000000000000001"]);
+    assert!(String::from_utf8_lossy(&shown.stderr).contains("--lane"), "{shown:?}");
+
+    // Channels of several nodes are not one publisher's.
+    let several = tool(&cluster, "oncecast-publisher", &["--sharded-channel", &channels.join(","), "--count", "1"]);
+    assert!(String::from_utf8_lossy(&several.stderr).contains("--sharded-channel"), "{several:?}");
+    cluster.stop(DEADLINE).expect("a clean end");
+}
