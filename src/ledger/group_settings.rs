@@ -11,7 +11,7 @@ use super::value::text;
 use crate::base::delivery_rate::DeliveryRate;
 
 /// The fields, in the order in which the scripts give them.
-const FIELDS: [&str; 5] = ["paused_until", "paused_since", "paused_by", "max_in_flight", "rate"];
+pub(super) const FIELDS: [&str; 5] = ["paused_until", "paused_since", "paused_by", "max_in_flight", "rate"];
 /// The most bytes of the name of who paused a group.
 pub const MAX_BY_BYTES: usize = 128;
 /// More messages in flight than any group has.

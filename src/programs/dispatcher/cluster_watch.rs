@@ -1,7 +1,7 @@
 //! Follows a Redis Cluster: reads who owns which slots, and plans the group's lanes anew when that changes.
 //!
-//! One thread, `cluster`. A new lane is recorded in the group's set of lanes before it is started, so that every
-//! dispatcher and tool knows it. While no node answers, the lanes stay as they are: each finds its node by itself.
+//! One thread, `cluster`. A new lane gets the group's settings and is recorded in the group's set of lanes before it is
+//! started, so that a pause holds for it, and every dispatcher and tool knows it. While no node answers, the lanes stay as they are: each finds its node by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -107,6 +107,10 @@ impl Watching {
         let known = self.ledger(0)?.lanes()?;
         let new: BTreeSet<LaneNumber> = listening.keys().filter(|lane| !known.contains(lane)).copied().collect();
         if !new.is_empty() {
+            let settings = self.ledger(0)?.held_settings()?;
+            for lane in &new {
+                self.ledger(*lane)?.take_settings(&settings)?;
+            }
             self.ledger(0)?.add_lanes(&new)?;
         }
         let mut undone = BTreeSet::new();

@@ -69,6 +69,36 @@ fn consumers_serve_all_lanes_and_tools_add_them_up() {
     let shown = tool(&cluster, "oncecast", &["dead", "show", "0000000000000001"]);
     assert!(String::from_utf8_lossy(&shown.stderr).contains("--lane"), "{shown:?}");
 
+    // A lane whose slot moves to a node that has another lane listens no more, and delivers what is pending. The lane
+    // that takes its place is paused like all.
+    assert!(tool(&cluster, "oncecast", &["pause"]).status.success());
+    for channel in &channels {
+        let output = tool(&cluster, "oncecast-publisher", &["--sharded-channel", channel, "--count", "100"]);
+        assert!(output.status.success(), "{channel}: {output:?}");
+    }
+    wait_until("all to be pending", || (status(&cluster)["pending"] == 300).then_some(()));
+    let lanes: Vec<u16> = found["lanes"].as_object().expect("lanes").keys().filter_map(|n| n.parse().ok()).collect();
+    let highest = lanes.iter().max().expect("three lanes");
+    let slot = slot_of(cluster.keys().lane(*highest).expect("it is one").pending.as_bytes());
+    let redis = cluster.redis_cluster().expect("it is on one");
+    let from = redis.owner(slot).expect("it has an owner");
+    redis.move_slot(slot, (from + 1) % 3).expect("it moves");
+    wait_until("another lane to listen in its place", || {
+        let is_led = |lane: &Value| !lane["leader"].is_null() && !lane["delivery"]["paused"].is_null();
+        (lanes_where(&status(&cluster), is_led) == 4).then_some(())
+    });
+    assert!(tool(&cluster, "oncecast", &["resume"]).status.success());
+    wait_until("all to be recorded once", || {
+        let output = tool(&cluster, "oncecast", &["audit", "--expect", "1200"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        (output.status.success() && text.contains("nothing lost, nothing recorded twice")).then_some(())
+    });
+    wait_until("the lane to be empty", || (status(&cluster)["pending"] == 0).then_some(()));
+    let moved = channels.iter().find(|channel| slot_of(channel.as_bytes()) / SHARE == slot / SHARE).expect("one");
+    let output = tool(&cluster, "oncecast-publisher", &["--sharded-channel", moved, "--count", "100"]);
+    assert!(output.status.success(), "{output:?}");
+    wait_until("the new lane's messages to be recorded", || (status(&cluster)["results"] == 1300).then_some(()));
+
     // Channels of several nodes are not one publisher's.
     let several = tool(&cluster, "oncecast-publisher", &["--sharded-channel", &channels.join(","), "--count", "1"]);
     assert!(String::from_utf8_lossy(&several.stderr).contains("--sharded-channel"), "{several:?}");
