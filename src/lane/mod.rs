@@ -20,13 +20,13 @@
 //! `lifecycle` starts and stops the threads. `listener` fills `ring`, its `sink`; `hearing` and `reach` check that
 //! subscription and commands reach one server. `election` competes for the `lease`; `precedence` decides who goes
 //! first; `leading` spreads the terms of several lanes over dispatchers. The election begins a `term`, to which it
-//! passes what `elected` holds and a `kill_switch`. `ingest` and `intake` store messages. `courier` delivers them, with
-//! `table`, `places`, `backlog` and `strays`, to the consumers on the `roster`, which `discovery` changes by the rules
-//! of `following`, as `group_settings` and its gate allow, and in the order that `order_key` asks for; `delivery_state`
-//! is what is shown of that. `dialers`, each with `dialer`, `handshake`, `credentials` and `greeting`, make each
-//! `link`, and `sockets` waits for them. `tasks` lead to `redistributor`, with `refused`, `dead_letters` and `deaths`.
-//! `retry` repeats failed Redis commands; `tests` makes lanes for unit tests. `shadow` is another composition of a
-//! listener: it observes a group and takes part in nothing.
+//! passes what `elected` holds and a `kill_switch`. `ingest` and `intake` store messages. `courier` delivers them,
+//! with `table`, `places`, `backlog` and `strays`, to the consumers on the `roster`, which `discovery` changes by the
+//! rules of `following`, as `group_settings` and its gate allow, and in the order that `order_key` asks for;
+//! `delivery_state` is what is shown of that. `dialers`, each with `dialer`, `handshake`, `credentials` and
+//! `greeting`, make each `link`, and `sockets` waits for them. `tasks` lead to `redistributor`, with `refused`,
+//! `dead_letters` and `deaths`. `retry` repeats failed Redis commands; `tests` makes lanes for unit tests. `shadow` is
+//! another composition of a listener: it observes a group and takes part in nothing.
 
 mod backlog;
 mod courier;

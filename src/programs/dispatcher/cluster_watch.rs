@@ -1,7 +1,8 @@
 //! Follows a Redis Cluster: reads who owns which slots, and plans the group's lanes anew when that changes.
 //!
-//! One thread, `cluster`. A new lane gets the group's settings and is recorded in the group's set of lanes before it is
-//! started, so that a pause holds for it, and every dispatcher and tool knows it. While no node answers, the lanes stay as they are: each finds its node by itself.
+//! One thread, `cluster`. A new lane gets the group's settings and is recorded in the group's set of lanes before it
+//! is started, so that a pause holds for it, and every dispatcher and tool knows it. While no node answers, the lanes
+//! stay as they are: each finds its node by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
