@@ -1,6 +1,6 @@
 """A worker for the tests with the real programs: records each message's id.
 
-    load_worker.py ADDRESS [--asyncio] [--tls-cert FILE --tls-key FILE [--tls-client-ca FILE]]
+    load_worker.py ADDRESS [--asyncio] [--group GROUP] [--tls-cert FILE --tls-key FILE [--tls-client-ca FILE]]
 """
 
 import argparse
@@ -21,8 +21,8 @@ async def handle_async(delivery):
 parser = argparse.ArgumentParser()
 parser.add_argument("listen")
 parser.add_argument("--asyncio", action="store_true")
-for name in ("tls-cert", "tls-key", "tls-client-ca", "link-secret-file"):
+for name in ("tls-cert", "tls-key", "tls-client-ca", "link-secret-file", "group"):
     parser.add_argument(f"--{name}")
-options = vars(parser.parse_args())
+options = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
 Consumer(handle_async if options.pop("asyncio") else handle, prefetch=512, concurrency=2, **options).run()

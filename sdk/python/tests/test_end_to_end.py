@@ -30,10 +30,17 @@ def start_worker(cluster, address, *options):
     return cluster.start("worker", command)
 
 
-def start_load(cluster, seconds, rate=3000):
+class LaneOf(Cluster):
+    """A lane of the group of a cluster: the same server, and the keys of another group."""
+
+    def __init__(self, cluster, group):
+        vars(self).update(vars(cluster), group=group, dispatchers=[])
+
+
+def start_load(cluster, seconds, rate=3000, channel="messages:published"):
     """Publishes so many messages a second, and gives the publisher and the file with their ids."""
-    ids = cluster.folder / "ids"
-    options = ["--rate", str(rate), "--duration", f"{seconds}s", "--ids-file", str(ids)]
+    ids = cluster.folder / f"ids-{channel.replace('/', '-')}"
+    options = ["--rate", str(rate), "--duration", f"{seconds}s", "--ids-file", str(ids), "--channel", channel]
     return cluster.start_publisher(*options), ids
 
 
@@ -242,3 +249,28 @@ def test_a_dispatcher_without_tls_and_one_with_it_say_what_is_wrong(cluster, tmp
     cluster.wait_for_log(workers[1], "it begins with TLS, and this consumer has none")
     cluster.wait_for_log(dispatcher, "400 Bad Request")
     cluster.wait_for_log(dispatcher, "it speaks no TLS on this port")
+
+
+def test_consumers_serve_three_lanes_while_the_leader_of_one_is_killed(tmp_path):
+    with Cluster(str(tmp_path), "{orders}") as zero:
+        addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+        start_worker(zero, addresses[0], "--group", "{orders}")
+        own = program("oncecast-consumer")
+        if own is not None:
+            # Consumers of both kinds record in the same streams.
+            options = ["--redis-url", zero.url, "--group", "{orders}", "--listen", addresses[1], "--prefetch", "256"]
+            zero.start("consumer", [own, *options])
+        addresses = addresses[: 1 if own is None else 2]
+        lanes = [zero, LaneOf(zero, "{orders/1}"), LaneOf(zero, "{orders/7}")]
+        leaders = {}
+        for lane in lanes:
+            for name in ("d0", "d1"):
+                options = ["--dispatcher-id", name, "--channel", lane.group]
+                leaders[lane, name] = lane.start_dispatcher(addresses, *options)
+            lane.wait_until_leading()
+        loads = [start_load(lane, 8, 1500, lane.group) for lane in lanes]
+        time.sleep(3)
+        first = lanes[1].leader_is().decode()
+        lanes[1].kill(leaders[lanes[1], first])
+        wait_for(lambda: lanes[1].leader_is().decode() not in ("", first), "the other one leads lane 1")
+        assert [check(lane, *load) for lane, load in zip(lanes, loads)]
