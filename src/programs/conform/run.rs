@@ -1,5 +1,6 @@
 //! The subcommand: tries the consumer, plays the cases, and prints each verdict as soon as it is known.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::case::{Case, Cases, Need, NonceRule, ProofRule};
@@ -14,6 +15,7 @@ use super::target::{Facts, Target};
 use crate::base::error::{Error, Result};
 use crate::base::setting::ConfigError;
 use crate::base::text::Escaped;
+use crate::ledger::lane_name;
 use crate::process::log;
 use crate::process::output::{self, StdoutReader};
 use crate::programs::common::link_secret;
@@ -97,10 +99,15 @@ fn run_cases(
 }
 
 fn described(target: &Target) -> String {
-    let Facts { consumer, prefetch, records, channels, protocol } = &target.facts;
+    let Facts { consumer, prefetch, records, channels, protocol, lanes } = &target.facts;
     let flags = u8::from(*records) + 2 * u8::from(*channels);
     let protocol = protocol.as_deref().unwrap_or("no subprotocol");
-    format!("{} (prefetch={prefetch} flags={flags} {})", Escaped(consumer), Escaped(protocol))
+    let lanes = match lanes {
+        Some(true) => ", serves all lanes",
+        Some(false) => ", serves lane 0 only",
+        None => "",
+    };
+    format!("{} (prefetch={prefetch} flags={flags} {}{lanes})", Escaped(consumer), Escaped(protocol))
 }
 
 /// Plays one case, and waits until the consumer has finished what it left over.
@@ -163,7 +170,8 @@ fn try_consumer(target: &mut Target, group: &mut Group) -> Result<()> {
     }
     let problem = match tried {
         Tried::Ready(facts) => {
-            target.facts = facts;
+            let lanes = serves_lanes(target, group)?;
+            target.facts = Facts { lanes, ..facts };
             return settle(target, group);
         }
         Tried::Refused(code, text) if code == ErrorCode::NotAuthenticated.code() => format!(
@@ -206,6 +214,30 @@ fn connect(stage: &mut Stage<'_>) -> std::result::Result<(), String> {
     })
 }
 
+/// Whether the consumer serves other lanes of its group. One that does not answers ERROR 7 to a LEAD of another lane;
+/// one that records in Redis answers another ERROR, as that lane has no epoch there.
+fn serves_lanes(target: &mut Target, group: &mut Group) -> Result<Option<bool>> {
+    let Some(lane) = lane_name(&target.group, 1).map(Cow::into_owned) else { return Ok(None) };
+    let limit = target.timeout;
+    let mut stage = Stage::new(target, group, true);
+    if connect(&mut stage).is_err() {
+        return Ok(None);
+    }
+    let epoch = stage.epoch;
+    let answer = stage.lead(TRIAL, epoch, Some(&lane), "{}", &ProofRule::Right).and_then(|()| {
+        let answered = stage.wait(limit, |stage| match stage.first(TRIAL, error_in) {
+            Some((code, _)) => Some(code != ErrorCode::Group.code()),
+            None => stage.facts(TRIAL).map(|_| true),
+        });
+        answered.map_err(Stop::from)
+    });
+    match answer {
+        Ok(serves) => Ok(serves),
+        Err(Stop::Failed(_)) => Ok(None),
+        Err(Stop::Ended(error)) => Err(error),
+    }
+}
+
 fn error_in(heard: &Heard) -> Option<(u16, String)> {
     match heard {
         Heard::Error { code, text } => Some((*code, text.clone())),
@@ -232,7 +264,8 @@ impl Stage<'_> {
             Heard::Ready { prefetch, flags, consumer } => {
                 let (consumer, flags) = (consumer.clone(), ReadyFlags(*flags));
                 let (records, channels) = (flags.commits(), flags.takes_channels());
-                Some(Facts { consumer, prefetch: *prefetch, records, channels, protocol: protocol.clone() })
+                let (prefetch, protocol) = (*prefetch, protocol.clone());
+                Some(Facts { consumer, prefetch, records, channels, protocol, lanes: None })
             }
             _ => None,
         })

@@ -22,6 +22,8 @@ pub(super) struct Facts {
     pub(super) records: bool,
     pub(super) channels: bool,
     pub(super) protocol: Option<String>,
+    /// Whether it serves other lanes than lane 0; `None` if the group has none, or if that can't be told.
+    pub(super) lanes: Option<bool>,
 }
 
 /// See the module's text.

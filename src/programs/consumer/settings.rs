@@ -175,15 +175,15 @@ a copy of the channels with one entry per message. In Rust, write a consumer wit
   oncecast-consumer --handler exec --exec-per-message -- php job.php
 
 A server for --handler http gets the payload as the body, and Oncecast-Id, Oncecast-Delivery, Oncecast-Group,
-Oncecast-Channel and Idempotency-Key as headers. 2xx: done, the members of a JSON object are recorded. 408, 425, 429,
-5xx: delivered again, after Retry-After if 429 or 503 have it. Other 4xx: rejected. While nothing listens, nothing is
-delivered.
+Oncecast-Channel, Idempotency-Key and, in other lanes than lane 0, Oncecast-Lane as headers. 2xx: done, the members of a
+JSON object are recorded. 408, 425, 429, 5xx: delivered again, after Retry-After if 429 or 503 have it. Other 4xx:
+rejected. While nothing listens, nothing is delivered.
 
 A program for --handler exec reads lines such as {"id":"0006123456789abc","delivery":1,"channel":"c","payload":"text"}
 (payload_base64 if it is not UTF-8) and answers each with {"ok":{"field":"value"}}, {"ok":null}, {"retry":"why"},
 {"retry":"why","after_ms":500} or {"reject":"why"}. With --exec-per-message: payload on standard input, ONCECAST_ID,
-ONCECAST_DELIVERY, ONCECAST_CHANNEL and ONCECAST_GROUP in the environment, result on standard output; exit status 0
-done, 75 retry, 65 reject. The rest is in docs/GUIDE.md.
+ONCECAST_DELIVERY, ONCECAST_CHANNEL, ONCECAST_GROUP and ONCECAST_LANE in the environment, result on standard output;
+exit status 0 done, 75 retry, 65 reject. The rest is in docs/GUIDE.md.
 
 Ends on SIGTERM or SIGINT: accepts no more messages, finishes those it holds for up to 7 s. The leader
 redelivers the rest. A second signal ends it at once.
