@@ -26,6 +26,7 @@ pub enum Action {
     Drain(u8),
     Stop(u8),
     Replay(Id),
+    Hold,
     // Faults.
     Crash(u8),
     Cut(u8),
@@ -73,6 +74,7 @@ pub enum Action {
     Leave(u8),
     Overdue { dispatcher: u8, consumer: u8, id: Id },
     Hear { dispatcher: u8, id: Id },
+    HearSettings(u8),
 }
 
 /// The protocol under some rules, within some bounds.
@@ -135,6 +137,7 @@ impl Protocol {
         }
         self.stops(world, actions);
         self.replays(world, actions);
+        self.holds(world, actions);
         if world.budget.rejections > 0 {
             for (c, consumer) in (0..).zip(&world.consumers) {
                 let running = consumer.held.iter().filter(|held| !held.committing);
@@ -185,6 +188,7 @@ impl Protocol {
         self.drained(world, actions);
         self.overdue(world, actions);
         self.heard(world, actions);
+        self.held(world, actions);
         let stands = |lease: &_| world.holder_is_subscribed(*lease) || world.servers != Servers::One;
         let abandoned = world.redis.lease.filter(stands);
         let abandoned = abandoned.is_some_and(|lease| world.lease_of(lease.dispatcher) != Some(lease));
@@ -211,7 +215,7 @@ impl Protocol {
                 continue;
             }
             for (id, message, at) in &term.table {
-                let may_go = *at == Whereabouts::Ready && self.is_its_turn(term, *id, *message);
+                let may_go = *at == Whereabouts::Ready && !term.paused && self.is_its_turn(term, *id, *message);
                 if may_go && self.may_be_given(term, c) {
                     actions.push(Action::Deliver { dispatcher: d, consumer: c, id: *id, message: *message });
                 }
@@ -258,6 +262,7 @@ impl Protocol {
             Action::Drain(c) => world.consumers[c as usize].draining = true,
             Action::Stop(d) => world.stop(d),
             Action::Replay(id) => world.replay(id, rules),
+            Action::Hold => world.hold(rules),
             Action::Crash(d) => world.crash(d),
             Action::Cut(d) => world.cut(d),
             Action::Pause => world.redis.lease = None,
@@ -314,7 +319,10 @@ impl Protocol {
             Action::StartConsumer(c) => world.consumers[c as usize].alive = true,
             Action::Link { dispatcher, consumer } => return world.link(dispatcher, consumer, rules),
             Action::Page(d) => world.page(d),
-            Action::Deliver { dispatcher, consumer, id, message } => world.deliver(dispatcher, consumer, id, message),
+            Action::Deliver { dispatcher, consumer, id, message } => {
+                world.note_delivery(dispatcher);
+                world.deliver(dispatcher, consumer, id, message);
+            }
             Action::Redeliver { dispatcher, id } => world.redeliver(dispatcher, id, rules),
             Action::DeadLetter { dispatcher, id } => world.dead_letter(dispatcher, id, rules),
             Action::Arm(c) => world.arm(c),
@@ -324,6 +332,7 @@ impl Protocol {
             Action::Leave(c) => world.leave(c, rules),
             Action::Overdue { dispatcher, consumer, id } => world.overdue(dispatcher, consumer, id),
             Action::Hear { dispatcher, id } => world.hear(dispatcher, id),
+            Action::HearSettings(d) => world.hear_settings(d),
             other => unreachable!("{other:?} is an input or a fault"),
         }
         true
@@ -356,6 +365,7 @@ impl Model for Protocol {
                 stale_write: next.seen.stale_write,
                 stale_delivery: next.seen.stale_delivery,
                 usurped: next.seen.usurped,
+                delivered_in_pause: next.seen.delivered_in_pause,
                 ..Events::default()
             };
             next.forgotten = 0;

@@ -42,6 +42,7 @@ impl World {
         dispatcher.subscribed = false;
         dispatcher.inbox.clear();
         dispatcher.returned.clear();
+        dispatcher.news = false;
         dispatcher.ring.end_segment();
         self.hearers.iter_mut().for_each(|hearers| *hearers &= !(1 << d));
     }
@@ -136,6 +137,7 @@ impl World {
         }
         if rules.has(Rule::ReplaysForgottenBefore) {
             self.dispatcher(d).returned.clear();
+            self.dispatcher(d).news = false;
         }
         self.seen.usurped |= self.lease_is_sound();
         let by_time = !self.is_counted(d) && rules.has(Rule::UncountedByTime);
@@ -157,7 +159,8 @@ impl World {
         if self.redis.recall != before {
             self.recall_written(rules);
         }
-        let cursor = self.redis.cursor;
+        let (cursor, paused) = (self.redis.cursor, self.redis.paused);
+        self.seen.found_pause |= paused;
         let marker = self.publish_marker(d);
         let dispatcher = self.dispatcher(d);
         dispatcher.term = Some(Term {
@@ -171,6 +174,7 @@ impl World {
             unmarked: false,
             armed: false,
             offer: None,
+            paused: paused && rules.has(Rule::SettingsReadWithTheLease),
             backlog: cursor.map(|cursor| cursor.last_id),
             links: 0,
             drains: 0,
@@ -229,6 +233,7 @@ impl World {
             self.record_gap(d, place);
         }
         if !rules.has(Rule::ReplaysForgottenBefore) {
+            self.dispatcher(d).news = false;
             self.dispatcher(d).returned.clear();
         }
         self.term(d, |term| term.phase = Phase::Running { place, live_segment });

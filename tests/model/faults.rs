@@ -62,6 +62,7 @@ pub fn pay(world: &mut World, action: Action) {
         Action::Stop(_) => return budget.stops -= 1,
         Action::Reject { .. } => return budget.rejections -= 1,
         Action::Replay(_) => return budget.replays -= 1,
+        Action::Hold => return budget.holds -= 1,
         Action::Tick => return budget.ticks -= 1,
         _ => return,
     };

@@ -6,8 +6,8 @@
 //! Dispatchers and consumers die, leaders hang and do not know that they were replaced, scripts and transactions arrive
 //! late, answers get lost, subscriptions break, and Redis comes back without its last seconds. Smaller state spaces add
 //! commands that are refused ([`refusals`]), two servers ([`servers`]), rings that are full ([`overruns`]), stops
-//! ([`draining`]), dead letters that are replayed ([`replays`]), lies ([`liars`]) and interests that change
-//! ([`interests`]). The module [`promises`] lists what must hold in every state.
+//! ([`draining`]), dead letters that are replayed ([`replays`]), pauses of the group ([`holds`]), lies ([`liars`]) and
+//! interests that change ([`interests`]). The module [`promises`] lists what must hold in every state.
 //!
 //! Each rule can be removed ([`rules::Rule`]), and a test for each shows that a promise then breaks. A model in which
 //! no missing rule breaks anything would prove nothing.
@@ -55,6 +55,7 @@ mod courier;
 mod dispatcher;
 mod draining;
 mod faults;
+mod holds;
 mod intake;
 mod interests;
 mod liars;
@@ -120,6 +121,7 @@ const NO_FAULTS: Budget = Budget {
     drains: 0,
     stops: 0,
     replays: 0,
+    holds: 0,
     ticks: 0,
 };
 

@@ -20,8 +20,10 @@ pub const NOT_SILENT: &str = "P6: at rest what was not stored lies in a recorded
 pub const NOT_TWICE: &str = "P3: no two consumers hold the same message when the leader changes";
 pub const NOT_DEAD_UNUSED: &str = "a message is dead only if a handler rejected it or a consumer was lost with it";
 pub const ALL_HEAR: &str = "at rest every dispatcher receives what is published";
+pub const HELD_BACK: &str = "a leader that has heard all it was sent delivers nothing while its group is paused";
 /// All that must hold in every state.
-pub const PROMISES: [&str; 11] = [
+pub const PROMISES: [&str; 12] = [
+    HELD_BACK,
     ONE_AT_A_TIME,
     IN_TURN,
     ONE_RESULT,
@@ -51,6 +53,7 @@ pub const PASSED_OVERRUN: &str = "a leader continued past messages that its ring
 pub const GAP: &str = "a gap was recorded";
 pub const DEAD_LETTERED: &str = "a message was dead-lettered";
 pub const REPLAYED: &str = "a dead letter was replayed and its message recorded";
+pub const RESUMED: &str = "a message was recorded after a pause that a new leader had found";
 pub const DRAINED_AWAY: &str = "a consumer has drained and is gone while another dispatcher leads";
 
 /// The promises, which hold in every state, and the events, each of which some state shows.
@@ -64,7 +67,10 @@ pub fn all() -> Vec<Property<Protocol>> {
             !world.redis.dead.contains(&1) || is_failed(protocol, world)
         }),
         Property::always(FENCED, |_, world: &World| !world.seen.stale_write && !world.seen.stale_delivery),
-        Property::always(DRAINED, |protocol, world| is_drained(world) || !protocol.is_at_rest(world)),
+        Property::always(HELD_BACK, |_, world: &World| !world.seen.delivered_in_pause),
+        Property::always(DRAINED, |protocol, world| {
+            is_drained(world) || world.redis.paused || !protocol.is_at_rest(world)
+        }),
         Property::always(LEASE_STANDS, |_, world: &World| !world.seen.usurped),
         Property::always(NOT_SILENT, |protocol, world| is_accounted_for(world) || !protocol.is_at_rest(world)),
         Property::always(ALL_HEAR, |protocol, world| all_hear(world) || !protocol.is_at_rest(world)),
@@ -88,6 +94,9 @@ pub fn all() -> Vec<Property<Protocol>> {
         Property::sometimes(DRAINED_AWAY, |_, world: &World| {
             let gone = world.consumers.iter().any(|consumer| consumer.draining && !consumer.alive);
             gone && world.redis.lease.is_some_and(|lease| lease.dispatcher == 1)
+        }),
+        Property::sometimes(RESUMED, |_, world: &World| {
+            world.seen.found_pause && world.budget.holds == 0 && world.redis.results.contains(&1)
         }),
         Property::sometimes(REPLAYED, |protocol, world: &World| {
             world.budget.replays < protocol.bounds.budget.replays && world.redis.results.contains(&1)

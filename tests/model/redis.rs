@@ -20,6 +20,8 @@ pub struct Redis {
     pub dead: Vec<u8>,
     /// The dead letters, in order of ids. `None`: nobody replays any.
     pub letters: Option<Vec<(Id, Message)>>,
+    /// An operator has paused the group.
+    pub paused: bool,
     /// The nonces with which messages were put back.
     pub put_back: Vec<u8>,
     /// Not a key: the messages that have been stored, as far as Redis can know.
@@ -155,6 +157,7 @@ impl Redis {
             results: none.clone(),
             dead: none,
             letters: replays.then(Vec::new),
+            paused: false,
             put_back: Vec::new(),
             taken: 0,
         }

@@ -118,6 +118,10 @@ pub enum Rule {
     UnprovenRaisesRecall,
     /// Dispatchers are told of replayed dead letters.
     ReplaysAreAnnounced,
+    /// A new leader reads the group's settings in the step that acquires the lease.
+    SettingsReadWithTheLease,
+    /// Dispatchers are told that the group's settings have changed.
+    SettingsAreAnnounced,
     /// With an order by key: only one message of a key is at a consumer.
     OneOfAKeyInHand,
     /// One that came back counts as in hand until it is done.
@@ -192,6 +196,8 @@ pub struct Budget {
     pub stops: u8,
     /// An operator replays a dead letter. Not a fault.
     pub replays: u8,
+    /// An operator pauses the group, or resumes it. Not a fault.
+    pub holds: u8,
     /// Time passes: everything written so far is on disk, and the programs know it. Not a fault.
     pub ticks: u8,
 }

@@ -72,6 +72,10 @@ pub struct Events {
     pub intake_void: bool,
     /// A command was refused.
     pub refused: bool,
+    /// A leader that had heard of a pause, or should have, delivered a message.
+    pub delivered_in_pause: bool,
+    /// A leader found the group paused when it acquired the lease.
+    pub found_pause: bool,
     /// The lease was acquired although its holder ran, received what is published, and had not changed servers.
     pub usurped: bool,
 }
@@ -110,6 +114,8 @@ pub struct Dispatcher {
     pub ring: Ring,
     /// The replayed messages that it was told of.
     pub returned: Vec<Id>,
+    /// It was told that the group's settings have changed.
+    pub news: bool,
     /// It saw that it may acquire the lease, and is about to ask for it.
     pub checked: Option<Check>,
     /// While it believes that it leads.
@@ -145,6 +151,8 @@ pub struct Term {
     pub armed: bool,
     /// The batch that waits for an answer.
     pub offer: Option<Offer>,
+    /// It keeps to a pause.
+    pub paused: bool,
     /// Until the backlog was read: its highest id.
     pub backlog: Option<Id>,
     /// The consumers it has a link to.
