@@ -289,7 +289,7 @@ fn no_more_are_in_flight_than_allowed() {
 #[test]
 fn a_message_that_its_consumer_has_lost_does_not_stop_a_limited_group() {
     let (swallower, good) = (Peer::bind("swallower"), Peer::bind("good"));
-    let mut group = Scripted::start(&[&swallower, &good], "--link-timeout-ms 400 --max-in-flight 1");
+    let mut group = Scripted::start(&[&swallower, &good], "--link-timeout-ms 1000 --max-in-flight 1");
     let (mut swallowing, mut working) = (swallower.accept(2), good.accept(2));
     let connection = &mut group.client();
     wait_until_listed(connection, &["good", "swallower"]);
