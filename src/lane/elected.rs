@@ -26,5 +26,5 @@ pub(super) struct Elected {
     /// The segment of the ring that was live when this dispatcher was found eligible.
     pub(super) segment: u64,
     /// Whether the last term began on another server.
-    pub(super) servers: Option<ServerChange>,
+    pub(super) servers: Option<Box<ServerChange>>,
 }

@@ -46,7 +46,7 @@ pub(super) struct Intake {
     /// The last id assigned.
     last_id: MessageId,
     /// Whether the last term began on another server.
-    servers: Option<ServerChange>,
+    servers: Option<Box<ServerChange>>,
     /// Whether anything was stored this term.
     pub(super) advanced: bool,
     /// Whether anything was stored since the last marker.

@@ -56,7 +56,7 @@ impl Ledger {
             call.push((name, value));
         }
         call.push(("epoch", epoch));
-        if let Some(ServerChange { before, now }) = &gap.servers {
+        if let Some(ServerChange { before, now }) = gap.servers.as_deref() {
             call.push(("server_before", before.as_str()));
             call.push(("server", now.as_str()));
         }

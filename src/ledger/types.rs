@@ -67,10 +67,10 @@ pub struct ServerChange {
 
 impl ServerChange {
     /// What a gap says if both run ids are known and differ.
-    pub(super) fn between(before: Option<&str>, now: Option<&str>) -> Option<ServerChange> {
+    pub(super) fn between(before: Option<&str>, now: Option<&str>) -> Option<Box<ServerChange>> {
         let known = |id: Option<&str>| id.filter(|id| *id != "unknown").map(str::to_owned);
         let (before, now) = (known(before)?, known(now)?);
-        (before != now).then_some(ServerChange { before, now })
+        (before != now).then(|| Box::new(ServerChange { before, now }))
     }
 }
 
@@ -292,5 +292,5 @@ pub struct Gap {
     /// How many messages are missing, if that is known exactly.
     pub count: Option<u64>,
     /// Between which servers, if the term began on another one than the last term.
-    pub servers: Option<ServerChange>,
+    pub servers: Option<Box<ServerChange>>,
 }
