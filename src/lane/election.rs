@@ -289,17 +289,7 @@ impl Election {
         let undelivered = self.shared.undelivered.lock().take();
         let undelivered = undelivered.filter(|(led, _)| before == Some(*led)).map(|(_, id)| id);
         let epoch = lease.epoch;
-        Ok(LeaseTry::Elected(Elected {
-            epoch,
-            lost,
-            undelivered,
-            cursor,
-            last_id,
-            settings,
-            right,
-            segment,
-            servers: servers.map(|both| *both),
-        }))
+        Ok(LeaseTry::Elected(Elected { epoch, lost, undelivered, cursor, last_id, settings, right, segment, servers }))
     }
 
     /// Whether all other dispatchers are younger. Not checked in sync, where it makes no difference.

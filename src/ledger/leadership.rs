@@ -51,7 +51,7 @@ impl Ledger {
                 let newest = text(newest).and_then(score);
                 // Without fields they don't concern this dispatcher.
                 let settings = SettingsReading::of(redis_ms, settings).unwrap_or_default();
-                let servers = ServerChange::between(text(server_before), text(server)).map(Box::new);
+                let servers = ServerChange::between(text(server_before), text(server));
                 Acquire::Acquired { lease, cursor, newest, before, settings, servers }
             }
             (Some("vacant"), ..) => Acquire::Vacant { cursor },

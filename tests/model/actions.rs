@@ -11,7 +11,7 @@ use crate::promises;
 use crate::redis::Script;
 use crate::refusals::Refusal;
 use crate::ring::{Id, Message, Seen};
-use crate::rules::{Bounds, Rules};
+use crate::rules::{Bounds, Rule, Rules};
 use crate::servers::Servers;
 use crate::world::{Events, Issuer, Phase, Return, Term, Whereabouts, World};
 
@@ -27,6 +27,8 @@ pub enum Action {
     Stop(u8),
     Replay(Id),
     Hold,
+    Copy,
+    PublishAtOld,
     // Faults.
     Crash(u8),
     Cut(u8),
@@ -38,6 +40,8 @@ pub enum Action {
     PageEarly(u8),
     Refuse(Refusal),
     Switch,
+    FailOver,
+    PauseAtOld,
     Overrun(u8),
     Name { dispatcher: u8, consumer: u8, id: Id, message: Message },
     Answer { lie: Lie, dispatcher: u8, consumer: u8, id: Id, message: Message },
@@ -48,6 +52,7 @@ pub enum Action {
     Subscribe(u8),
     SubscribeAt(u8, u8),
     MoveCommands(u8),
+    MoveConsumer(u8),
     Uncounted(u8),
     NotReceivingLeader(u8),
     NotReceivingStandby(u8),
@@ -59,6 +64,7 @@ pub enum Action {
     Mark(u8),
     Renew(u8),
     ExpireAbandoned,
+    ExpireAtOld,
     Serve(usize),
     Vanish(usize),
     StartConsumer(u8),
@@ -130,6 +136,7 @@ impl Protocol {
     fn inputs(&self, world: &World, actions: &mut Vec<Action>) {
         actions.extend((world.published < self.bounds.messages).then_some(Action::Publish));
         actions.extend((world.budget.ticks > 0).then_some(Action::Tick));
+        self.inputs_of_failovers(world, actions);
         // If time never passes, nothing is trimmed, and a poll has no effect.
         if self.bounds.budget.ticks > 0 {
             let standbys = (0..).zip(&world.dispatchers).filter(|(_, standby)| standby.alive && standby.term.is_none());
@@ -156,21 +163,28 @@ impl Protocol {
             actions.extend((request.issuer == Issuer::Gone).then_some(Action::Vanish(index)));
         }
         actions.extend(world.refused.map(|_| Action::Allow));
+        let at_old = world.seen_from_old();
+        self.moves(world, at_old.as_ref(), actions);
         for (d, dispatcher) in (0..).zip(&world.dispatchers) {
             match world.servers {
                 _ if dispatcher.subscribed => {}
-                Servers::One | Servers::Failover => actions.push(Action::Subscribe(d)),
+                Servers::One | Servers::Failover | Servers::Split | Servers::Moved => {
+                    actions.push(Action::Subscribe(d))
+                }
                 Servers::Forwarding => actions.extend([Action::SubscribeAt(d, 0), Action::SubscribeAt(d, 1)]),
             }
             actions.extend((!dispatcher.inbox.is_empty()).then_some(Action::Read(d)));
             actions.extend((dispatcher.alive && dispatcher.commands != world.front).then_some(Action::MoveCommands(d)));
+            let world = at_old.as_ref().filter(|_| world.is_stuck(d)).unwrap_or(world);
             if world.is_stuck(d) {
                 continue;
             }
             actions.extend(world.is_to_subscribe_anew(d, self.rules).then_some(Action::Uncounted(d)));
             actions.extend(world.leader_is_not_receiving(d, self.rules).then_some(Action::NotReceivingLeader(d)));
             actions.extend(world.standby_is_not_receiving(d, self.rules).then_some(Action::NotReceivingStandby(d)));
-            actions.extend(world.may_acquire(d, self.rules).then_some(Action::Check(d)));
+            let may_acquire =
+                world.may_acquire(d, self.rules) && !(world.at_old && self.rules.has(Rule::NoElectionAtOld));
+            actions.extend(may_acquire.then_some(Action::Check(d)));
             actions.extend(dispatcher.checked.map(|_| Action::Acquire(d)));
             if let Some(term) = &dispatcher.term {
                 self.progress_of_leader(world, d, term, actions);
@@ -182,7 +196,8 @@ impl Protocol {
             actions.extend(running.map(|held| Action::Finish { consumer: c, id: held.id }));
             // Its connection carries one request at a time.
             let waits = world.requests.iter().any(|sent| sent.issuer == Issuer::Consumer(c));
-            let arms = consumer.alive && consumer.armed.is_none() && !waits;
+            let is_refused = consumer.old && world.old.is_none();
+            let arms = consumer.alive && consumer.armed.is_none() && !waits && !is_refused;
             actions.extend(arms.then_some(Action::Arm(c)));
         }
         self.drained(world, actions);
@@ -242,6 +257,13 @@ impl Protocol {
     fn carry_out(&self, world: &mut World, action: Action) -> bool {
         let rules = self.rules;
         match action {
+            Action::Copy => world.copy(),
+            Action::PublishAtOld => {
+                world.broadcast(Seen::Message(world.published), 1 - world.front);
+                world.published += 1;
+            }
+            Action::FailOver => world.fail_over(rules),
+            Action::PauseAtOld => world.old.as_mut().expect("there is one").lease = None,
             Action::Publish => {
                 world.broadcast(Seen::Message(world.published), world.front);
                 world.published += 1;
@@ -271,7 +293,10 @@ impl Protocol {
             Action::CrashConsumer(c) => world.crash_consumer(c),
             Action::Silence { dispatcher, consumer } => world.drop_link(dispatcher, consumer),
             Action::Refuse(refusal) => world.refused = Some(refusal),
-            Action::Switch => world.front = 1 - world.front,
+            Action::Switch => {
+                world.front = 1 - world.front;
+                world.move_keys(rules);
+            }
             Action::Overrun(d) => world.overrun(d),
             Action::Name { dispatcher, consumer, id, message } => {
                 return world.name(dispatcher, consumer, id, message, rules);
@@ -293,9 +318,11 @@ impl Protocol {
         match action {
             Action::Allow => world.refused = None,
             Action::ExpireAbandoned => world.redis.lease = None,
+            Action::ExpireAtOld => world.old.as_mut().expect("there is one").lease = None,
+            Action::MoveConsumer(c) => world.move_consumer(c, rules),
             Action::Subscribe(d) => world.subscribe(d, world.front, rules),
             Action::SubscribeAt(d, server) => world.subscribe(d, server, rules),
-            Action::MoveCommands(d) => world.move_commands(d),
+            Action::MoveCommands(d) => world.move_commands(d, rules),
             Action::Uncounted(d) => world.subscribe_anew(d),
             Action::NotReceivingLeader(d) => {
                 world.end_term(d);
@@ -309,8 +336,10 @@ impl Protocol {
             Action::Take(d) => return world.take(d, rules),
             Action::Mark(d) => world.mark(d),
             Action::Renew(d) => world.end_term(d),
+            Action::Serve(index) if world.requests[index].old && world.old.is_none() => return false,
             Action::Serve(index) => {
-                let before = world.refused.map(|_| world.clone());
+                let waits = world.refused.is_some() || world.acknowledged.is_some() && world.at_old;
+                let before = waits.then(|| world.clone());
                 world.serve(index, rules);
                 // A refused request that has changed nothing waits.
                 return before.is_none_or(|before| World { seen: world.seen, ..before } != *world);
@@ -358,7 +387,15 @@ impl Model for Protocol {
     fn next_state(&self, world: &World, action: Action) -> Option<World> {
         let mut next = world.clone();
         pay(&mut next, action);
+        let at_old = next.is_step_at_old(action);
+        if at_old {
+            next.change_sides();
+        }
         let changed = self.carry_out(&mut next, action);
+        if at_old {
+            next.change_sides();
+        }
+        next.end_split();
         next.rename(self.rules);
         if !self.watched {
             next.seen = Events {

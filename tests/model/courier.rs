@@ -21,8 +21,13 @@ impl World {
             return false;
         }
         if term.epoch < consumer.epoch && rules.has(Rule::ConsumersFence) {
+            return self.learn_epoch(d, c, rules);
+        }
+        if term.epoch > consumer.epoch && !self.confirms(d, c) {
             return false;
         }
+        let Some(term) = self.dispatchers[d as usize].term.as_mut() else { return false };
+        let consumer = &mut self.consumers[c as usize];
         self.seen.stale_delivery |= term.epoch < consumer.epoch;
         consumer.epoch = consumer.epoch.max(term.epoch);
         consumer.ruler = Some(d);

@@ -7,8 +7,9 @@ use oncecast::lane::precedence::{self, Right};
 
 use crate::intake::has_yielded;
 use crate::redis::{Lease, Recall};
-use crate::ring::{Resolution, Seen, Standing};
+use crate::ring::{OF_LEADER, Resolution, Seen, Standing};
 use crate::rules::{Rule, Rules};
+use crate::servers::Servers;
 use crate::world::{Check, Dispatcher, Issuer, Phase, Term, World};
 
 /// Only the order of the waits matters here, and it is the same for every TTL.
@@ -49,7 +50,8 @@ impl World {
 
     pub fn crash(&mut self, d: u8) {
         *self.dispatcher(d) = Dispatcher::default();
-        for lease in [&mut self.redis.lease, &mut self.disk.lease].into_iter().flatten() {
+        let old = self.old.iter_mut().map(|old| &mut old.lease);
+        for lease in [&mut self.redis.lease, &mut self.disk.lease].into_iter().chain(old).flatten() {
             lease.dead |= lease.dispatcher == d;
         }
         self.witnesses.iter_mut().chain(&mut self.hearers).for_each(|known_to| *known_to &= !(1 << d));
@@ -97,7 +99,8 @@ impl World {
         }
         // It waits longer than a better dispatcher needs: each has read all that it was sent, and none goes first.
         let yields = |(other, e): (&Dispatcher, u8)| {
-            let is_late = self.is_stuck(e) && !rules.has(Rule::MovingOnesGoFirst);
+            let waits = rules.has(Rule::MovingOnesGoFirst) && self.servers != Servers::Split;
+            let is_late = self.is_stuck(e) && !waits;
             e == d
                 || !other.alive
                 || is_late
@@ -161,14 +164,18 @@ impl World {
         }
         let (cursor, paused) = (self.redis.cursor, self.redis.paused);
         self.seen.found_pause |= paused;
-        let marker = self.publish_marker(d);
+        self.last_marker += 1;
+        let marker = self.last_marker;
+        self.broadcast(Seen::Marker(marker | OF_LEADER), self.dispatchers[d as usize].commands);
+        let last_marker = self.orders_by_epoch().then_some(marker);
         let dispatcher = self.dispatcher(d);
         dispatcher.term = Some(Term {
             epoch,
             cursor,
             check,
-            phase: Phase::TakingOver(marker),
+            phase: Phase::TakingOver(marker | OF_LEADER),
             by_time,
+            last_marker,
             moved: false,
             advanced: false,
             unmarked: false,

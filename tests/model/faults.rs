@@ -39,6 +39,10 @@ impl Protocol {
             actions.extend(self.bounds.refusals.iter().copied().map(Action::Refuse));
         }
         actions.extend((budget.switches > 0).then_some(Action::Switch));
+        actions.extend((budget.failovers > 0 && world.old.is_none()).then_some(Action::FailOver));
+        let leads_at_old = world.old.as_ref().and_then(|old| old.lease);
+        let leads_at_old = leads_at_old.is_some_and(|lease| world.lease_of(lease.dispatcher) == Some(lease));
+        actions.extend((budget.pauses > 0 && leads_at_old).then_some(Action::PauseAtOld));
         self.lies(world, actions);
     }
 }
@@ -49,12 +53,13 @@ pub fn pay(world: &mut World, action: Action) {
     let price = match action {
         Action::Crash(_) => &mut budget.crashes,
         Action::Cut(_) => &mut budget.cuts,
-        Action::Pause => &mut budget.pauses,
+        Action::Pause | Action::PauseAtOld => &mut budget.pauses,
         Action::TimeOut(_) => &mut budget.timeouts,
         Action::LoseTail => &mut budget.tail_losses,
         Action::CrashConsumer(_) => &mut budget.consumer_crashes,
         Action::Refuse(_) => &mut budget.refusals,
         Action::Switch => &mut budget.switches,
+        Action::FailOver => &mut budget.failovers,
         Action::Overrun(_) => &mut budget.overruns,
         Action::Silence { .. } | Action::PageEarly(_) => &mut budget.silences,
         Action::Name { .. } | Action::Answer { .. } | Action::Forget { .. } | Action::Forge { .. } => &mut budget.lies,
@@ -63,6 +68,7 @@ pub fn pay(world: &mut World, action: Action) {
         Action::Reject { .. } => return budget.rejections -= 1,
         Action::Replay(_) => return budget.replays -= 1,
         Action::Hold => return budget.holds -= 1,
+        Action::Copy => return budget.copies -= 1,
         Action::Tick => return budget.ticks -= 1,
         _ => return,
     };

@@ -15,6 +15,7 @@ impl World {
     /// Ingest reads from the ring and offers what it finds. `false`: there is nothing.
     pub fn take(&mut self, d: u8, rules: Rules) -> bool {
         let last_id = self.last_id;
+        let one_clock = rules.have_one_clock();
         let eldest = self.is_eldest(d, rules);
         let alone = !rules.has(Rule::OverrunWaitsForOthers) && self.others(d).next().is_none();
         let dispatcher = self.dispatcher(d);
@@ -42,7 +43,7 @@ impl World {
             }
             Taken::Batch { messages, place, position } => {
                 let known = term.cursor.map_or(0, |cursor| cursor.last_id);
-                let first = 1 + if rules.has(Rule::IdsFollowTheClock) { last_id } else { known };
+                let first = 1 + if one_clock { last_id } else { known };
                 let batch: Vec<(Id, Message)> = (first..).zip(messages).collect();
                 let newest = batch.last().map_or(known, |(id, _)| *id);
                 let next = Cursor { position, last_id: newest };
@@ -69,11 +70,12 @@ impl World {
     /// The outcome of the transaction with this offer is unknown: the batch is offered under another cursor.
     pub fn doubt(&mut self, d: u8, rules: Rules) {
         let given_out = self.last_id;
+        let one_clock = rules.have_one_clock();
         let mut newest = 0;
         self.term(d, |term| {
             let offer = term.offer.as_mut().expect("something is offered");
             offer.doubt = Some(key(offer.next));
-            let last_id = if rules.has(Rule::IdsFollowTheClock) { given_out } else { offer.next.last_id };
+            let last_id = if one_clock { given_out } else { offer.next.last_id };
             offer.next.last_id = last_id + 1;
             newest = offer.next.last_id;
         });
@@ -114,6 +116,7 @@ impl World {
         let term = dispatcher.term.as_mut().expect("only a leader waits for an answer");
         let offer = term.offer.take().expect("an offer waits for an answer");
         let before = matches!(answer, Answer::Moved(Some(cursor)) if cursor == offer.next);
+        let stored = offer.batch.iter().fold(0, |stored, (_, message)| stored | 1 << message);
         if answer != Answer::Done && !before {
             return self.end_term(d);
         }
@@ -127,6 +130,7 @@ impl World {
         term.unmarked |= !offer.batch.is_empty();
         term.table.extend(offer.batch.into_iter().map(|(id, message)| (id, message, Whereabouts::Ready)));
         dispatcher.ring.note_cursor(offer.place, tick, rules);
+        self.acknowledged = self.acknowledged.map(|known| known | stored);
         self.seen.answered_again |= before;
     }
 }

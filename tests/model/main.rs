@@ -5,9 +5,10 @@
 //! delivery, commit and acknowledgement. Intake and commit exist as scripts and as transactions without a condition.
 //! Dispatchers and consumers die, leaders hang and do not know that they were replaced, scripts and transactions arrive
 //! late, answers get lost, subscriptions break, and Redis comes back without its last seconds. Smaller state spaces add
-//! commands that are refused ([`refusals`]), two servers ([`servers`]), rings that are full ([`overruns`]), stops
-//! ([`draining`]), dead letters that are replayed ([`replays`]), pauses of the group ([`holds`]), lies ([`liars`]) and
-//! interests that change ([`interests`]). The module [`promises`] lists what must hold in every state.
+//! commands that are refused ([`refusals`]), two servers ([`servers`]), failovers and moves to another node
+//! ([`failovers`]), rings that are full ([`overruns`]), stops ([`draining`]), dead letters that are replayed
+//! ([`replays`]), pauses of the group ([`holds`]), lies ([`liars`]) and interests that change ([`interests`]). The
+//! module [`promises`] lists what must hold in every state.
 //!
 //! Each rule can be removed ([`rules::Rule`]), and a test for each shows that a promise then breaks. A model in which
 //! no missing rule breaks anything would prove nothing.
@@ -54,6 +55,7 @@ mod actions;
 mod courier;
 mod dispatcher;
 mod draining;
+mod failovers;
 mod faults;
 mod holds;
 mod intake;
@@ -86,7 +88,19 @@ const LONG: &str = "ONCECAST_LONG";
 fn bounds(consumers: usize, messages: u8, budget: Budget) -> Bounds {
     let (refusals, servers, gaps) = (&[] as &[_], Servers::One, false);
     let prefetch = u8::MAX;
-    Bounds { dispatchers: 2, consumers, messages, budget, refusals, servers, lies: &[], prefetch, gaps, keys: 0 }
+    Bounds {
+        dispatchers: 2,
+        consumers,
+        messages,
+        budget,
+        refusals,
+        servers,
+        lies: &[],
+        prefetch,
+        gaps,
+        keys: 0,
+        waits: false,
+    }
 }
 
 /// Faults of dispatchers and of their connections.
@@ -115,6 +129,8 @@ const NO_FAULTS: Budget = Budget {
     silences: 0,
     refusals: 0,
     switches: 0,
+    failovers: 0,
+    copies: 0,
     overruns: 0,
     lies: 0,
     rejections: 0,

@@ -6,14 +6,16 @@
 
 use crate::redis::{Redis, Script};
 use crate::ring::{Cursor, Id, OF_LEADER, Seen};
-use crate::rules::{Rule, Rules};
-use crate::world::{Phase, World};
+use crate::rules::Rules;
+use crate::world::{Dispatcher, Phase, World};
 
 impl World {
     /// Numbers all names again.
     pub fn rename(&mut self, rules: Rules) {
         let (mut markers, mut epochs, mut ids, mut recalls) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for Redis { epoch, lease, cursor, recall, pending, letters, .. } in [&mut self.redis, &mut self.disk] {
+        for Redis { epoch, lease, cursor, recall, pending, letters, .. } in
+            [&mut self.redis, &mut self.disk].into_iter().chain(self.old.as_deref_mut())
+        {
             epochs.push(epoch);
             epochs.extend(lease.as_mut().map(|lease| &mut lease.epoch));
             cursor_names(cursor, &mut markers, &mut ids);
@@ -22,34 +24,7 @@ impl World {
             recalls.push(&mut recall.up_to);
         }
         for dispatcher in &mut self.dispatchers {
-            markers.push(&mut dispatcher.id);
-            for seen in &mut dispatcher.inbox {
-                match seen {
-                    Seen::Marker(marker) => markers.push(marker),
-                    Seen::Join(marker, who) => markers.extend([marker, who]),
-                    Seen::Message(_) => {}
-                }
-            }
-            dispatcher.ring.marker_names(&mut markers);
-            ids.extend(&mut dispatcher.returned);
-            let Some(term) = &mut dispatcher.term else { continue };
-            epochs.push(&mut term.epoch);
-            cursor_names(&mut term.cursor, &mut markers, &mut ids);
-            if let Phase::TakingOver(marker) = &mut term.phase {
-                markers.push(marker);
-            }
-            if let Some(offer) = &mut term.offer {
-                markers.push(&mut offer.next.position.marker);
-                ids.push(&mut offer.next.last_id);
-                ids.extend(offer.batch.iter_mut().map(|(id, _)| id));
-                if let Some((marker, _, last_id)) = &mut offer.doubt {
-                    markers.push(marker);
-                    ids.push(last_id);
-                }
-            }
-            ids.extend(&mut term.backlog);
-            ids.extend(term.table.iter_mut().map(|(id, ..)| id));
-            ids.extend(term.overdue.iter_mut().map(|(_, id)| id));
+            dispatcher_names(dispatcher, &mut markers, &mut epochs, &mut ids);
         }
         for consumer in &mut self.consumers {
             epochs.push(&mut consumer.epoch);
@@ -74,10 +49,27 @@ impl World {
         self.last_marker = number_anew(markers);
         self.last_epoch = number_anew(epochs);
         // If ids do not follow the clock, the next number matters.
-        if rules.has(Rule::IdsFollowTheClock) {
+        if rules.have_one_clock() {
             self.last_id = number_anew(ids);
         }
         self.requests.sort();
+    }
+}
+
+impl World {
+    /// The names of all markers and dispatchers.
+    pub fn marker_names(&mut self) -> Vec<&mut u8> {
+        let (mut markers, mut epochs, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+        for redis in [&mut self.redis, &mut self.disk].into_iter().chain(self.old.as_deref_mut()) {
+            cursor_names(&mut redis.cursor, &mut markers, &mut ids);
+        }
+        for dispatcher in &mut self.dispatchers {
+            dispatcher_names(dispatcher, &mut markers, &mut epochs, &mut ids);
+        }
+        for request in &mut self.requests {
+            script_names(&mut request.script, &mut markers, &mut epochs, &mut ids);
+        }
+        markers
     }
 }
 
@@ -86,6 +78,43 @@ fn cursor_names<'a>(cursor: &'a mut Option<Cursor>, markers: &mut Vec<&'a mut u8
         markers.push(&mut position.marker);
         ids.push(last_id);
     }
+}
+
+fn dispatcher_names<'a>(
+    dispatcher: &'a mut Dispatcher,
+    markers: &mut Vec<&'a mut u8>,
+    epochs: &mut Vec<&'a mut u8>,
+    ids: &mut Vec<&'a mut u8>,
+) {
+    markers.push(&mut dispatcher.id);
+    for seen in &mut dispatcher.inbox {
+        match seen {
+            Seen::Marker(marker) => markers.push(marker),
+            Seen::Join(marker, who) => markers.extend([marker, who]),
+            Seen::Message(_) => {}
+        }
+    }
+    dispatcher.ring.marker_names(markers);
+    ids.extend(&mut dispatcher.returned);
+    let Some(term) = &mut dispatcher.term else { return };
+    epochs.push(&mut term.epoch);
+    cursor_names(&mut term.cursor, markers, ids);
+    markers.extend(&mut term.last_marker);
+    if let Phase::TakingOver(marker) = &mut term.phase {
+        markers.push(marker);
+    }
+    if let Some(offer) = &mut term.offer {
+        markers.push(&mut offer.next.position.marker);
+        ids.push(&mut offer.next.last_id);
+        ids.extend(offer.batch.iter_mut().map(|(id, _)| id));
+        if let Some((marker, _, last_id)) = &mut offer.doubt {
+            markers.push(marker);
+            ids.push(last_id);
+        }
+    }
+    ids.extend(&mut term.backlog);
+    ids.extend(term.table.iter_mut().map(|(id, ..)| id));
+    ids.extend(term.overdue.iter_mut().map(|(_, id)| id));
 }
 
 fn script_names<'a>(

@@ -24,6 +24,8 @@ pub struct Redis {
     pub paused: bool,
     /// The nonces with which messages were put back.
     pub put_back: Vec<u8>,
+    /// The messages that lie in a recorded gap. `None`: gaps are not remembered.
+    pub gaps: Option<u8>,
     /// Not a key: the messages that have been stored, as far as Redis can know.
     pub taken: u8,
 }
@@ -146,7 +148,7 @@ impl Script {
 }
 
 impl Redis {
-    pub fn new(messages: u8, replays: bool) -> Redis {
+    pub fn new(messages: u8, replays: bool, gaps: bool) -> Redis {
         let none = vec![0; messages as usize];
         Redis {
             epoch: 0,
@@ -159,6 +161,7 @@ impl Redis {
             letters: replays.then(Vec::new),
             paused: false,
             put_back: Vec::new(),
+            gaps: gaps.then_some(0),
             taken: 0,
         }
     }

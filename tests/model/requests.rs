@@ -11,7 +11,7 @@ use crate::world::{Issuer, Request, World};
 
 impl World {
     pub fn send(&mut self, issuer: Issuer, script: Script) {
-        let request = Request { issuer, script };
+        let request = Request { issuer, old: self.is_on_old(issuer), script };
         let (Ok(place) | Err(place)) = self.requests.binary_search(&request);
         self.requests.insert(place, request);
     }
@@ -21,14 +21,17 @@ impl World {
         if !rules.has(Rule::CommitWatchesRecall) {
             return;
         }
-        self.consumers.iter_mut().for_each(|consumer| consumer.armed = None);
+        let here = self.consumers_here();
+        (0..).zip(&mut self.consumers).filter(|(c, _)| here & 1 << c != 0).for_each(|(_, of)| of.armed = None);
         self.void(|script| matches!(script, Script::CommitExec { .. }));
     }
 
     /// The epoch or the cursor was written: connections that watch them are no longer armed.
     pub fn intake_written(&mut self) {
+        let (front, apart) = (self.front, self.old.is_some());
         self.dispatchers
             .iter_mut()
+            .filter(|dispatcher| !apart || dispatcher.commands == front)
             .filter_map(|dispatcher| dispatcher.term.as_mut())
             .for_each(|term| term.armed = false);
         self.void(|script| matches!(script, Script::IntakeExec { .. }));
@@ -36,7 +39,9 @@ impl World {
 
     /// These transactions will do nothing. One whose sender is gone is removed.
     fn void(&mut self, which: impl Fn(&Script) -> bool) {
-        for request in self.requests.iter_mut().filter(|request| which(&request.script)) {
+        let at_old = self.at_old;
+        let is_here = |request: &&mut Request| request.old == at_old && which(&request.script);
+        for request in self.requests.iter_mut().filter(is_here) {
             if let Script::CommitExec { clean, .. } | Script::IntakeExec { clean, .. } = &mut request.script {
                 *clean = false;
             }
@@ -62,6 +67,7 @@ impl World {
         let known = self.redis.taken;
         let before = self.redis.clone();
         let answer = self.redis.run(&request.script, self.refused, rules);
+        let is_copied = self.is_copied(&request, answer, rules);
         let stale = request.script.epoch().is_some_and(|of| of < epoch);
         self.seen.stale_write |= stale && self.redis != before;
         self.seen.stale_refused |= answer == Answer::Stale;
@@ -83,6 +89,7 @@ impl World {
         self.seen.refused |= answer == Answer::Refused;
         match (request.issuer, request.script) {
             (Issuer::Gone, _) => {}
+            (issuer, script) if !is_copied => self.repeat(Request { issuer, old: request.old, script }, rules),
             (issuer, script) if answer == Answer::Refused && !script.is_transaction() => self.send(issuer, script),
             (Issuer::Ingest(d), Script::Rewind { .. }) => self.rewound(d, answer, rules),
             (Issuer::Ingest(d), _) => self.intake_answered(d, answer, rules),
@@ -114,7 +121,7 @@ impl World {
     }
 
     /// The request that replaces one whose connection broke.
-    fn sent_again(&mut self, request: &Request, rules: Rules) -> Script {
+    pub fn sent_again(&mut self, request: &Request, rules: Rules) -> Script {
         if let Issuer::Consumer(c) = request.issuer {
             self.lose_connection(c, rules);
         }

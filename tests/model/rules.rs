@@ -128,6 +128,22 @@ pub enum Rule {
     ReturnedIsInHand,
     /// New messages queue behind the backlog, also while it can't be read.
     ArrivalsQueueBehindTheBacklog,
+    /// A subscription that moves to another server begins a new segment.
+    MoveEndsSegment,
+    /// A consumer that refuses the newest epoch of its Redis says which it has seen, and the next one is higher.
+    SeenEpochTold,
+    /// An intake counts only once a replica has it.
+    ReplicaHasIt,
+    /// Also one that was repeated and found that it had been done.
+    RepeatedWaitsToo,
+    /// All keys of a group move to another node together.
+    KeysMoveTogether,
+    /// Part of the model, not of the code: leaders on two servers never assign the same id, as if by one clock.
+    OneClock,
+    /// Part of the model, not of the code: nobody acquires the lease of the old primary.
+    NoElectionAtOld,
+    /// Part of the model, not of the code: after a failover nobody publishes at the old primary.
+    NonePublishedAtOld,
     /// A new leader forgets what it was told before it acquires the lease, and nothing after that.
     ReplaysForgottenBefore,
 }
@@ -151,6 +167,11 @@ impl Rules {
 
     pub fn has(self, rule: Rule) -> bool {
         !self.missing.contains(&Some(rule))
+    }
+
+    /// Whether ids are assigned as if by one clock.
+    pub fn have_one_clock(self) -> bool {
+        self.has(Rule::IdsFollowTheClock) && self.has(Rule::OneClock)
     }
 }
 
@@ -184,6 +205,8 @@ pub struct Budget {
     pub refusals: u8,
     /// New connections lead to the other server; existing ones are not closed.
     pub switches: u8,
+    /// A replica takes over, with what it has.
+    pub failovers: u8,
     /// A ring drops its oldest message for lack of memory.
     pub overruns: u8,
     /// A consumer sends something untrue, or a stranger takes the leader's place.
@@ -198,6 +221,8 @@ pub struct Budget {
     pub replays: u8,
     /// An operator pauses the group, or resumes it. Not a fault.
     pub holds: u8,
+    /// The replica has received everything written so far. Not a fault.
+    pub copies: u8,
     /// Time passes: everything written so far is on disk, and the programs know it. Not a fault.
     pub ticks: u8,
 }
@@ -220,4 +245,6 @@ pub struct Bounds {
     pub keys: u8,
     /// Whether recorded gaps are remembered. That multiplies the states.
     pub gaps: bool,
+    /// Whether an intake counts only once a replica has it.
+    pub waits: bool,
 }

@@ -26,6 +26,10 @@ pub enum Servers {
     Failover,
     /// The servers forward published messages. Commands go to one of them, subscriptions may be on either.
     Forwarding,
+    /// A replica takes over with what it has; the old primary lives on for those that still reach it.
+    Split,
+    /// All keys of the group move to another node, which has another run id. The old one refuses commands.
+    Moved,
 }
 
 impl World {
@@ -81,7 +85,7 @@ impl World {
     }
 
     /// The command connection is replaced.
-    pub fn move_commands(&mut self, d: u8) {
+    pub fn move_commands(&mut self, d: u8, rules: Rules) {
         let front = self.front;
         let dispatcher = &mut self.dispatchers[d as usize];
         dispatcher.commands = front;
@@ -89,6 +93,7 @@ impl World {
         if let Some(term) = &mut dispatcher.term {
             term.moved = true;
         }
+        self.reconnect_dispatcher(d, rules);
     }
 
     fn stands_by(&self, d: u8) -> bool {
@@ -132,14 +137,14 @@ impl World {
 
     /// A leader records that messages before this place of its ring may have been missed.
     pub fn record_gap(&mut self, d: u8, place: RingPlace) {
-        let Some(gaps) = self.gaps else { return };
+        let Some(gaps) = self.redis.gaps else { return };
         let dispatcher = &self.dispatchers[d as usize];
         let is_ahead = |message: &u8| {
             let in_ring = dispatcher.ring.find(*message).is_some_and(|at| at >= place.sequence());
             in_ring || dispatcher.inbox.contains(&crate::ring::Seen::Message(*message))
         };
         let missed = (0..self.published).filter(|message| !is_ahead(message) && self.redis.taken & 1 << message == 0);
-        self.gaps = Some(missed.fold(gaps, |gaps, message| gaps | 1 << message));
+        self.redis.gaps = Some(missed.fold(gaps, |gaps, message| gaps | 1 << message));
     }
 }
 

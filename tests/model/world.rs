@@ -27,8 +27,12 @@ pub struct World {
     pub prefetch: u8,
     /// The server to which new connections lead.
     pub front: u8,
-    /// The messages that lie in a recorded gap. `None`: gaps are not remembered.
-    pub gaps: Option<u8>,
+    /// After a failover: the old primary, while anyone is connected to it. `front` and `redis` are the new one.
+    pub old: Option<Box<Redis>>,
+    /// During a step of a process that is connected to the old primary: `redis` and `old` are exchanged.
+    pub at_old: bool,
+    /// Whether an intake counts only once a replica has it, and then the messages that count.
+    pub acknowledged: Option<u8>,
     pub dispatchers: Vec<Dispatcher>,
     pub consumers: Vec<Consumer>,
     /// Scripts on their way to Redis, sorted. They come over different connections, so any may be the next.
@@ -94,6 +98,8 @@ pub enum Issuer {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Request {
     pub issuer: Issuer,
+    /// It was sent to the old server.
+    pub old: bool,
     pub script: Script,
 }
 
@@ -141,6 +147,8 @@ pub struct Term {
     pub phase: Phase,
     /// Its lease says that it ends only by expiring.
     pub by_time: bool,
+    /// Since a failover: the place of its last marker in the order of epochs.
+    pub last_marker: Option<Marker>,
     /// Its commands go to another server than when it acquired the lease.
     pub moved: bool,
     /// Whether anything was stored.
@@ -216,6 +224,8 @@ pub struct Consumer {
     /// The `recall` that its connection has read and watches since. `None`: no connection, or `recall` was written
     /// since.
     pub armed: Option<Recall>,
+    /// It is connected to the old server.
+    pub old: bool,
     /// Nothing from leaders up to this epoch is trusted. Used only without `RecallNamesTheTerm`.
     pub distrusted: u8,
     /// It was asked to stop: it accepts nothing new, and is gone when it holds nothing.
@@ -240,7 +250,7 @@ pub struct Held {
 impl World {
     /// A group at rest: all dispatchers in sync, the first one leads, the consumers are linked to it.
     pub fn new(bounds: &Bounds) -> World {
-        let redis = Redis::new(bounds.messages, bounds.budget.replays > 0);
+        let redis = Redis::new(bounds.messages, bounds.budget.replays > 0, bounds.gaps);
         World {
             disk: redis.clone(),
             redis,
@@ -254,7 +264,9 @@ impl World {
             servers: bounds.servers,
             prefetch: bounds.prefetch,
             front: 0,
-            gaps: bounds.gaps.then_some(0),
+            old: None,
+            at_old: false,
+            acknowledged: bounds.waits.then_some(0),
             dispatchers: vec![Dispatcher::default(); bounds.dispatchers],
             consumers: vec![Consumer { alive: true, ..Consumer::default() }; bounds.consumers],
             requests: Vec::new(),
@@ -277,8 +289,7 @@ impl World {
 
     /// Publishes a leader's next marker.
     pub fn publish_marker(&mut self, d: u8) -> Marker {
-        self.last_marker += 1;
-        let marker = self.last_marker | OF_LEADER;
+        let marker = self.next_marker(d) | OF_LEADER;
         self.broadcast(Seen::Marker(marker), self.dispatchers[d as usize].commands);
         marker
     }
