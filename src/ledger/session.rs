@@ -61,8 +61,8 @@ impl Session {
         Ok(session)
     }
 
-    /// Lets the session end as soon as its server is no longer the right one, although a reply is awaited: a server that
-    /// hangs answers nobody. Not for a subscription, which first takes what the server has sent.
+    /// Lets the session end as soon as its server is no longer the right one, although a reply is awaited: a server
+    /// that hangs answers nobody. Not for a subscription, which first takes what the server has sent.
     pub(super) fn end_when_outdated(&self, server: &Server) {
         server.note_session(self.generation, &self.writer.closer());
     }

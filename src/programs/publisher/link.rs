@@ -77,8 +77,8 @@ struct RedisTrouble {
 }
 
 impl RedisLink {
-    /// `sharded` is one of the sharded channels, if messages are published on such. A node that has not a channel's slot
-    /// refuses the message, so nothing else is asked for.
+    /// `sharded` is one of the sharded channels, if messages are published on such. A node that has not a channel's
+    /// slot refuses the message, so nothing else is asked for.
     pub(super) fn new(
         server: &Server,
         keys: &Keys,
