@@ -108,8 +108,15 @@ impl Lanes {
             let text = format!("this consumer works for group {}, not {}", PeerText(self.group()), PeerText(group));
             return Err(CloseReason::new(ErrorCode::Group, text));
         };
-        if let Some(known) = self.known.lock().lanes.get(&number) {
-            return Ok(known.lane.clone());
+        {
+            let known = self.known.lock();
+            if let Some(known) = known.lanes.get(&number) {
+                return Ok(known.lane.clone());
+            }
+            // So that a stop need not wait for Redis.
+            if known.closed {
+                return Err(not_served(number, "this consumer stops"));
+            }
         }
         let keys = Arc::new(keys);
         let epochs = self.confirmed(number, &keys, epoch)?;
@@ -123,12 +130,11 @@ impl Lanes {
         }
         if known.closed || known.lanes.len() >= MAX_LANES {
             let why = if known.closed { "this consumer stops" } else { "this consumer serves too many lanes" };
-            return Err(CloseReason::new(ErrorCode::Unavailable, format!("lane {number} is not served: {why}")));
+            return Err(not_served(number, why));
         }
         let context = LogContext::with_lane("consumer", Some(number.to_string()));
-        let made = self.make(number, &keys, epochs, context).map_err(|error| {
-            CloseReason::new(ErrorCode::Unavailable, format!("lane {number} is not served: {error}"))
-        })?;
+        let made = self.make(number, &keys, epochs, context);
+        let made = made.map_err(|error| not_served(number, &error.to_string()))?;
         let lane = made.lane.clone();
         known.lanes.insert(number, made);
         info!("event=lane-opened number={number} lanes={}", known.lanes.len());
@@ -212,4 +218,8 @@ impl Lanes {
     pub(super) fn context(&self) -> LogContext {
         self.known.lock().lanes.get(&0).map_or_else(log_context::current, |known| known.lane.context.clone())
     }
+}
+
+fn not_served(number: LaneNumber, why: &str) -> CloseReason {
+    CloseReason::new(ErrorCode::Unavailable, format!("lane {number} is not served: {why}"))
 }

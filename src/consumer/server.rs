@@ -3,9 +3,8 @@
 //! One thread accepts. The number of connections is limited. Connections that have not sent LEAD (*strangers*) count,
 //! too, but no number of them can keep a dispatcher out. If the limit is reached, or the system is out of files or
 //! threads, a connection is closed to make room (see [`Rank`]): first one that is closing anyway, then the oldest of
-//! those that have not sent LEAD. The connections of active dispatchers are
-//! never closed for this. Some places are reserved
-//! for addresses that ruled before (*regulars*).
+//! those that have not sent LEAD. The connections of active dispatchers are never closed for this. Some places are
+//! reserved for addresses that ruled before (*regulars*).
 //!
 //! Limitation: if strangers connect from a dispatcher's own address, as on loopback, the reserved places don't help.
 

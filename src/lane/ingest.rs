@@ -66,7 +66,7 @@ impl Ingest {
     pub(super) fn run(mut self) -> Result<(), Killed> {
         let (mut place, live_segment) = self.take_over()?;
         let Killed = self.take_in_all(&mut place, live_segment);
-        if self.kill.reason() == Some(Reason::Shutdown) {
+        if matches!(self.kill.reason(), Some(Reason::Shutdown | Reason::HandedOver)) {
             self.finish(&mut place, live_segment);
         }
         Err(Killed)

@@ -246,7 +246,6 @@ impl Connection {
             Some(open) => open,
             closed => {
                 let session = Session::open(&self.server, self.timeout, BUFFER, |_| 0)?;
-                session.end_when_outdated(&self.server);
                 if self.opened > 0 {
                     self.server.note_reconnect();
                 }

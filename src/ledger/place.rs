@@ -125,14 +125,12 @@ impl Place {
         }
     }
 
-    /// A session was opened at this generation.
-    pub(super) fn note_session(&self, generation: u64, session: &Closer) {
+    /// Ends this session when its generation is over, for as long as the caller keeps what it gets.
+    pub(super) fn watch(&self, generation: u64, session: Closer) -> Option<Arc<Closer>> {
         match &self.whereabouts {
             // It never moves.
-            Whereabouts::Fixed(_) => {}
-            Whereabouts::Sentinels(_) | Whereabouts::Cluster(..) => {
-                self.known.note_session(generation, session.downgrade())
-            }
+            Whereabouts::Fixed(_) => None,
+            Whereabouts::Sentinels(_) | Whereabouts::Cluster(..) => Some(self.known.watch(generation, session)),
         }
     }
 

@@ -191,9 +191,9 @@ impl Server {
         on_node(interests, self.place.known().subscribed_on().as_deref())
     }
 
-    /// Ends this session once its generation is over.
-    pub(super) fn note_session(&self, generation: u64, session: &Closer) {
-        self.place.note_session(generation, session);
+    /// Ends this session when its generation is over, for as long as the caller keeps what it gets.
+    pub(super) fn watch(&self, generation: u64, session: Closer) -> Option<Arc<Closer>> {
+        self.place.watch(generation, session)
     }
 
     /// Whether the server is elsewhere now than where a session of this generation leads.

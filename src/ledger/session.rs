@@ -4,6 +4,7 @@
 //! and the bench's own peers. Owned by one thread, or by two once it is [split](Session::split).
 
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::command::command;
@@ -14,7 +15,7 @@ use super::server::{CONNECT_TIMEOUT, Server};
 use crate::base::error::{Error, Result, Step};
 use crate::base::failure::Failure;
 use crate::base::refusal::Refusal;
-use crate::net::{Wait, WriteHalf};
+use crate::net::{Closer, Wait, WriteHalf};
 
 /// See the module's text.
 pub struct Session {
@@ -23,6 +24,8 @@ pub struct Session {
     writer: WriteHalf,
     /// See `place`.
     generation: u64,
+    /// Kept for as long as the session is to end with its generation.
+    watched: Option<Arc<Closer>>,
 }
 
 impl Session {
@@ -37,9 +40,10 @@ impl Session {
     ) -> Result<Session> {
         let (stream, generation) =
             server.connect(limit.min(CONNECT_TIMEOUT)).map_err(|error| server.error(Step::Connecting, error))?;
+        let watched = server.watch(generation, stream.closer());
         let (reader, writer) = stream.split();
         let incoming = ReceiveBuffer::new(reader, buffer);
-        let mut session = Session { incoming, writer, generation };
+        let mut session = Session { incoming, writer, generation, watched };
         let failed = |session: &Session, error| session.error(server, Step::Connecting, error);
         let wait = session.incoming.set_wait(Wait::Until(Instant::now() + limit));
         wait.map_err(|error| failed(&session, error))?;
@@ -61,10 +65,10 @@ impl Session {
         Ok(session)
     }
 
-    /// Lets the session end as soon as its server is no longer the right one, although a reply is awaited: a server
-    /// that hangs answers nobody. Not for a subscription, which first takes what the server has sent.
-    pub(super) fn end_when_outdated(&self, server: &Server) {
-        server.note_session(self.generation, &self.writer.closer());
+    /// From now on the session does not end by itself when its server is no longer the right one: what that has sent is
+    /// taken first.
+    pub(super) fn outlive_its_generation(&mut self) {
+        self.watched = None;
     }
 
     /// Ends in an error if the server says that it is no primary.

@@ -28,7 +28,7 @@ pub use self::address::{Address, reachable};
 pub use self::connect::{connect, connect_any, resolve};
 pub use self::link_secret::{LinkSecret, SECRET_TAKES, Secret, random_bytes};
 pub use self::listener::{Listener, NotAccepted};
-pub use self::stream::{Closer, Keepalive, ReadHalf, Stream, WeakCloser, WriteHalf};
+pub use self::stream::{Closer, Keepalive, ReadHalf, Stream, WriteHalf};
 #[cfg(feature = "tls")]
 pub use self::tls::not_after;
 pub use self::tls::{ClientTls, IS_BUILT_IN as HAS_TLS, ServerTls};

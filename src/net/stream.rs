@@ -11,7 +11,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
@@ -54,10 +54,6 @@ pub struct WriteHalf {
 /// Ends a connection from any thread. The socket itself is closed when its halves and closers are gone.
 #[derive(Clone, Debug)]
 pub struct Closer(Arc<Shared>);
-
-/// The same without keeping the socket open.
-#[derive(Clone, Debug)]
-pub struct WeakCloser(Weak<Shared>);
 
 /// What the halves and closers of a connection share.
 #[derive(Debug)]
@@ -237,26 +233,11 @@ impl WriteHalf {
     }
 }
 
-impl WeakCloser {
-    /// Ends both directions without a word, if the connection is still there: blocked reads and writes return
-    /// immediately.
-    pub fn abort(&self) {
-        if let Some(shared) = self.0.upgrade() {
-            // It may be closed already, which is fine.
-            let _ = shared.raw.shutdown(Shutdown::Both);
-        }
-    }
-
-    /// Whether the connection's owner has dropped it.
-    pub fn is_gone(&self) -> bool {
-        self.0.strong_count() == 0
-    }
-}
-
 impl Closer {
-    /// A closer that does not keep the socket open.
-    pub fn downgrade(&self) -> WeakCloser {
-        WeakCloser(Arc::downgrade(&self.0))
+    /// Ends both directions without a word: blocked reads and writes return immediately.
+    pub fn abort(&self) {
+        // It may be closed already, which is fine.
+        let _ = self.0.raw.shutdown(Shutdown::Both);
     }
 
     /// Ends both directions: blocked reads and writes return immediately.

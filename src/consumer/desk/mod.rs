@@ -12,7 +12,6 @@
 //!   to each of them goes to the new ruler or to a later one.
 //! - A held message is not run a second time, unless its earlier run was given up.
 //! - A message is returned only if no handler has begun on it, and no handler begins on it after that.
-//!
 //! - Lanes with messages take turns at the handler threads, so none waits for more than one message of each other lane.
 //!
 //! `state` is what the mutex holds, and `lane_state` its part for one lane. `rule` and `rivals` decide who rules;

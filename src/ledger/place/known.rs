@@ -1,11 +1,12 @@
 //! What all clones of a server know of its place: the address that was found last, and the generation.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
 use crate::base::text::Quoted;
-use crate::net::{Address, WeakCloser};
+use crate::net::{Address, Closer};
 
 /// What was found for one connection.
 pub(in crate::ledger) struct Found {
@@ -22,8 +23,8 @@ pub(in crate::ledger) struct Known {
     last: Mutex<Option<Address>>,
     /// In a Redis Cluster, the id of the node at which the present subscription is.
     subscribed_on: Mutex<Option<String>>,
-    /// The open sessions, each with its generation.
-    sessions: Mutex<Vec<(u64, WeakCloser)>>,
+    /// The sessions that end with their generation, each with that.
+    sessions: Mutex<Vec<(u64, Weak<Closer>)>>,
 }
 
 impl Known {
@@ -74,18 +75,24 @@ impl Known {
         }
     }
 
-    /// A session was opened. It is ended when its generation is over, so that nobody goes on waiting for a reply of a
-    /// server that hangs.
-    pub(super) fn note_session(&self, generation: u64, session: WeakCloser) {
+    /// Ends this session when its generation is over, so that nobody goes on waiting for a reply of a server that hangs:
+    /// for as long as the caller keeps what it gets.
+    pub(super) fn watch(&self, generation: u64, session: Closer) -> Arc<Closer> {
+        let session = Arc::new(session);
         let mut sessions = self.sessions.lock();
-        sessions.retain(|(_, session)| !session.is_gone());
-        sessions.push((generation, session));
+        sessions.retain(|(_, session)| session.strong_count() > 0);
+        sessions.push((generation, Arc::downgrade(&session)));
+        // If it has ended meanwhile, whoever ended it may not have seen this session.
+        if self.generation() > generation {
+            session.abort();
+        }
+        session
     }
 
     fn end_sessions(&self, present: u64) {
         self.sessions.lock().retain(|(generation, session)| {
             let is_present = *generation >= present;
-            if !is_present {
+            if !is_present && let Some(session) = session.upgrade() {
                 session.abort();
             }
             is_present

@@ -99,6 +99,7 @@ impl Subscription {
             command(greeting, &["HELLO", "3", "SETNAME", &name]);
             1
         })?;
+        session.outlive_its_generation();
         let node = if server.is_cluster() { Some(node_of(&mut session, &server)?) } else { None };
         let identity = on_node(channels.interests.identity(), node.as_deref());
         server.note_subscribed_on(node.clone());
