@@ -75,8 +75,8 @@ impl Known {
         }
     }
 
-    /// Ends this session when its generation is over, so that nobody goes on waiting for a reply of a server that hangs:
-    /// for as long as the caller keeps what it gets.
+    /// Ends this session when its generation is over, so that nobody goes on waiting for a reply of a server that
+    /// hangs: for as long as the caller keeps what it gets.
     pub(super) fn watch(&self, generation: u64, session: Closer) -> Arc<Closer> {
         let session = Arc::new(session);
         let mut sessions = self.sessions.lock();
