@@ -172,8 +172,8 @@ fn invalid_settings_are_named() {
     for (options, part) in [
         (
             "--kinds oncecast,kafka",
-            "--kinds (ONCECAST_KINDS): got \"kafka\", takes some of oncecast, patterns, ordered, bridge, streams, \
-             relay",
+            "--kinds (ONCECAST_KINDS): got \"kafka\", takes some of oncecast, patterns, ordered, replicated, \
+             confirmed, bridge, streams, relay",
         ),
         ("--kinds relay,relay", "--kinds (ONCECAST_KINDS): got relay twice"),
         ("--payload 8", "--payload (ONCECAST_PAYLOAD)"),
