@@ -164,7 +164,9 @@ fn check_all(causes: fn(&Step, &World) -> Vec<Cause>, prepare: fn(&mut World)) -
 fn without_a_right_to_a_command() {
     let needless = check_all(causes::commands, |_| ());
     // The run id may stay unknown, a watch also ends with its transaction, and this group has no sharded channels.
-    assert_eq!(needless, ["INFO", "SPUBLISH", "UNWATCH"].map(|name| Cause::Command(name.to_owned())).into());
+    let known = World::start(&DispatcherId::generate("a"), &[]).commands;
+    let names = ["INFO", "SPUBLISH", "UNWATCH"].into_iter().filter(|name| known.contains(*name));
+    assert_eq!(needless, names.map(|name| Cause::Command(name.to_owned())).collect());
 }
 
 #[test]

@@ -94,7 +94,8 @@ fn what_is_wrong_with_the_sentinels_is_said() {
     let mut connection = connection(&url);
     run(&mut connection, &["SET", "k", "1"]).expect("it is found");
     assert_eq!(connection.server().database(), 3);
-    run(&mut sentinel, &["ACL", "SETUSER", "u", "-sentinel|get-master-addr-by-name"]).expect("it is taken");
+    // Redis 6.2 takes no right to a subcommand alone.
+    run(&mut sentinel, &["ACL", "SETUSER", "u", "-sentinel"]).expect("it is taken");
     let refused = of(url);
     assert!(refused.contains("+sentinel|get-master-addr-by-name"), "{refused}");
 }

@@ -34,9 +34,10 @@ pub(super) enum Cause {
     Replicas,
 }
 
-/// Each command of a step, which the user may not use.
-pub(super) fn commands(step: &Step, _: &World) -> Vec<Cause> {
-    step.all_commands().into_iter().map(|name| Cause::Command(name.to_owned())).collect()
+/// Each command of a step, which the user may not use. Rights to what the server does not have can't be taken.
+pub(super) fn commands(step: &Step, world: &World) -> Vec<Cause> {
+    let known = step.all_commands().into_iter().filter(|name| world.commands.contains(*name));
+    known.map(|name| Cause::Command(name.to_owned())).collect()
 }
 
 /// Each key, which the user may not use, and the channels.

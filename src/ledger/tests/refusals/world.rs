@@ -48,6 +48,8 @@ pub(super) struct World {
     pub(super) has_selectors: bool,
     /// The commands that write, in capitals.
     pub(super) writing: BTreeSet<String>,
+    /// All that the server has.
+    pub(super) commands: BTreeSet<String>,
     run_id: String,
 }
 
@@ -64,6 +66,8 @@ impl World {
         let commands = admin.query("testing", Command::of(&["COMMAND"])).expect("redis tells its commands");
         let writing = parts(&commands).iter().map(parts).filter(|of| texts(&of[2]).iter().any(|flag| flag == "write"));
         let writing = writing.filter_map(|of| text(&of[0]).map(str::to_uppercase)).collect();
+        let all = parts(&commands).iter().map(parts).filter_map(|of| text(&of[0]).map(str::to_uppercase));
+        let all = all.collect();
         let info = admin.query("testing", Command::of(&["INFO", "server"])).expect("redis answers");
         let run_id = text(&info).and_then(|info| info.split_once("run_id:")?.1.lines().next().map(str::to_owned));
         let run_id = run_id.expect("a server has a run id");
@@ -74,6 +78,7 @@ impl World {
             id: id.clone(),
             has_selectors,
             writing,
+            commands: all,
             run_id,
         }
     }
