@@ -13,7 +13,7 @@ FUZZ_SECONDS ?= 60
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help demo chaos bench micro-bench takeovers test faults model check fuzz cargo redis monitoring-check
+.PHONY: help demo chaos bench bench-peers micro-bench takeovers test faults model check fuzz cargo redis monitoring-check
 .PHONY: deny check-sdk check-servers servers interpreters workers
 .PHONY: check-compose check-kubernetes check-without-tls
 .PHONY: compose-test build man book install uninstall dist deb check-systemd check-packaging systemd-test cargo-deb
@@ -22,6 +22,7 @@ help:
 	@echo 'make demo    build everything and watch a cluster lose its leader (ARGS="--rate 10000 --duration 30s")'
 	@echo 'make chaos   two minutes of faults under load, and a report (ARGS="--seed 7 --duration 10m")'
 	@echo 'make bench   compare throughput with a Streams group and a bare relay, on an idle machine (ARGS="--latency")'
+	@echo 'make bench-peers  compare with a Streams group as in production, and with BullMQ in Node'
 	@echo 'make micro-bench  the cost of frames, ring, protocol and stamp per message (ARGS="ring")'
 	@echo 'make takeovers  the time until the next leader delivers, after the last was killed, stopped, or hung'
 	@echo 'make test    run all tests; those that need Redis start a private one'
@@ -60,6 +61,11 @@ bench: cargo redis
 	cargo build --release --locked --bins
 	@cargo run --quiet --release --locked --bin oncecast -- bench $(ARGS)
 
+bench-peers: cargo redis
+	@sh scripts/ensure-bullmq.sh
+	cargo build --release --locked --bins
+	@cargo run --quiet --release --locked --bin oncecast -- bench --kinds oncecast,streams,tidy,bullmq $(ARGS)
+
 micro-bench: cargo
 	cargo bench --locked --bench micro -- $(ARGS)
 
@@ -72,9 +78,8 @@ takeovers: cargo redis
 	        --rate 2000 --batch 0 $(ARGS) || exit; \
 	done
 
-# Most tests wait for processes more than they compute, so three times as many run at a time as there are cores.
 test: cargo redis interpreters workers
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((3 * $$(nproc)))} cargo test --locked
+	@bash scripts/test.sh
 
 faults: cargo redis interpreters workers
 	@sh scripts/ensure-fault-tools.sh

@@ -9,10 +9,11 @@ TARGET=$PWD/target/servers
 DOCUMENT=docs/COMPATIBILITY.md
 THREADS=${RUST_TEST_THREADS:-$((3 * $(nproc)))}
 # The table's columns, and the tests of each: prefixes of their names. A test counts for the first that fits.
-COLUMNS=(job takeover recall doctor rights steps)
+COLUMNS=(job takeover failover recall doctor rights steps)
 declare -A TESTS=(
     [job]='leader::consumers::row_01 leader::stream::row_01 delivery::one_result'
     [takeover]='leader::consumers::row_02 restarts::consumers::row_12_redis_killed_and_restarted leadership::takeover'
+    [failover]='sentinel::consumers::row_47_primary_killed sentinel::consumers::row_47_wait delivery::replicas'
     [recall]='delivery::recall'
     [doctor]='doctor:: programs::doctor documents::acl::doctor'
     [rights]='documents::acl ledger::tests::refusals'
@@ -74,8 +75,9 @@ bash scripts/servers.sh
 cargo test --locked --no-run --quiet --lib --bins --test integration --test faults
 rows=$TARGET/table.md
 {
-    echo '| server | from | main job | take-over | recall | doctor | rights and refusals | steps in Redis | left out |'
-    echo '|---|---|--:|--:|--:|--:|--:|--:|--:|'
+    echo '| server | from | main job | take-over | failover | recall | doctor | rights and refusals |' \
+        'steps in Redis | left out |'
+    echo '|---|---|--:|--:|--:|--:|--:|--:|--:|--:|'
 } >"$rows"
 all=true
 while read -r kind version package package_version _; do

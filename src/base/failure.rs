@@ -73,7 +73,12 @@ impl fmt::Display for Failure {
 impl Error for Failure {}
 
 impl From<io::Error> for Failure {
+    /// An error that carries a failure is that one: what a server answered while it was asked for something else.
     fn from(error: io::Error) -> Failure {
+        let error = match error.downcast::<Failure>() {
+            Ok(failure) => return failure,
+            Err(error) => error,
+        };
         let problem = TlsProblem::of(&error).cloned().map(Box::new);
         Failure(error.into(), problem)
     }

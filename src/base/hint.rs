@@ -53,8 +53,12 @@ pub enum Hint {
     Password(UrlSetting),
     /// User or password are wrong.
     Login(UrlSetting),
+    /// The same of a node of a Redis Cluster.
+    NodeLogin(UrlSetting),
     /// The user lacks a right; this one or one of these, if known.
     Right(UrlSetting, Option<String>),
+    /// The user of a program that `oncecast doctor` does not examine lacks a right; this one or one of these, if known.
+    RightOfAnother(UrlSetting, Option<String>),
     /// The server lacks a command; this one, if known.
     Command(Option<String>),
     /// The memory is full.
@@ -104,6 +108,9 @@ pub enum Hint {
 /// Ends a hint about which `oncecast doctor` says more.
 const DOCTOR: &str = "oncecast doctor --redis-url … says what is missing, and what to type";
 
+/// Where the rights of all users are.
+const USERS: &str = "; docs/OPERATIONS.md has the line of ACL SETUSER for this program's user";
+
 /// Puts a group's keys in one slot.
 const BRACES: &str =
     "put braces around the group's name, in every program, so that its keys share a slot: '{messages}'";
@@ -130,6 +137,20 @@ impl Hint {
         matches!(self, Hint::Right(..) | Hint::Command(_) | Hint::Memory | Hint::Resp3 | Hint::Slots)
     }
 
+    /// The same hint with these rights in place of those that it names, if it is about rights.
+    pub fn with_rights(self, rights: String) -> Hint {
+        match self {
+            Hint::Right(setting, _) => Hint::Right(setting, Some(rights)),
+            Hint::RightOfAnother(setting, _) => Hint::RightOfAnother(setting, Some(rights)),
+            other => other,
+        }
+    }
+
+    /// Whether it says that a right is missing, but not which.
+    pub fn lacks_rights(&self) -> bool {
+        matches!(self, Hint::Right(_, None) | Hint::RightOfAnother(_, None))
+    }
+
     /// What to do, without the doctor's name.
     pub fn advice(&self) -> Advice<'_> {
         Advice(self)
@@ -153,12 +174,13 @@ impl Hint {
             Hint::Login(setting) => {
                 write!(f, "check user and password in {setting}; special characters in them must be percent-encoded")
             }
-            Hint::Right(setting, None) => {
-                write!(f, "the user in {setting} lacks a right")
-            }
-            Hint::Right(setting, Some(rights)) => {
-                write!(f, "the user in {setting} lacks a right: {rights}")
-            }
+            Hint::NodeLogin(setting) => write!(
+                f,
+                "check user and password in {setting}; users must be set on every node of the Redis Cluster, replicas \
+                 included"
+            ),
+            Hint::Right(setting, rights) => lacks_right(f, setting, rights.as_deref(), ""),
+            Hint::RightOfAnother(setting, rights) => lacks_right(f, setting, rights.as_deref(), USERS),
             Hint::Command(command) => lacks(f, command.as_deref()),
             Hint::Memory => f.write_str("Redis is at its maxmemory; raise it or make room"),
             Hint::Replica(setting) => write!(f, "{setting} names a replica; it must name the primary"),
@@ -206,6 +228,11 @@ impl Hint {
     }
 }
 
+fn lacks_right(f: &mut fmt::Formatter<'_>, setting: &str, rights: Option<&str>, advice: &str) -> fmt::Result {
+    let rights = rights.map(|rights| format!(": {rights}")).unwrap_or_default();
+    write!(f, "the user in {setting} lacks a right{rights}{advice}")
+}
+
 /// What to do about a command that the server lacks.
 fn lacks(f: &mut fmt::Formatter<'_>, command: Option<&str>) -> fmt::Result {
     let name = command.map(|command| format!(", {command}")).unwrap_or_default();
@@ -228,6 +255,7 @@ mod tests {
             (Hint::Right("--redis-url", None), true),
             (Hint::Right("--redis-url", Some("+zadd".to_owned())), true),
             (Hint::Command(Some("ZADD".to_owned())), true),
+            (Hint::RightOfAnother("--redis-url", Some("+zadd".to_owned())), false),
             (Hint::Memory, true),
             (Hint::Slots, true),
             (Hint::Slow, false),

@@ -14,6 +14,10 @@ pub const MAX_MESSAGE_ID: u64 = (1 << 53) - 1;
 /// higher id was made by another program, and continuing from it could exhaust the ids.
 pub const MAX_BELIEVED_ID: u64 = (1 << 53) / 4 * 3;
 
+/// How many consecutive ids belong to epochs of one parity: those of about a millisecond. The next as many belong to
+/// those of the other.
+const ID_BLOCK: u64 = 1024;
+
 /// A message's id: the time of its intake in microseconds since 1970, made strictly increasing.
 ///
 /// Unique within a group, ordered by intake, and below 2^53 so that it is also the message's score.
@@ -25,12 +29,16 @@ impl MessageId {
     #[doc(hidden)]
     pub const ZERO: MessageId = MessageId(0);
 
-    /// The next id after `self`: the wall clock's time if that is higher, else `self` plus one.
+    /// The next id that a leader of this epoch assigns after `self`: the wall clock's time if that is higher, else
+    /// `self` plus one; about a millisecond later if ids of that millisecond belong to epochs of the other parity.
     ///
-    /// So ids rise even if the clock is set back.
+    /// So ids rise even if the clock is set back, and leaders of epochs with different parity never assign the same id.
+    /// Epochs at a server and at the one that replaces it after a failover differ in parity (`ledger/lua/acquire.lua`).
     #[doc(hidden)]
-    pub fn next(self, now_us: u64) -> MessageId {
-        MessageId(now_us.min(MAX_MESSAGE_ID / 2).max(self.0 + 1))
+    pub fn next(self, epoch: Epoch, now_us: u64) -> MessageId {
+        let least = now_us.min(MAX_MESSAGE_ID / 2).max(self.0 + 1);
+        let is_own = least / ID_BLOCK % 2 == epoch.0 % 2;
+        MessageId(if is_own { least } else { (least / ID_BLOCK + 1) * ID_BLOCK })
     }
 }
 
@@ -153,18 +161,40 @@ mod tests {
 
     use super::*;
 
+    const EVEN: Epoch = Epoch(6);
+    const ODD: Epoch = Epoch(7);
+
     #[test]
     fn ids_rise_even_when_the_clock_does_not() {
-        let first = MessageId::ZERO.next(1_000);
+        let first = MessageId::ZERO.next(EVEN, 1_000);
         assert_eq!(first, MessageId(1_000));
-        assert_eq!(first.next(1_000), MessageId(1_001));
-        assert_eq!(first.next(5), MessageId(1_001));
-        assert_eq!(first.next(2_000), MessageId(2_000));
+        assert_eq!(first.next(EVEN, 1_000), MessageId(1_001));
+        assert_eq!(first.next(EVEN, 5), MessageId(1_001));
+        assert_eq!(first.next(EVEN, 2_500), MessageId(2_500));
+    }
+
+    #[test]
+    fn leaders_of_epochs_with_another_parity_assign_other_ids() {
+        let ids = |epoch: Epoch| {
+            let times = (0..3 * ID_BLOCK).map(|us| 1_764_000_000_000_000 + us / 3);
+            let next = |last: &mut MessageId, us| {
+                *last = last.next(epoch, us);
+                Some(*last)
+            };
+            times.scan(MessageId::ZERO, next).collect::<HashSet<_>>()
+        };
+        let (even, odd) = (ids(EVEN), ids(ODD));
+        assert!(even.len() == 3 * ID_BLOCK as usize && even.is_disjoint(&odd));
+        assert_eq!(even, ids(Epoch(EVEN.0 + 2)));
+        for us in [1_764_000_000_000_000, 1_764_000_000_001_024] {
+            let ahead = [EVEN, ODD].map(|epoch| MessageId::ZERO.next(epoch, us).0 - us);
+            assert!(ahead.contains(&0) && ahead.iter().all(|ahead| *ahead <= ID_BLOCK), "{ahead:?}");
+        }
     }
 
     #[test]
     fn ids_stay_in_the_exact_range_whatever_the_clock_says() {
-        assert!(MessageId::ZERO.next(u64::MAX).0 < MAX_MESSAGE_ID);
+        assert!(MessageId::ZERO.next(ODD, u64::MAX).0 < MAX_MESSAGE_ID);
     }
 
     fn hashes(ids: impl Iterator<Item = u64>) -> Vec<u64> {

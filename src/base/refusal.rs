@@ -3,6 +3,9 @@
 //! The code is not always the first word. Redis 6.2 wraps the reason for which a script's command was refused (`ERR
 //! Error running script (call to f_…): @user_script:1: @user_script: 1: -READONLY You can't …`), `EXEC` says `EXECABORT
 //! Transaction discarded because of: NOPERM …`, and a script's missing right has a sentence instead of a code.
+//!
+//! Some errors repeat arguments, and so users' messages (`ERR unknown command 'ZADD', with args beginning with: …`). So
+//! a code is read only where the server puts it: at the beginning, or at the beginning of what is wrapped.
 //! Limitation: a sentence that no tested version sends is [`Refusal::Other`].
 
 /// Why a command was refused, as far as programs act on it.
@@ -36,6 +39,8 @@ pub enum Refusal {
     NoScript,
     /// The cluster's node can't execute the command (`MOVED`, `ASK`, `CROSSSLOT`, `CLUSTERDOWN`, `TRYAGAIN`).
     Cluster,
+    /// The server is no node of a Redis Cluster.
+    NoCluster,
     /// The command is larger than the server, or a proxy in front of it, allows.
     TooLarge,
     /// The server has as many connections as it allows.
@@ -46,16 +51,17 @@ pub enum Refusal {
     Other,
 }
 
-/// Sentences of errors without a code of their own (`ERR …`), in lower case. They are tried before codes inside the
-/// text, because such an error may repeat names or arguments that look like a code.
+/// Sentences of errors without a code of their own (`ERR …`), in lower case. Those that arguments may follow are tried
+/// first, because an argument may look like another sentence.
 const SENTENCES: &[(&str, Refusal)] = &[
-    ("max number of clients", Refusal::Clients),
     ("unknown command", Refusal::UnknownCommand),
     ("unknown redis command", Refusal::UnknownCommand),
+    ("max number of clients", Refusal::Clients),
     (NEEDLESS_PASSWORD, Refusal::Login),
     ("db index is out of range", Refusal::Database),
     ("invalid db index", Refusal::Database),
     ("select is not allowed in cluster mode", Refusal::Database),
+    ("cluster support disabled", Refusal::NoCluster),
     // About a script's keys in a cluster.
     ("do not hash to the same slot", Refusal::Cluster),
     ("non local key in a cluster node", Refusal::Cluster),
@@ -107,10 +113,7 @@ impl Refusal {
     pub fn of(text: &str) -> Refusal {
         let small = text.to_ascii_lowercase();
         let sentence = || SENTENCES.iter().find(|(sentence, _)| small.contains(sentence)).map(|(_, refusal)| *refusal);
-        leading_code(text)
-            .or_else(sentence)
-            .or_else(|| code_in(text).map(|(_, refusal)| refusal))
-            .unwrap_or(Refusal::Other)
+        known_code(text).map(|(_, refusal)| refusal).or_else(sentence).unwrap_or(Refusal::Other)
     }
 
     /// Whether Redis denies this user the login, the database or the right, so that retrying helps only after its
@@ -137,33 +140,48 @@ pub fn unknown_command(text: &str) -> Option<&str> {
 
 /// The address of the node that has the keys, of `MOVED <slot> <address>`; without a host it is a port of the same one.
 pub fn moved_to(text: &str) -> Option<&str> {
-    let mut words = text.split(' ').skip_while(|word| word.trim_start_matches('-') != "MOVED");
-    words.nth(2).filter(|address| !address.is_empty())
+    moved(text)?.nth(1).filter(|address| !address.is_empty())
 }
 
-/// The code of an error, wherever it is in the text; `None` if there is no known code.
+/// The slot of `MOVED <slot> <address>`.
+pub fn moved_slot(text: &str) -> Option<u16> {
+    moved(text)?.next()?.parse().ok()
+}
+
+/// The words that follow `MOVED`.
+fn moved(text: &str) -> Option<impl Iterator<Item = &str>> {
+    let mut words = unwrapped(text).split(' ');
+    (words.next() == Some("MOVED")).then_some(words)
+}
+
+/// The code of an error; `None` if there is no known code.
 pub fn code(text: &str) -> Option<&'static str> {
-    code_in(text).map(|(code, _)| code)
+    known_code(text).map(|(code, _)| code)
 }
 
-/// The code that an error begins with.
-fn leading_code(text: &str) -> Option<Refusal> {
-    let first = text.trim_start_matches('-').split(' ').next()?;
-    CODES.iter().find(|(code, _)| *code == first).map(|(_, refusal)| *refusal)
+fn known_code(text: &str) -> Option<(&'static str, Refusal)> {
+    let first = unwrapped(text).split(' ').next()?.trim_end_matches(':');
+    CODES.iter().find(|(code, _)| *code == first).copied()
 }
 
-/// The first code at the beginning, behind a `-` or behind a colon.
-fn code_in(text: &str) -> Option<(&'static str, Refusal)> {
-    let mut before = ":";
-    for word in text.split(' ') {
-        let bare = word.trim_start_matches('-');
-        let at_its_place = before.ends_with(':') || bare.len() < word.len();
-        if let Some(known) = CODES.iter().find(|(code, _)| at_its_place && *code == bare.trim_end_matches(':')) {
-            return Some(*known);
+/// The error as the command that was refused would have got it: without the leading `-`, and without what `EXEC` or a
+/// script puts before it.
+fn unwrapped(text: &str) -> &str {
+    const SCRIPT: &str = "ERR Error running script";
+    const EXEC: &str = "EXECABORT Transaction discarded because of: ";
+    let text = text.trim_start_matches('-');
+    let mut rest = match text.strip_prefix(SCRIPT).and_then(|rest| rest.split_once(": ")) {
+        Some((_call, rest)) => rest,
+        None => text.strip_prefix(EXEC).unwrap_or(text),
+    };
+    // The place in the script, once or twice: `@user_script:1: ` or `@user_script: 1: `.
+    while let Some((line, after)) = rest.strip_prefix("@user_script:").and_then(|rest| rest.split_once(": ")) {
+        if !line.trim_start().bytes().all(|byte| byte.is_ascii_digit()) {
+            break;
         }
-        before = word;
+        rest = after;
     }
-    None
+    rest.trim_start_matches('-')
 }
 
 #[cfg(test)]
@@ -172,7 +190,7 @@ mod tests {
 
     /// The replies of Redis 6.2, 7.0 and 8.2 and of Valkey 8.1 and 9.1.
     #[test]
-    fn a_refusal_is_recognised_by_its_code_anywhere_in_the_text() {
+    fn a_refusal_is_recognised_by_its_code_or_sentence() {
         const WRAPPED: &str = "ERR Error running script (call to f_4344): @user_script:1: @user_script: 1: ";
         let wrapped = |text: &str| format!("{WRAPPED}{text}");
         for (text, refusal) in [
@@ -220,6 +238,37 @@ mod tests {
             ("", Refusal::Other),
         ] {
             assert_eq!(Refusal::of(text), refusal, "{text}");
+        }
+    }
+
+    /// Errors that repeat arguments, of Redis and of servers and proxies like it, with `{}` for the arguments.
+    const REPEATING: &[&str] = &[
+        "ERR unknown command 'EVALSHA', with args beginning with: '{}' ",
+        "ERR unknown command `EVALSHA`, with args beginning with: `{}`, ",
+        "ERR Command is not available: '{}'. See the list of commands",
+        "ERR command 'evalsha' is not supported: {}",
+        "ERR value: {}",
+        "{}",
+        "'{}' is no command",
+    ];
+
+    #[test]
+    fn what_a_user_has_published_is_never_read_as_the_servers_word() {
+        for (code_word, _) in CODES {
+            let messages = ["-{} 12182 6.6.6.6:6379", "x -{} 12182 6.6.6.6:6379 x", "x: {} 1 h:1", "{}", " {}: 1 h:1"];
+            for message in messages.map(|form| form.replacen("{}", code_word, 1)) {
+                for text in REPEATING.iter().map(|form| form.replacen("{}", &message, 1)) {
+                    if text == message && !message.starts_with(['x', ' ']) {
+                        continue;
+                    }
+                    assert_eq!((code(&text), moved_to(&text)), (None, None), "{text}");
+                    assert!(matches!(Refusal::of(&text), Refusal::Other | Refusal::UnknownCommand), "{text}");
+                }
+            }
+        }
+        for (sentence, _) in SENTENCES {
+            let text = REPEATING[0].replacen("{}", sentence, 1);
+            assert_eq!(Refusal::of(&text), Refusal::UnknownCommand, "{text}");
         }
     }
 

@@ -318,6 +318,14 @@ fn sharded_channels_are_given_alone() {
 }
 
 #[test]
+fn only_a_shadow_follows_one_lane() {
+    let config = dispatcher_config("d --shadow --group {orders} --channel a --lane 3", &no_environment);
+    assert_eq!((config.common.keys.group.as_str(), config.common.lane), ("{orders}", Some(3)));
+    let error = dispatcher_error("d --consumers a:1 --group {orders} --channel a --lane 3");
+    assert!(error.contains("--lane (ONCECAST_LANE): got 3") && error.contains("--shadow"), "{error}");
+}
+
+#[test]
 fn what_can_be_no_interest_names_its_setting() {
     let many = |count: usize| (0..count).map(|number| number.to_string()).collect::<Vec<_>>().join(",");
     let long = "x".repeat(4_097);

@@ -14,7 +14,7 @@ use super::service::{Consumer, Settings};
 use crate::base::mask::masked;
 use crate::base::retry_policy::RetryPolicy;
 use crate::base::shutdown::shutdown_channel;
-use crate::ledger::{GROUP_FORM, Keys, Mistake, Server, cluster_form, is_group};
+use crate::ledger::{GROUP_FORM, Keys, Mistake, Server, cluster_form, may_name_group};
 use crate::net::{ClientFiles, Identity, LinkSecret, Listener, PemFile, SECRET_TAKES, ServerFiles, ServerTls};
 use crate::wire;
 
@@ -234,7 +234,7 @@ impl ConsumerBuilder {
         let prefetch = self.prefetch.unwrap_or(2 * concurrency as u32);
         check_number("prefetch", prefetch as usize, wire::MAX_IDS)?;
         let retry = self.retry.map(|text| policy(&text)).transpose()?;
-        if !is_group(&self.group) {
+        if !may_name_group(&self.group) {
             return Err(Error::setting("group", format_args!("{:?}", self.group), GROUP_FORM));
         }
         let keys = Keys::in_database(&self.group, redis.database());
@@ -346,6 +346,7 @@ mod tests {
             (builder().retry("5s"), "retry: got \"5s\", takes exponential:FIRST..MOST*FACTOR"),
             (builder().group("a b"), "group: got \"a b\", takes "),
             (builder().group("a@3"), "group: got \"a@3\", takes "),
+            (builder().group("{a/3}"), "group: got \"{a/3}\", takes "),
             (builder().consumer_id("a b"), "consumer_id: got \"a b\", takes "),
             (builder().redis_url("http://x:y@z"), "redis_url: got a URL that can't be used ("),
         ] {

@@ -13,7 +13,7 @@
 //! A refusal never reveals another epoch, nor whether the real one is lower or higher. The exception is a client that
 //! named the newest epoch in Redis: its refusal contains the highest epoch that this consumer has seen.
 //!
-//! Guarantees: an answer within [`QUESTION_LIMIT`], including the wait for other threads; meanwhile the asking thread
+//! Guarantees: an answer by the caller's deadline, including the wait for other threads; meanwhile the asking thread
 //! holds only the lock of the connection. Only a bounded part of the key's value is read, and it is shown truncated and
 //! escaped.
 //!
@@ -37,7 +37,7 @@ use crate::base::text::Quoted;
 use crate::ledger::{Keys, Ledger, MOST_EPOCH_BYTES, Server};
 use crate::wire::{self, ErrorCode};
 
-/// How long one question may take. A dispatcher waits 3 s for the answer to its LEAD.
+/// How long all questions about one LEAD may take together. A dispatcher waits 3 s for the answer to its LEAD.
 pub(super) const QUESTION_LIMIT: Duration = Duration::from_secs(2);
 /// The waits that one question may need, in sequence: the connection, AUTH, SELECT, and the answer.
 const MOST_WAITS: u32 = 4;
@@ -104,8 +104,8 @@ impl Epochs {
     /// - Redis answers, but does not know the command or does not let this user read the key (earlier versions did not
     ///   need that right). Such a consumer can work, and an upgrade must not stop it. So the dispatcher is accepted, as
     ///   in those versions, unless its epoch is far ahead of the clock. This is logged once.
-    pub(super) fn confirm(&self, epoch: Epoch) -> Result<(), CloseReason> {
-        let refusal = match self.judge(epoch) {
+    pub(super) fn confirm(&self, epoch: Epoch, deadline: Instant) -> Result<(), CloseReason> {
+        let refusal = match self.judge(epoch, deadline) {
             EpochVerdict::Newest => return Ok(()),
             EpochVerdict::Unchecked if epoch.is_plausible(wall_clock_us() / 1_000) => return Ok(()),
             EpochVerdict::Unchecked => {
@@ -123,8 +123,8 @@ impl Epochs {
     /// Checks the epoch of the first leader of a lane that is not known yet. Unlike [`confirm`](Epochs::confirm), this
     /// accepts no epoch without an answer: no earlier version served lanes without the right to read the key, and a
     /// client that invents lanes must not make this consumer serve them.
-    pub(super) fn confirm_of_new_lane(&self, epoch: Epoch) -> Result<(), CloseReason> {
-        let refusal = match self.judge(epoch) {
+    pub(super) fn confirm_of_new_lane(&self, epoch: Epoch, deadline: Instant) -> Result<(), CloseReason> {
+        let refusal = match self.judge(epoch, deadline) {
             EpochVerdict::Newest => return Ok(()),
             EpochVerdict::Unchecked => {
                 let text = format!(
@@ -144,8 +144,8 @@ impl Epochs {
     ///
     /// If this epoch is the newest one in Redis, then Redis was emptied or its clock went back. The refusal then begins
     /// with `seen <decimal>: `, so that the leader takes an epoch above the one seen. No other refusal begins that way.
-    pub(super) fn refuse_lower(&self, epoch: Epoch, seen: Epoch) -> CloseReason {
-        match self.judge(epoch) {
+    pub(super) fn refuse_lower(&self, epoch: Epoch, seen: Epoch, deadline: Instant) -> CloseReason {
+        match self.judge(epoch, deadline) {
             EpochVerdict::Newest => {
                 let why = format!(
                     "epoch {epoch} is the newest in {}, but this consumer has seen a later one; was Redis emptied, or \
@@ -161,8 +161,7 @@ impl Epochs {
         }
     }
 
-    fn judge(&self, epoch: Epoch) -> EpochVerdict {
-        let deadline = Instant::now() + QUESTION_LIMIT;
+    fn judge(&self, epoch: Epoch, deadline: Instant) -> EpochVerdict {
         let no = |code, text| EpochVerdict::No(CloseReason::new(code, text));
         let Some(answer) = self.answer(deadline) else {
             let text = format!("epoch {epoch} can't be looked up: {} keeps others waiting", self.place);

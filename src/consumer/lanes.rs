@@ -2,27 +2,30 @@
 //!
 //! A dispatcher names the lane in LEAD by its group's name (`ledger::lane_name`). A lane that is not known is made once
 //! Redis has confirmed the leader's epoch in that lane's own key, so a client that invents lanes costs one question
-//! each and nothing that stays. A lane goes when it has had neither a connection nor a message for [`IDLE_LIMIT`].
+//! each (`asking`) and nothing that stays. A lane goes when it has had neither a connection nor a message for
+//! [`IDLE_LIMIT`].
 //!
 //! Reading threads look lanes up and make them; the main loop removes idle ones and joins the committers.
 //!
-//! Guarantees: at most [`MAX_LANES`] lanes, and questions about [`MAX_ASKED`] unknown lanes at a time. Nothing that is
-//! known of one lane (highest epoch, ruler, held messages) has an effect in another.
+//! Guarantees: at most [`MAX_LANES`] lanes. Nothing that is known of one lane (highest epoch, ruler, held messages) has
+//! an effect in another, and a node of Redis that does not answer delays no lane of another node.
 //!
 //! Limitation: when lanes go, their highest epochs are forgotten, as by a consumer that starts anew.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::Receiver;
 use log::info;
 use parking_lot::Mutex;
 
+use super::asking::Asking;
 use super::commit::Committer;
 use super::desk::Desks;
-use super::epochs::{Epochs, QUESTION_LIMIT};
+use super::epochs::Epochs;
 use super::error::Result;
 use super::inlet::Permits;
 use super::lane::ConsumerLane;
@@ -37,8 +40,6 @@ use crate::wire::ErrorCode;
 
 /// The most lanes that are served at a time.
 pub(super) const MAX_LANES: usize = 256;
-/// The most unknown lanes about which Redis is asked at a time.
-const MAX_ASKED: usize = 4;
 /// How long a lane may have neither a connection nor a message before it goes.
 const IDLE_LIMIT: Duration = Duration::from_secs(300);
 
@@ -57,8 +58,7 @@ pub(super) struct Lanes {
     stats: Arc<ConsumerStats>,
     unrecorded: Unrecorded,
     known: Mutex<Known>,
-    /// Has an entry for each question about an unknown lane.
-    asked: (Sender<()>, Receiver<()>),
+    asking: Asking,
 }
 
 #[derive(Default)]
@@ -79,8 +79,8 @@ struct KnownLane {
 impl Lanes {
     /// Starts lane 0, whose threads log in the calling thread's context.
     pub(super) fn start(place: Place, desks: Arc<Desks>, stats: Arc<ConsumerStats>) -> Result<Lanes> {
-        let (unrecorded, known, asked) = (Unrecorded::default(), Mutex::default(), bounded(MAX_ASKED));
-        let lanes = Lanes { place, desks, stats, unrecorded, known, asked };
+        let (unrecorded, known, asking) = (Unrecorded::default(), Mutex::default(), Asking::default());
+        let lanes = Lanes { place, desks, stats, unrecorded, known, asking };
         let keys = Arc::new(lanes.place.keys.clone());
         let made = lanes.make(0, &keys, lanes.epochs(&keys), log_context::current())?;
         lanes.known.lock().lanes.insert(0, made);
@@ -101,8 +101,14 @@ impl Lanes {
         self.known.lock().lanes.len()
     }
 
-    /// The lane that LEAD names. One that is not known is made if Redis confirms the leader's epoch.
-    pub(super) fn find(&self, epoch: Epoch, group: &str) -> Result<Arc<ConsumerLane>, CloseReason> {
+    /// The lane that LEAD names. One that is not known is made if Redis confirms the leader's epoch until `deadline`.
+    /// Also returns whether it has done so.
+    pub(super) fn find(
+        &self,
+        epoch: Epoch,
+        group: &str,
+        deadline: Instant,
+    ) -> Result<(Arc<ConsumerLane>, bool), CloseReason> {
         let keys = lane_number(self.group(), group).and_then(|number| Some((number, self.place.keys.lane(number)?)));
         let Some((number, keys)) = keys else {
             let text = format!("this consumer works for group {}, not {}", PeerText(self.group()), PeerText(group));
@@ -111,7 +117,7 @@ impl Lanes {
         {
             let known = self.known.lock();
             if let Some(known) = known.lanes.get(&number) {
-                return Ok(known.lane.clone());
+                return Ok((known.lane.clone(), false));
             }
             // So that a stop need not wait for Redis.
             if known.closed {
@@ -119,11 +125,11 @@ impl Lanes {
             }
         }
         let keys = Arc::new(keys);
-        let epochs = self.confirmed(number, &keys, epoch)?;
+        let epochs = self.confirmed(number, &keys, epoch, deadline)?;
         let mut known = self.known.lock();
         // Another connection of the same leader may have been faster.
         if let Some(known) = known.lanes.get(&number) {
-            return Ok(known.lane.clone());
+            return Ok((known.lane.clone(), true));
         }
         if known.lanes.len() >= MAX_LANES {
             self.remove_idle(&mut known, true, Instant::now());
@@ -138,7 +144,7 @@ impl Lanes {
         let lane = made.lane.clone();
         known.lanes.insert(number, made);
         info!("event=lane-opened number={number} lanes={}", known.lanes.len());
-        Ok(lane)
+        Ok((lane, true))
     }
 
     fn epochs(&self, keys: &Arc<Keys>) -> Epochs {
@@ -146,16 +152,24 @@ impl Lanes {
     }
 
     /// Asks Redis about the leader of a lane that is not known.
-    fn confirmed(&self, number: LaneNumber, keys: &Arc<Keys>, epoch: Epoch) -> Result<Epochs, CloseReason> {
-        if self.asked.0.send_timeout((), QUESTION_LIMIT).is_err() {
-            let text = format!("lane {number} can't be looked up: questions about other lanes keep it waiting");
-            return Err(CloseReason::new(ErrorCode::Unavailable, text));
-        }
+    fn confirmed(
+        &self,
+        number: LaneNumber,
+        keys: &Arc<Keys>,
+        epoch: Epoch,
+        deadline: Instant,
+    ) -> Result<Epochs, CloseReason> {
+        let unavailable = |why: &dyn fmt::Display| {
+            self.stats.unconfirmed.add(1);
+            CloseReason::new(ErrorCode::Unavailable, format!("lane {number} can't be looked up: {why}"))
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let node = self.place.redis.for_key(&keys.epoch).node(left).transpose();
+        let node = node.map_err(|error| unavailable(&error))?;
+        let question = self.asking.begin(node.as_ref(), deadline);
+        let _question = question.ok_or_else(|| unavailable(&"questions about other lanes keep it waiting"))?;
         let epochs = self.epochs(keys);
-        let confirmed = epochs.confirm_of_new_lane(epoch);
-        // One entry for each question: this removes one.
-        let _ = self.asked.1.try_recv();
-        confirmed.map(|()| epochs)
+        epochs.confirm_of_new_lane(epoch, deadline).map(|()| epochs)
     }
 
     fn make(&self, number: LaneNumber, keys: &Arc<Keys>, epochs: Epochs, context: LogContext) -> Result<KnownLane> {
@@ -163,7 +177,9 @@ impl Lanes {
         let desk = self.desks.open(number, outlet);
         let lane = ConsumerLane { number, desk, epochs, context, permits: Permits::new() };
         let Place { redis, result_maxlen, .. } = &self.place;
-        let committer = lane.start_committer(redis, keys, *result_maxlen, commits)?;
+        // Otherwise the desk would count as a lane until it has been idle for long.
+        let committer = lane.start_committer(redis, keys, *result_maxlen, commits);
+        let committer = committer.inspect_err(|_| self.desks.remove(number))?;
         Ok(KnownLane { lane: Arc::new(lane), committer: Some(committer) })
     }
 

@@ -12,7 +12,8 @@
 //! `regulars` remembers the addresses of earlier rulers. `link` is one connection, and `peer` is its number and the
 //! reason to end it. A connection begins with a `handshake`, and `guard` demands what proves the link secret; `inlet`
 //! is its reading side; its two threads share a `socket` and an `outbox`. `lanes` finds or makes the `lane` that LEAD
-//! names: `epochs` asks Redis whether a new leader's epoch is genuine, `desk` decides which dispatcher may deliver and
+//! names: `epochs` asks Redis whether a new leader's epoch is genuine, which `asking` limits for lanes that are not
+//! known, `desk` decides which dispatcher may deliver and
 //! where answers go, and `commit` records outcomes, which come through the lane's `outlet`; some need no check
 //! according to `trust`. `pool` runs handlers. `stats` has the counters of all these parts, and `observer` is the
 //! interface for a program that monitors them.
@@ -27,6 +28,7 @@
 //! that can grow has a limit: connections (`server`), messages held (prefetch), their bytes (`desk`), bytes of results
 //! that wait for Redis (`pool`), and bytes that wait for a socket (`outbox`).
 
+mod asking;
 mod builder;
 mod commit;
 mod desk;

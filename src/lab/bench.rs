@@ -1,9 +1,9 @@
 //! `oncecast bench`: compares Oncecast with a native Redis Streams group and a bare relay.
 //!
 //! Each run has a private Redis and processes of its own and gets its load from the same program. After each run the
-//! results are compared with the messages sent. `measure` shows the order: throughput, latency, then sweep, each in a
-//! file of its own; all of them start a `Rig` and measure one load on it with `run::measure`. One thread starts the
-//! processes and waits; the CPU time that it uses is negligible.
+//! results are compared with the messages sent. `measure` shows the order: throughput, latency, sweep, then lanes, each
+//! in a file of its own; the first three start a `Rig` and measure one load on it with `run::measure`. One thread
+//! starts the processes and waits; the CPU time that it uses is negligible.
 //!
 //! Limitations: everything runs on one machine, so all processes compete for its cores, and there is no network delay.
 //! On an otherwise idle machine the figures show the cost of a message and the ratio between the contenders.
@@ -27,6 +27,7 @@ mod contender;
 mod context;
 mod cpu;
 mod histogram;
+mod lanes;
 mod latency;
 mod processes;
 mod rig;
@@ -79,6 +80,7 @@ struct Figures {
     throughput: Option<throughput::Throughput>,
     latency: Option<latency::Latency>,
     sweep: Option<sweep::Sweep>,
+    lanes: Option<lanes::Lanes>,
 }
 
 impl Figures {
@@ -88,6 +90,7 @@ impl Figures {
             "throughput": self.throughput.as_ref().map(throughput::Throughput::json),
             "latency": self.latency.as_ref().map(latency::Latency::json),
             "sweep": self.sweep.as_ref().map(sweep::Sweep::json),
+            "lanes": self.lanes.as_ref().map(lanes::Lanes::json),
         })
     }
 
@@ -95,7 +98,8 @@ impl Figures {
         let throughput = self.throughput.iter().flat_map(throughput::Throughput::charts);
         let latency = self.latency.iter().flat_map(latency::Latency::charts);
         let sweep = self.sweep.iter().flat_map(sweep::Sweep::charts);
-        throughput.chain(latency).chain(sweep).collect()
+        let lanes = self.lanes.iter().flat_map(lanes::Lanes::charts);
+        throughput.chain(latency).chain(sweep).chain(lanes).collect()
     }
 }
 
@@ -104,7 +108,8 @@ fn measure(context: &mut Context<'_>) -> Result<Figures, Abort> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let redis = rig::redis_version(config)?;
     let file = if config.append_only { "with an append-only file" } else { "without an append-only file" };
-    let title = format!("{redis} {file}, {cores} cores, messages of {} bytes", grouped(config.payload as u64));
+    let threads = if config.io_threads > 1 { format!(" and {} I/O threads", config.io_threads) } else { String::new() };
+    let title = format!("{redis} {file}{threads}, {cores} cores, messages of {} bytes", grouped(config.payload as u64));
     let name = context.console.paint(Tone::Strong, "oncecast bench");
     context.line("");
     context.line(&format!("{name}  {title}"));
@@ -118,6 +123,7 @@ fn measure(context: &mut Context<'_>) -> Result<Figures, Abort> {
         throughput: config.measured.throughput.then(|| throughput::measure(context)).transpose()?,
         latency: config.measured.latency.then(|| latency::measure(context)).transpose()?,
         sweep: config.measured.sweep.then(|| sweep::measure(context)).transpose()?,
+        lanes: (!config.lanes.is_empty()).then(|| lanes::measure(context)).transpose()?,
     })
 }
 
@@ -126,6 +132,8 @@ fn machine(config: &BenchConfig, redis: &str, cores: usize) -> Value {
         "oncecast": env!("CARGO_PKG_VERSION"),
         "redis": redis,
         "append_only": config.append_only,
+        "io_threads": config.io_threads,
+        "scheduling": config.scheduling.name(),
         "cores": cores,
         "debug_build": cfg!(debug_assertions),
         "settings": {

@@ -9,6 +9,7 @@ use super::console::{Console, Tone};
 use super::experiment::{Experiment, FIRST_RESULT_LIMIT};
 use super::folder::PrivateFolder;
 use super::journal;
+use super::lanes::channels_of_nodes;
 use super::programs::Programs;
 use super::redis::RedisOptions;
 use super::settings::Deliver;
@@ -59,6 +60,7 @@ pub fn run(config: &ChaosConfig) -> Result<u8> {
         rate: config.rate,
         batch: config.batch,
         channels: config.channels,
+        sharded: None,
         workers: (config.deliver == Deliver::Stream).then_some(config.consumers),
         duration: config.plan.duration,
         first_result_limit: FIRST_RESULT_LIMIT,
@@ -68,6 +70,9 @@ pub fn run(config: &ChaosConfig) -> Result<u8> {
     };
     if config.cluster {
         experiment.cluster.on_redis_cluster();
+    }
+    if let (true, Some(redis)) = (config.sharded, &experiment.cluster.redis_cluster) {
+        experiment.sharded = Some(channels_of_nodes("messages.", redis.primaries));
     }
     let planned = experiment.faults.len();
     let Some(findings) = experiment.run(&mut console, &requests)? else { return console.finish(0) };

@@ -2,7 +2,8 @@
 //!
 //! Each child leads a process group of its own, so that Ctrl-C in a terminal reaches only this process, which then
 //! stops its children in order. SIGKILL is sent to the whole group, so that no grandchild is left. Dropping a
-//! [`ChildProcess`] kills it and waits for its exit.
+//! [`ChildProcess`] kills it and waits for its exit. If this process is killed, the groups are, too
+//! (`watcher`).
 
 use std::fmt;
 use std::os::unix::process::CommandExt;
@@ -16,6 +17,7 @@ use nix::unistd::Pid;
 
 use super::lines::Lines;
 use super::wait::wait_until;
+use super::watcher;
 use crate::base::error::{Error, Result};
 
 pub use nix::sys::signal::Signal;
@@ -47,6 +49,7 @@ impl ChildProcess {
             .process_group(0)
             .spawn()
             .map_err(Error::io(format!("starting {name} ({})", command.get_program().display())))?;
+        watcher::add(child.id());
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let (stdout, stderr) = stdout.zip(stderr).expect("both outputs are piped");
         // From here on an early return drops the process, which kills it.
@@ -99,6 +102,7 @@ impl ChildProcess {
             self.ended =
                 self.child.try_wait().map_err(Error::io(format!("asking for the exit status of {}", self.name)))?;
             if self.ended.is_some() {
+                watcher::remove(self.pid());
                 [&self.stdout, &self.stderr].into_iter().for_each(|output| output.wait_for_end(OUTPUT_LIMIT));
             }
         }

@@ -42,6 +42,7 @@ pub fn run(config: &DemoConfig) -> Result<u8> {
         rate: config.rate,
         batch: None,
         channels: None,
+        sharded: None,
         workers: (config.deliver == Deliver::Stream).then_some(WORKERS),
         duration: config.duration,
         first_result_limit: FIRST_RESULT_LIMIT,

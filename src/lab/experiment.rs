@@ -11,15 +11,18 @@ use log::LevelFilter;
 
 use self::injector::InjectedFault;
 use self::plan::PlannedFault;
+use self::publishers::{Load, Publishers};
 use self::run::{Run, RunPlan, Started};
 use self::timeline::Timeline;
-use super::child::ChildProcess;
+use self::watch::GroupWatch;
 use super::cluster::{Cluster, ClusterOptions, Node};
 use super::console::{Console, Tone};
 use super::folder::PrivateFolder;
 use super::stream_workers::{ReadEntries, StreamWorkers};
+use super::wait::wait_until;
 use crate::base::error::{Error, Result};
 use crate::base::shutdown::ShutdownRequests;
+use crate::process::scheduling::Scheduling;
 use crate::programs::audit::settings::AuditConfig;
 use crate::programs::audit::{AuditReport, audit};
 use crate::programs::common::CommonConfig;
@@ -27,9 +30,12 @@ use crate::programs::patience::PATIENCE;
 
 pub mod injector;
 pub mod plan;
+mod publishers;
+mod recoveries;
 pub mod recovery;
 mod run;
 pub mod timeline;
+mod watch;
 
 /// How long the cluster may take until it is ready.
 const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -49,6 +55,8 @@ pub struct Experiment {
     pub batch: Option<u64>,
     /// Over how many channels they are spread, heard through one pattern; `None`: one channel, heard by its name.
     pub channels: Option<u64>,
+    /// The sharded channels that they are published on instead, one on each primary of a Redis Cluster.
+    pub sharded: Option<Vec<String>>,
     /// How many workers read the stream that the dispatchers then add messages to, in place of consumers. `None`: the
     /// cluster's consumers get the messages.
     pub workers: Option<usize>,
@@ -83,6 +91,14 @@ pub struct Findings {
     pub redis: String,
 }
 
+impl Findings {
+    /// Recorded messages of which the publisher does not know whether they were published, because the reply was lost.
+    /// They explain why more may be processed than published.
+    pub fn unknown(&self) -> u64 {
+        self.audit.foreign.unwrap_or(0)
+    }
+}
+
 impl Experiment {
     /// Runs the experiment and shows its progress. Returns `None` if it was asked to stop before the results could be
     /// audited.
@@ -92,50 +108,57 @@ impl Experiment {
         if self.channels.is_some() {
             self.cluster.listen_to_many();
         }
+        if let Some(channels) = &self.sharded {
+            self.cluster.listen_to_sharded(channels);
+        }
         if self.workers.is_some() {
             self.cluster.deliver_to_stream();
         }
         let mut cluster = Cluster::start(self.cluster.clone())?;
-        if !self.wait_until_ready(&mut cluster, requests)? {
+        let mut watch = GroupWatch::new(&cluster, self.sharded.as_ref().map(Vec::len));
+        if !wait_until_ready(&mut cluster, &mut watch, requests)? {
             return interrupted(console, cluster, None, requests);
         }
         let workers = self.workers.map(|count| StreamWorkers::start(&mut cluster, count)).transpose()?;
         self.introduce(console, &cluster, workers.as_ref())?;
         let folder = PrivateFolder::create("experiment")?;
-        let before = cluster.view().snapshot_with_publishes()?;
-        let publisher = self.publisher(&cluster, &folder)?;
+        let before = watch.read(None)?.sum;
+        let load = Load {
+            rate: self.rate,
+            batch: self.batch,
+            channels: self.channels,
+            sharded: self.sharded.as_deref(),
+            duration: self.duration,
+            id_prefix: self.id_prefix,
+            log_level: self.log_level,
+        };
+        let publishers = Publishers::start(&load, &cluster, &folder)?;
         let plan = RunPlan {
             duration: self.duration,
             first_result_limit: self.first_result_limit,
             faults: std::mem::take(&mut self.faults),
         };
-        let mut run = Run::new(plan, &before, Started { cluster, publisher, workers }, console, requests);
+        let started = Started { publishers, workers, watch, cluster };
+        let mut run = Run::new(plan, &before, started, console, requests);
         let published = run.drive();
         // Cleared before an error is shown, too.
         run.console.clear();
         match published? {
             Some(published) => self.judge(run, published, &folder).map(Some),
             None => {
-                let Run { cluster, publisher, console, .. } = run;
-                interrupted(console, cluster, Some(publisher), requests)
+                let Run { cluster, publishers, console, .. } = run;
+                interrupted(console, cluster, Some(publishers), requests)
             }
         }
     }
 
-    /// Waits until the cluster is ready; `false` if asked to stop.
-    fn wait_until_ready(&self, cluster: &mut Cluster, requests: &ShutdownRequests) -> Result<bool> {
-        cluster.wait_for(READY_LIMIT, "a leader that is connected to all consumers", |cluster, snapshot| {
-            let connected = cluster.leader(snapshot).is_some() && snapshot.consumers.len() == cluster.consumers();
-            if requests.receiver().try_recv().is_ok() {
-                return Some(false);
-            }
-            (connected && cluster.is_ready()).then_some(true)
-        })
-    }
-
     fn introduce(&self, console: &mut Console, cluster: &Cluster, workers: Option<&StreamWorkers>) -> Result<()> {
         let redis = cluster.server_description()?;
-        let channels = self.channels.map_or(String::new(), |channels| format!(", on {channels} channels"));
+        let channels = match (&self.sharded, self.channels) {
+            (Some(channels), _) => format!(", on {} sharded channels, one on each primary", channels.len()),
+            (None, Some(channels)) => format!(", on {channels} channels"),
+            (None, None) => String::new(),
+        };
         let bursts = self.batch.map_or(String::new(), |batch| format!(", in bursts of {batch}"));
         let rate = format!("{} messages per second for {} s{bursts}{channels}", self.rate, self.duration.as_secs_f64());
         let names = |count: usize, node: fn(usize) -> Node| {
@@ -160,25 +183,10 @@ impl Experiment {
         Ok(())
     }
 
-    fn publisher(&self, cluster: &Cluster, folder: &PrivateFolder) -> Result<ChildProcess> {
-        let mut command = cluster.command("oncecast-publisher")?;
-        let duration = format!("{}ms", self.duration.as_millis().max(1));
-        command.args(["--rate", &self.rate.to_string(), "--duration", &duration, "--id-prefix", self.id_prefix]);
-        if let Some(batch) = self.batch {
-            command.args(["--batch", &batch.to_string()]);
-        }
-        if let Some(channels) = self.channels {
-            command.args(["--channels", &channels.to_string()]);
-        }
-        command.arg("--ids-file").arg(folder.path().join("ids"));
-        command.args(["--log-level", &self.log_level.as_str().to_ascii_lowercase()]);
-        ChildProcess::spawn("publisher", command)
-    }
-
     /// Stops the nodes, so that nothing changes any more, and audits the results.
     fn judge(&self, run: Run<'_>, published: u64, folder: &PrivateFolder) -> Result<Findings> {
         let elapsed = run.elapsed();
-        let Run { mut cluster, injector, mut timeline, workers, .. } = run;
+        let Run { mut cluster, injector, mut timeline, workers, publishers, .. } = run;
         // A node that was started again at the end may not handle signals yet.
         cluster.wait_for(READY_LIMIT, "every node to be ready", |cluster, _| cluster.is_ready().then_some(()))?;
         timeline.sample_memory(&mut cluster);
@@ -191,10 +199,11 @@ impl Experiment {
             lane: None,
             log_level: self.log_level,
             metrics: None,
+            scheduling: Scheduling::Normal,
         };
-        let ids = Some(folder.path().join("ids"));
+        let ids = Some(publishers.ids(folder)?);
         let id_field = "message_id".to_owned();
-        let audit = audit(&AuditConfig { common, expect: None, ids, id_field, patience: PATIENCE })?;
+        let audit = audit(&AuditConfig { common, expect: None, ids, json: false, id_field, patience: PATIENCE })?;
         let redis = cluster.server_version()?;
         let read = workers.as_ref().map(StreamWorkers::read);
         if let Some(ReadEntries { entries, .. }) = read.filter(|read| read.entries != audit.entries) {
@@ -206,23 +215,36 @@ impl Experiment {
     }
 }
 
+/// Waits until the cluster is ready; `false` if asked to stop.
+fn wait_until_ready(cluster: &mut Cluster, watch: &mut GroupWatch, requests: &ShutdownRequests) -> Result<bool> {
+    wait_until(READY_LIMIT, "a leader of each lane that is connected to all consumers", || {
+        if requests.receiver().try_recv().is_ok() {
+            return Ok(Some(false));
+        }
+        cluster.must_run()?;
+        // The server may not answer yet.
+        let whole = watch.read(None).is_ok_and(|seen| seen.is_whole(cluster));
+        Ok((whole && cluster.is_ready()).then_some(true))
+    })
+}
+
 fn interrupted(
     console: &mut Console,
     cluster: Cluster,
-    publisher: Option<ChildProcess>,
+    publishers: Option<Publishers>,
     requests: &ShutdownRequests,
 ) -> Result<Option<Findings>> {
     console.line("  interrupted: stopping");
-    stop(cluster, publisher, requests)?;
+    stop(cluster, publishers, requests)?;
     console.line("  every process has ended; the results were not audited");
     Ok(None)
 }
 
 /// Stops everything in order, or at once after another request to stop.
-fn stop(mut cluster: Cluster, publisher: Option<ChildProcess>, requests: &ShutdownRequests) -> Result<()> {
+fn stop(mut cluster: Cluster, publishers: Option<Publishers>, requests: &ShutdownRequests) -> Result<()> {
     let at_once = || requests.receiver().try_recv().is_ok();
-    if let Some(mut publisher) = publisher {
-        publisher.stop(STOP_LIMIT)?;
+    if let Some(mut publishers) = publishers {
+        publishers.stop(STOP_LIMIT)?;
     }
     for node in cluster.running() {
         if at_once() {

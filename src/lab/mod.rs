@@ -3,9 +3,10 @@
 //!
 //! This is the only room that starts processes. Everything here is owned by the thread that created it; each child
 //! process has two more threads, which read its output. Every wait has a deadline and an error that names what was
-//! awaited. Dropping a value stops its processes and removes its folder.
+//! awaited. Dropping a value stops its processes and removes its folder. If this process is killed, its child processes
+//! are killed, too.
 //!
-//! Limitations: if this process is killed with SIGKILL, its child processes keep running.
+//! Limitations: the folders of a killed process stay.
 
 pub mod bench;
 pub mod chaos;
@@ -16,6 +17,7 @@ pub mod demo;
 pub mod experiment;
 pub mod folder;
 pub mod journal;
+pub mod lanes;
 pub mod lines;
 pub mod numbers;
 pub mod ports;
@@ -27,10 +29,12 @@ pub mod sentinel;
 mod settings;
 pub mod stream_workers;
 pub mod wait;
+mod watcher;
 
 pub use self::child::{ChildProcess, Signal};
 pub use self::cluster::{Cluster, ClusterOptions, ConsumerProgram, Node};
 pub use self::experiment::Experiment;
+pub use self::lanes::LanesView;
 pub use self::programs::Programs;
 pub use self::redis::{PemPair, RedisOptions, RedisServer, RedisTls};
 pub use self::redis_cluster::{RedisCluster, RedisClusterOptions};

@@ -4,9 +4,6 @@
 //! [`RedisServer`] stops the process and removes the folder. A stopped or killed server can be started again on the
 //! same port and folder, to see what survives.
 
-use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::time::Duration;
@@ -21,8 +18,10 @@ use crate::base::error::{Error, Result};
 use crate::ledger::{Command, Connection, Server};
 use crate::net::ClientFiles;
 
+mod config;
 mod tls;
 
+pub use self::config::RedisOptions;
 pub use self::tls::{PemPair, RedisTls};
 
 /// How long a server may take until it answers, including the time to load its file.
@@ -32,26 +31,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait for a reply.
 pub(super) const REPLY_LIMIT: Duration = Duration::from_secs(2);
 /// How many ports are tried.
-const PORT_TRIES: usize = 8;
-
-/// The settings of a private server.
-#[derive(Clone, Debug, Default)]
-pub struct RedisOptions {
-    /// The program; with `None`, `redis-server` or `valkey-server` on PATH.
-    pub program: Option<PathBuf>,
-    /// Whether it keeps an append-only file, synced every second, so that its data survive [`RedisServer::kill`].
-    pub append_only: bool,
-    /// The password that clients need: letters and digits.
-    pub password: Option<String>,
-    /// TLS, on a port of its own.
-    pub tls: Option<RedisTls>,
-    /// Whether it is a Sentinel instead.
-    pub sentinel: bool,
-    /// Whether it is a node of a Redis Cluster, with a bus of its own.
-    pub cluster: bool,
-    /// More lines for its configuration file, such as `("appendfsync", "always")`. They override the others.
-    pub config: Vec<(String, String)>,
-}
+pub(super) const PORT_TRIES: usize = 8;
 
 /// See the module's text.
 pub struct RedisServer {
@@ -63,6 +43,8 @@ pub struct RedisServer {
     port: u16,
     /// The port with TLS, if there is one.
     tls_port: u16,
+    /// Whether it has ever answered.
+    has_run: bool,
 }
 
 /// The outcome of starting the program on a port.
@@ -74,6 +56,18 @@ enum Launch {
 impl RedisServer {
     /// Starts a server and waits until it answers.
     pub fn start(options: RedisOptions) -> Result<RedisServer> {
+        let mut server = RedisServer::prepare(options)?;
+        for _ in 0..PORT_TRIES {
+            if let Launch::Answers = server.launch()? {
+                return Ok(server);
+            }
+            server.take_port()?;
+        }
+        Err(too_many_ports_taken())
+    }
+
+    /// A server that does not run yet, on a port of its own.
+    pub(super) fn prepare(options: RedisOptions) -> Result<RedisServer> {
         let safe = |password: &String| !password.is_empty() && password.bytes().all(|b| b.is_ascii_alphanumeric());
         if !options.password.iter().all(safe) {
             return Err(Error::Failed(
@@ -82,18 +76,39 @@ impl RedisServer {
         }
         let program = programs::redis_server(options.program.as_deref())?;
         let folder = PrivateFolder::create("redis")?;
-        let mut server = RedisServer { child: None, folder, program, options, port: 0, tls_port: 0 };
-        for _ in 0..PORT_TRIES {
-            server.port = if server.options.cluster { ports::free_cluster_port()? } else { ports::free_port()? };
-            if let Some(tls) = &server.options.tls {
-                tls.write_files(server.folder.path())?;
-                server.tls_port = ports::free_port()?;
-            }
-            if let Launch::Answers = server.launch()? {
-                return Ok(server);
+        let mut server = RedisServer { child: None, folder, program, options, port: 0, tls_port: 0, has_run: false };
+        server.take_port()?;
+        Ok(server)
+    }
+
+    /// Starts servers that were prepared, all at the same time. Returns whether all run; if not, another program took
+    /// a port first.
+    pub(super) fn launch_all(servers: &mut [RedisServer]) -> Result<bool> {
+        servers.iter_mut().try_for_each(RedisServer::spawn)?;
+        for server in servers {
+            if let Launch::PortTaken = server.wait_for_answer()? {
+                return Ok(false);
             }
         }
-        Err(Error::Failed(format!("starting redis: {PORT_TRIES} free ports were taken by other programs first")))
+        Ok(true)
+    }
+
+    /// Adds lines to its configuration file, for its next start.
+    pub(super) fn configure(&mut self, more: &[(&str, String)]) {
+        self.options = self.options.with(more);
+    }
+
+    fn take_port(&mut self) -> Result<()> {
+        self.port = self.free_port()?;
+        if let Some(tls) = &self.options.tls {
+            tls.write_files(self.folder.path())?;
+            self.tls_port = self.free_port()?;
+        }
+        Ok(())
+    }
+
+    fn free_port(&self) -> Result<u16> {
+        if self.options.cluster { ports::free_cluster_port() } else { ports::free_port() }
     }
 
     /// Starts a stopped or killed server again, on the same port and folder.
@@ -110,7 +125,14 @@ impl RedisServer {
                 Launch::PortTaken => None,
             })
         })?;
-        let log = self.child.as_ref().map(|child| child.stdout().all()).unwrap_or_default();
+        if !self.options.append_only {
+            return Ok(());
+        }
+        // It may answer before what it has written about its file has been read here.
+        let log = wait_until(START_LIMIT, "the log of its start".to_owned(), || {
+            let log = self.child.as_ref().map(|child| child.stdout().all()).unwrap_or_default();
+            Ok(log.iter().any(|line| line.contains("eady to accept connections")).then_some(log))
+        })?;
         if log.iter().any(|line| line.contains("aof-load-truncated is enabled")) { self.rewrite_file() } else { Ok(()) }
     }
 
@@ -155,6 +177,11 @@ impl RedisServer {
         self.port
     }
 
+    /// The program that it runs.
+    pub(super) fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Its folder, with the append-only file if it keeps one.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -165,22 +192,26 @@ impl RedisServer {
         self.options.tls.as_ref().map(|_| self.tls_port)
     }
 
+    /// The port by which programs and other servers reach it: the one with TLS, if there is one.
+    pub(super) fn main_port(&self) -> u16 {
+        self.tls_port().unwrap_or(self.port)
+    }
+
+    /// A program's arguments for its TLS, and the same for a [`Server`].
+    pub(super) fn tls_files(&self) -> (Vec<String>, ClientFiles) {
+        let of = |tls: &RedisTls| (tls.arguments(self.folder()), tls.files(self.folder()));
+        self.options.tls.as_ref().map(of).unwrap_or_default()
+    }
+
     /// Its URL, with the password if it has one. Without TLS, unless it has nothing else.
     pub fn url(&self) -> String {
-        if self.is_tls_only() { self.url_of("rediss", self.tls_port) } else { self.url_of("redis", self.port) }
+        if self.options.is_tls_only() { self.url_of("rediss", self.tls_port) } else { self.url_of("redis", self.port) }
     }
 
     /// A program's arguments for this server: its URL, and the files for TLS if it has TLS.
     pub fn arguments(&self) -> Vec<String> {
-        let url = |url: String| vec!["--redis-url".to_owned(), url];
-        match &self.options.tls {
-            Some(tls) => [url(self.url_of("rediss", self.tls_port)), tls.arguments(self.folder())].concat(),
-            None => url(self.url()),
-        }
-    }
-
-    fn is_tls_only(&self) -> bool {
-        self.options.tls.as_ref().is_some_and(|tls| tls.only)
+        let url = self.tls_port().map_or_else(|| self.url(), |port| self.url_of("rediss", port));
+        [vec!["--redis-url".to_owned(), url], self.tls_files().0].concat()
     }
 
     fn url_of(&self, scheme: &str, port: u16) -> String {
@@ -210,14 +241,36 @@ impl RedisServer {
         })
     }
 
+    /// Whether it has all that its primary has. A primary has.
+    pub fn is_in_sync(&self) -> bool {
+        let said = info(&mut self.connection(), "replication");
+        said.is_ok_and(|info| field(&info, "master_link_status").is_none_or(|status| status == "up"))
+    }
+
     fn launch(&mut self) -> Result<Launch> {
-        let mut connection = self.connection();
+        self.spawn()?;
+        self.wait_for_answer()
+    }
+
+    fn spawn(&mut self) -> Result<()> {
+        let config = self.folder().join("redis.conf");
+        // A Sentinel keeps in it what it has learned.
+        if !(self.options.sentinel && self.has_run) {
+            config::write(&config, &self.options, self.folder(), self.port, self.tls_port)?;
+        }
         let mut command = process::Command::new(&self.program);
-        command.arg(self.write_config()?).current_dir(self.folder());
+        command.arg(config).current_dir(self.folder());
         if self.options.sentinel {
             command.arg("--sentinel");
         }
-        let child = self.child.insert(ChildProcess::spawn("redis", command)?);
+        self.child = Some(ChildProcess::spawn("redis", command)?);
+        Ok(())
+    }
+
+    /// Waits until the process answers that was started last.
+    fn wait_for_answer(&mut self) -> Result<Launch> {
+        let mut connection = self.connection();
+        let child = self.child.as_mut().expect("it was started just before");
         let pid = child.pid().to_string();
         let what = format!("{} to answer on port {}", self.program.display(), self.port);
         let answer = wait_until(START_LIMIT, what, || {
@@ -234,7 +287,10 @@ impl RedisServer {
             Ok(pong.is_ok().then_some(Launch::Answers))
         });
         match answer {
-            Ok(Launch::Answers) => Ok(Launch::Answers),
+            Ok(Launch::Answers) => {
+                self.has_run = true;
+                Ok(Launch::Answers)
+            }
             Ok(Launch::PortTaken) => {
                 self.child = None;
                 Ok(Launch::PortTaken)
@@ -243,41 +299,16 @@ impl RedisServer {
             Err(error) => Err(child.failure(format_args!("did not start: {error}"))),
         }
     }
+}
 
-    /// Writes the configuration file. On the command line the password would show in the list of processes.
-    fn write_config(&self) -> Result<PathBuf> {
-        let path = self.folder().join("redis.conf");
-        // A Sentinel keeps in it what it has learned; the port may be taken only before it has run.
-        if self.options.sentinel && self.child.is_some() && path.exists() {
-            return Ok(path);
-        }
-        let append_only = if self.options.append_only { "yes" } else { "no" };
-        let mut text = format!(
-            "bind 127.0.0.1\nport {}\ndir \"{}\"\ndaemonize no\nlogfile \"\"\nsave \"\"\nappendonly {append_only}\n\
-             client-output-buffer-limit pubsub 256mb 128mb 60\n",
-            if self.is_tls_only() { 0 } else { self.port },
-            self.folder().display(),
-        );
-        if let Some(tls) = &self.options.tls {
-            text.push_str(&tls.config(self.tls_port));
-        }
-        if let Some(password) = &self.options.password {
-            text.push_str(&format!("requirepass {password}\n"));
-        }
-        if self.options.cluster {
-            text.push_str("cluster-enabled yes\ncluster-config-file nodes.conf\n");
-        }
-        for (name, value) in &self.options.config {
-            text.push_str(&format!("{name} {value}\n"));
-        }
-        let write = || {
-            let options = &mut fs::OpenOptions::new();
-            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-            file.write_all(text.as_bytes())
-        };
-        write().map_err(Error::io(format!("writing {}", path.display())))?;
-        Ok(path)
-    }
+/// A new id for a Sentinel or a node of a Redis Cluster.
+pub(super) fn id_of_a_node() -> String {
+    (0..40).map(|_| fastrand::digit(16)).collect()
+}
+
+/// The error after so many ports.
+pub(super) fn too_many_ports_taken() -> Error {
+    Error::Failed(format!("starting redis: {PORT_TRIES} free ports were taken by other programs first"))
 }
 
 pub(super) fn info(connection: &mut Connection, section: &str) -> Result<String> {

@@ -1,19 +1,20 @@
 //! A private Redis Cluster: primaries, each with a replica, on free ports of 127.0.0.1.
 //!
-//! Formed by commands of our own, so that it needs no `redis-cli` and works with every version. Each node is a
-//! [`RedisServer`] with its own folder, and can be killed, paused and started again by itself. `moves` moves slots,
-//! makes a replica the primary, and adds and removes nodes. Node 0 to 2 are primaries at first, 3 to 5 their replicas;
-//! a failover changes that.
+//! It needs no `redis-cli` and works with every version: `formation` writes each node's file of the cluster, as a node
+//! keeps it, so that all know each other when they start. Each node is a [`RedisServer`] with its own folder, and can
+//! be killed, paused and started again by itself. `moves` moves slots, makes a replica the primary, and adds and
+//! removes nodes. Node 0 to 2 are primaries at first, 3 to 5 their replicas; a failover changes that.
 
 use std::time::Duration;
 
 use super::child::{ChildProcess, Signal};
-use super::redis::{RedisOptions, RedisServer, field, lines_of};
+use super::redis::{PORT_TRIES, RedisOptions, RedisServer, field, lines_of, too_many_ports_taken};
 use super::wait::wait_until;
 use crate::base::error::{Error, Result};
 use crate::ledger::{Command, Connection, SLOTS, Server, Topology};
 use crate::net::Address;
 
+mod formation;
 mod moves;
 
 /// How long the nodes may take to agree.
@@ -40,6 +41,25 @@ impl Default for RedisClusterOptions {
     }
 }
 
+impl RedisClusterOptions {
+    /// The settings of a node as a server.
+    fn of_a_node(&self) -> RedisOptions {
+        let own = [
+            ("cluster-node-timeout", self.node_timeout_ms.to_string()),
+            // A replica that has lost its primary for long may still replace it.
+            ("cluster-replica-validity-factor", "0".to_owned()),
+            // Replicas stay with their primary.
+            ("cluster-migration-barrier", "999".to_owned()),
+            ("repl-diskless-sync", "yes".to_owned()),
+            ("repl-diskless-sync-delay", "0".to_owned()),
+        ];
+        let tls = ["tls-cluster", "tls-replication"].into_iter().filter(|_| self.node.tls.is_some());
+        let own = own.into_iter().chain(tls.map(|name| (name, "yes".to_owned())));
+        let own = own.map(|(name, value)| (name.to_owned(), value));
+        RedisOptions { cluster: true, config: own.chain(self.node.config.clone()).collect(), ..self.node.clone() }
+    }
+}
+
 /// See the module's text.
 pub struct RedisCluster {
     nodes: Vec<RedisServer>,
@@ -50,54 +70,32 @@ pub struct RedisCluster {
 
 impl RedisCluster {
     /// Starts the nodes, and waits until they agree and all replicas are in sync.
+    ///
+    /// That takes 2 s: for so long a primary that has just started calls the cluster down, whatever it knows.
     pub fn start(options: RedisClusterOptions) -> Result<RedisCluster> {
-        let mut cluster = RedisCluster { nodes: Vec::new(), options, away: Vec::new() };
-        let primaries = cluster.options.primaries;
-        let count = if cluster.options.replicas { 2 * primaries } else { primaries };
-        for _ in 0..count {
-            cluster.start_node()?;
+        let primaries = options.primaries;
+        let count = if options.replicas { 2 * primaries } else { primaries };
+        for _ in 0..PORT_TRIES {
+            let nodes = (0..count).map(|_| RedisServer::prepare(options.of_a_node())).collect::<Result<Vec<_>>>()?;
+            let mut cluster = RedisCluster { nodes, options: options.clone(), away: vec![false; count] };
+            formation::write_files(&cluster.nodes, primaries)?;
+            if RedisServer::launch_all(&mut cluster.nodes)? {
+                cluster.wait_until_agreed()?;
+                return Ok(cluster);
+            }
         }
-        let share = usize::from(SLOTS).div_ceil(primaries);
-        for number in 0..primaries {
-            let slots = number * share..((number + 1) * share).min(usize::from(SLOTS));
-            let words =
-                ["CLUSTER", "ADDSLOTS"].map(str::to_owned).into_iter().chain(slots.map(|slot| slot.to_string()));
-            let words: Vec<String> = words.collect();
-            cluster.tell(number, &words.iter().map(String::as_str).collect::<Vec<_>>())?;
-        }
-        for number in 1..count {
-            cluster.meet(number)?;
-        }
-        cluster.wait_until_known(count)?;
-        for replica in primaries..count {
-            let primary = cluster.id(replica - primaries)?;
-            cluster.tell(replica, &["CLUSTER", "REPLICATE", &primary])?;
-        }
-        cluster.wait_until_agreed()?;
-        Ok(cluster)
+        Err(too_many_ports_taken())
     }
 
     fn start_node(&mut self) -> Result<()> {
-        let timeout = self.options.node_timeout_ms.to_string();
-        let own = [
-            ("cluster-node-timeout", timeout.as_str()),
-            // A replica that has lost its primary for long may still replace it.
-            ("cluster-replica-validity-factor", "0"),
-            // Replicas stay with their primary.
-            ("cluster-migration-barrier", "999"),
-            ("repl-diskless-sync", "yes"),
-            ("repl-diskless-sync-delay", "0"),
-        ];
-        let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let config = own.into_iter().chain(self.options.node.config.clone()).collect();
-        self.nodes.push(RedisServer::start(RedisOptions { cluster: true, config, ..self.options.node.clone() })?);
+        self.nodes.push(RedisServer::start(self.options.of_a_node())?);
         self.away.push(false);
         Ok(())
     }
 
     /// Makes a node known to one that runs, and so to all.
     fn meet(&mut self, number: usize) -> Result<()> {
-        let port = self.nodes[number].port().to_string();
+        let port = self.nodes[number].main_port().to_string();
         let other = self.running().find(|other| *other != number).expect("another node runs");
         self.tell(other, &["CLUSTER", "MEET", "127.0.0.1", &port])
     }
@@ -124,14 +122,11 @@ impl RedisCluster {
         let first = self.running().next().and_then(|first| self.topology_of(first).ok());
         let Some(wanted) = first.filter(|wanted| wanted.covered() == usize::from(SLOTS)) else { return false };
         self.running().all(|number| {
-            let connection = &mut self.nodes[number].connection();
-            let said = lines_of(connection, &["CLUSTER", "INFO"]);
+            let said = lines_of(&mut self.nodes[number].connection(), &["CLUSTER", "INFO"]);
             let content = said.is_ok_and(|info| field(&info, "cluster_state") == Some("ok"));
-            let mut in_sync = || {
-                let said = lines_of(connection, &["INFO", "replication"]);
-                said.is_ok_and(|info| field(&info, "master_link_status").is_none_or(|status| status == "up"))
-            };
-            content && in_sync() && self.topology_of(number).is_ok_and(|found| found.primaries == wanted.primaries)
+            content
+                && self.nodes[number].is_in_sync()
+                && self.topology_of(number).is_ok_and(|found| found.primaries == wanted.primaries)
         })
     }
 
@@ -157,19 +152,26 @@ impl RedisCluster {
 
     /// The nodes that are primaries with slots, as a running node tells.
     pub fn primaries(&self) -> Result<Vec<usize>> {
-        let node = self.running().next().ok_or_else(|| Error::Failed("no node runs".to_owned()))?;
-        let topology = self.topology_of(node)?;
+        let topology = self.topology()?;
         Ok(topology.primaries.iter().filter_map(|primary| self.number_of(&primary.address)).collect())
     }
 
-    fn number_of(&self, address: &Address) -> Option<usize> {
-        let at = |node: &RedisServer| matches!(address, Address::Tcp { port, .. } if *port == node.port());
+    /// The nodes' slots, as a running node tells.
+    pub fn topology(&self) -> Result<Topology> {
+        let node = self.running().next().ok_or_else(|| Error::Failed("no node runs".to_owned()))?;
+        self.topology_of(node)
+    }
+
+    /// The node at an address.
+    pub fn number_of(&self, address: &Address) -> Option<usize> {
+        let has = |node: &RedisServer, port| port == node.port() || Some(port) == node.tls_port();
+        let at = |node: &RedisServer| matches!(address, Address::Tcp { port, .. } if has(node, *port));
         self.nodes.iter().position(at)
     }
 
     /// A running replica of a node.
     pub fn replica_of(&self, primary: usize) -> Result<usize> {
-        let port = self.nodes[primary].port().to_string();
+        let port = self.nodes[primary].main_port().to_string();
         for number in self.running().filter(|number| *number != primary) {
             let replication = lines_of(&mut self.nodes[number].connection(), &["INFO", "replication"])?;
             if field(&replication, "master_port") == Some(&port) {
@@ -187,6 +189,11 @@ impl RedisCluster {
     /// A node.
     pub fn node(&mut self, number: usize) -> &mut RedisServer {
         &mut self.nodes[number]
+    }
+
+    /// All nodes, those that were stopped included.
+    pub fn nodes(&self) -> impl Iterator<Item = &RedisServer> {
+        self.nodes.iter()
     }
 
     /// How many nodes there are, those that were stopped included.
@@ -242,13 +249,19 @@ impl RedisCluster {
     /// Its URL, which names all nodes.
     pub fn url(&self) -> String {
         let login = self.options.node.password.as_ref().map_or(String::new(), |password| format!(":{password}@"));
-        let nodes: Vec<String> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
-        format!("redis+cluster://{login}{}", nodes.join(","))
+        let nodes: Vec<String> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.main_port())).collect();
+        let scheme = if self.options.node.tls.is_some() { "rediss+cluster" } else { "redis+cluster" };
+        format!("{scheme}://{login}{}", nodes.join(","))
+    }
+
+    /// A program's arguments for it: the URL, and the files for TLS, if it has TLS.
+    pub fn arguments(&self) -> Vec<String> {
+        [vec!["--redis-url".to_owned(), self.url()], self.nodes[0].tls_files().0].concat()
     }
 
     /// The cluster as our programs reach it.
     pub fn server(&self) -> Server {
-        Server::parse(&self.url()).expect("the URL has no mistake")
+        Server::with_files(&self.url(), self.nodes[0].tls_files().1).expect("the URL has no mistake")
     }
 
     /// The version of its nodes.

@@ -43,6 +43,7 @@ use self::link_set::LinkSet;
 use self::task_queue::TaskQueue;
 use super::backlog::Backlog;
 use super::dialers::DialRequests;
+use super::elected::Replicated;
 use super::link::Link;
 use super::pulses::ITERATION_WITHIN;
 use super::roster::Follower;
@@ -94,6 +95,8 @@ pub(super) struct Courier {
     consumer_reports: ConsumerReports,
     table: Table,
     backlog: Backlog,
+    /// Whether the backlog may be delivered.
+    replicated: Replicated,
     /// Until the first check: a message that earlier leaders stored and that no consumer received.
     undelivered: Option<MessageId>,
     /// With an order by key: whether the next page is one of keys that are read again, if there is a choice.
@@ -138,6 +141,7 @@ impl Courier {
             consumer_reports: ConsumerReports::new(&shared.settings),
             table: Table::new(backlog_end).in_order(order),
             backlog: Backlog::new(backlog_end),
+            replicated: Replicated::default(),
             undelivered,
             read_again_next: true,
             checked: now,
@@ -145,6 +149,11 @@ impl Courier {
             gate: Gate::new(),
             figures: CourierFigures::new(&shared.stats),
         }
+    }
+
+    /// Nothing of the backlog is delivered before this.
+    pub(super) fn deliver_backlog_once(&mut self, replicated: Replicated) {
+        self.replicated = replicated;
     }
 
     /// The main loop of the worker.
@@ -211,6 +220,9 @@ impl Courier {
     }
 
     fn read_backlog(&mut self) {
+        if !self.replicated.is_known() {
+            return;
+        }
         if self.table.is_ordered() {
             if self.consumer_reports.is_complete() && self.has_room() {
                 self.read_in_order();

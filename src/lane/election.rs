@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, after, select_biased};
 
 use super::dialers::DialRequests;
-use super::elected::{Elected, PENDING_LOST};
+use super::elected::{Elected, PENDING_LOST, Replicated};
 use super::group_settings::KnownSettings;
 use super::leading::HANDED_OVER_PAUSE;
 use super::precedence::{self, Right};
@@ -177,6 +177,7 @@ impl Election {
                     self.vacant = None;
                     set(&self.shared.stats.redis_connected, 0);
                     set(&self.shared.stats.in_sync, 0);
+                    *self.shared.stats.unelected.lock() = Some(error.to_string());
                     self.shared.troubles.report("election", "redis-trouble", &error, &mut self.backoff);
                     self.backoff.next_wait()
                 }
@@ -187,6 +188,7 @@ impl Election {
     fn note_redis_answers(&mut self) {
         self.connected = true;
         set(&self.shared.stats.redis_connected, 1);
+        *self.shared.stats.unelected.lock() = None;
         if self.backoff.reset() {
             log::info!("event=redis-recovered");
         }
@@ -232,7 +234,7 @@ impl Election {
     fn compare_with_ring(&self, seen: &Acquire) -> Option<(Resolution, u64)> {
         let (Acquire::Held { cursor, .. } | Acquire::Vacant { cursor } | Acquire::Acquired { cursor, .. }) = seen;
         let segment = self.shared.ring.live_segment();
-        let resolution = self.shared.ring.resolve(cursor.as_ref());
+        let resolution = self.shared.resolve(cursor.as_ref());
         let follows = resolution.and_then(|resolution| resolution.follows);
         set(&self.shared.stats.in_sync, follows.is_some().into());
         if let (Some(place), Some(cursor)) = (follows, cursor) {
@@ -257,11 +259,15 @@ impl Election {
     fn right_to_lead(&mut self, standing: Standing, segment: u64) -> Result<Option<Right>> {
         let vacant = self.vacant.filter(|vacant| vacant.segment == segment);
         let vacant = *self.vacant.insert(vacant.unwrap_or(Vacancy { segment, since: Instant::now() }));
-        // A dispatcher that leads other lanes lets those go first that lead fewer.
-        let vacant_for =
-            vacant.since.elapsed().saturating_sub(self.shared.leading.wait(self.shared.settings.lease_ttl));
+        // A dispatcher that leads other lanes lets those go first that lead fewer, if there are others.
+        let (vacant, ttl) = (vacant.since.elapsed(), self.shared.settings.lease_ttl);
+        let vacant_for = match self.shared.leading.vacant_for(vacant, ttl) {
+            Some(vacant_for) => vacant_for,
+            None if self.lease.other_dispatchers()?.is_empty() => vacant,
+            None => return Ok(None),
+        };
         let eldest = self.is_eldest(standing)?;
-        Ok(precedence::right(standing, eldest, vacant_for, self.shared.settings.lease_ttl))
+        Ok(precedence::right(standing, eldest, vacant_for, ttl))
     }
 
     /// Takes the lease, unless another dispatcher was faster.
@@ -280,16 +286,28 @@ impl Election {
         let settings = Box::new(KnownSettings::now(settings));
         self.vacant = None;
         let last_id = self.shared.last_id_before(cursor.as_ref().map(|cursor| cursor.last_id).or(newest));
-        // A cursor without an epoch means that Redis lost keys.
+        // A cursor without an epoch means that Redis lost keys, unless the lane is new.
         let lost = match (cursor_lost, &cursor, before) {
             (true, ..) => Some(CURSOR_LOST),
-            (false, Some(_), None) => Some(PENDING_LOST),
+            (false, Some(cursor), None) if !cursor.is_unheard() => Some(PENDING_LOST),
             _ => None,
         };
         let undelivered = self.shared.undelivered.lock().take();
         let undelivered = undelivered.filter(|(led, _)| before == Some(*led)).map(|(_, id)| id);
         let epoch = lease.epoch;
-        Ok(LeaseTry::Elected(Elected { epoch, lost, undelivered, cursor, last_id, settings, right, segment, servers }))
+        let replicated = Replicated::default();
+        Ok(LeaseTry::Elected(Elected {
+            epoch,
+            lost,
+            undelivered,
+            cursor,
+            last_id,
+            replicated,
+            settings,
+            right,
+            segment,
+            servers,
+        }))
     }
 
     /// Whether all other dispatchers are younger. Not checked in sync, where it makes no difference.
@@ -315,6 +333,7 @@ impl Election {
         log::info!("event=elected cursor={}", Quoted(cursor));
         let kill = KillSwitch::until(self.lease.expires());
         let (ended, ends) = crossbeam_channel::bounded(1);
+        let replicated = elected.replicated.clone();
         let term = match Term::start(&self.shared, elected, &self.dial, kill.clone(), ended) {
             Ok(term) => term,
             Err(error) => {
@@ -323,7 +342,7 @@ impl Election {
             }
         };
         let subscription = self.shared.listener.subscriptions.load(Ordering::Relaxed);
-        let reason = self.hold(epoch, &kill, &ends);
+        let reason = self.hold(epoch, &kill, &ends, &replicated);
         kill.set(reason);
         if reason == Reason::NotReceiving {
             self.reach.renew_subscription(subscription, "the leader's own markers do not come back");
@@ -349,9 +368,13 @@ impl Election {
     }
 
     /// Renews the lease until the term has to end.
-    fn hold(&mut self, epoch: Epoch, kill: &KillSwitch, ends: &Receiver<()>) -> Reason {
+    fn hold(&mut self, epoch: Epoch, kill: &KillSwitch, ends: &Receiver<()>, replicated: &Replicated) -> Reason {
         let mut backoff = Backoff::for_redis();
+        let mut says_what_waits = true;
         loop {
+            if self.lease.is_replicated() {
+                replicated.note();
+            }
             if let Some(reason) = kill.reason() {
                 return reason;
             }
@@ -374,6 +397,12 @@ impl Election {
                     self.connected = true;
                     set(&self.shared.stats.redis_connected, 1);
                     kill.prolong(self.lease.expires());
+                    if !self.lease.is_replicated() && std::mem::take(&mut says_what_waits) {
+                        log::warn!(
+                            "event=backlog-waits problem=\"not enough replicas have what earlier leaders stored, so \
+                             that is not delivered yet (--wait-replicas)\""
+                        );
+                    }
                     if backoff.reset() {
                         log::info!("event=redis-recovered");
                     }

@@ -4,6 +4,10 @@
 //! everything published before the marker has arrived, and ingest resolves the cursor in the ring. Then it stores what
 //! has arrived, batch by batch. Each batch is stored in one step that is fenced by the epoch and also moves the cursor.
 //! Ingest never waits to fill a batch.
+//!
+//! A leader that listens to nothing, in a lane that drains, has not heard what is published. So it does not move the
+//! cursor, which would then name a place up to which all is stored: the next leader that listens continues where the
+//! last one stopped, or records the gap. Only what the ring still holds from before is stored, up to its end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +21,7 @@ use super::retry::Killed;
 use super::ring::{Limits, RingPlace, Standing, Taken};
 use super::shared::Shared;
 use crate::base::id::Epoch;
-use crate::ledger::{Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Marker};
+use crate::ledger::{Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Marker, Position};
 
 /// How often a marker is published while there is traffic.
 const MARKER_EVERY: Duration = Duration::from_millis(100);
@@ -46,6 +50,8 @@ pub(super) struct Ingest {
     elected_in: u64,
     markers: u64,
     marked: Instant,
+    /// Without interests: the end of what the ring holds, at which the cursor is not.
+    passed: Option<Position>,
 }
 
 impl Ingest {
@@ -59,7 +65,18 @@ impl Ingest {
         let intake = Intake::new(shared, &elected, kill.clone(), ledger, courier);
         let Elected { epoch, lost, right, segment: elected_in, .. } = elected;
         let marked = Instant::now();
-        Ingest { shared: shared.clone(), epoch, kill, intake, lost, right, elected_in, markers: 0, marked }
+        Ingest {
+            shared: shared.clone(),
+            epoch,
+            kill,
+            intake,
+            lost,
+            right,
+            elected_in,
+            markers: 0,
+            marked,
+            passed: None,
+        }
     }
 
     /// Takes over and stores messages until the term ends. At a clean end it also stores what has arrived so far.
@@ -106,9 +123,12 @@ impl Ingest {
         limits: Limits,
         deadline: Instant,
     ) -> Result<(), Killed> {
-        let known = self.intake.cursor().map(|cursor| &cursor.position);
+        let known = self.passed.as_ref().or_else(|| self.intake.cursor().map(|cursor| &cursor.position));
         match self.shared.ring.take(*place, known, limits, deadline) {
             Taken::Nothing => {}
+            Taken::Batch { messages, position, .. } if messages.is_empty() && !self.shared.listens() => {
+                self.passed = Some(position);
+            }
             Taken::Batch { messages, place: following, position } => {
                 if self.intake.take_in(place, messages, position)? {
                     self.shared.ring.note_cursor(following, Instant::now());
@@ -158,7 +178,7 @@ impl Ingest {
             self.kill.set(Reason::SubscriptionLost);
             return Err(Killed);
         }
-        let Some(found) = self.shared.ring.resolve(self.intake.cursor()) else {
+        let Some(found) = self.shared.resolve(self.intake.cursor()) else {
             self.kill.set(Reason::SubscriptionLost);
             return Err(Killed);
         };
@@ -169,6 +189,9 @@ impl Ingest {
             let end = self.shared.ring.position(found.place);
             let end = end.map_or_else(|| "unknown".to_owned(), |position| position.to_string());
             self.intake.record_gap(reason, self.intake.cursor_text(), end, None)?;
+        }
+        if self.intake.cursor().is_none() && !self.shared.listens() {
+            self.intake.begin_unheard()?;
         }
         let standing = found.standing;
         log::info!("event=taken-over barrier_ms={} standing={standing:?}", began.elapsed().as_millis());
@@ -244,14 +267,15 @@ impl Ingest {
             let before = (*place, self.intake.cursor_text());
             let left = end.saturating_sub(place.sequence());
             let at_marker = self.intake.cursor().is_some_and(|cursor| cursor.position.offset == 0);
-            if left == 0 && (at_marker || marked.is_none()) {
+            if left == 0 && (at_marker || marked.is_none() || !self.shared.listens()) {
                 return;
             }
             let limits = Limits { messages: LIMITS.messages.min(left as usize), ..LIMITS };
             let outcome = self.step(place, live_segment, limits, Instant::now());
             if outcome.is_err() || before == (*place, self.intake.cursor_text()) {
                 log::warn!(
-                    "event=not-taken-in messages={left} note=\"lost unless another dispatcher in sync has them\""
+                    "event=not-taken-in messages={left} note=\"kept while this process runs; then lost unless another \
+                     dispatcher in sync has them\""
                 );
                 return;
             }

@@ -103,7 +103,7 @@ impl Intake {
         let batch: Vec<Arrival> = messages
             .into_iter()
             .map(|published| {
-                last_id = last_id.next(now_us);
+                last_id = last_id.next(self.epoch, now_us);
                 arrival(last_id, published)
             })
             .collect();
@@ -171,6 +171,16 @@ impl Intake {
         let last_id = batch.last().map_or(self.last_id, |arrival| arrival.id);
         Ok(self.take_in_parts(place, batch, Cursor { position, last_id }, splitter)?
             && self.take_in_parts(place, rest, next, splitter)?)
+    }
+
+    /// Without interests and without a cursor: nobody listens, so the first leader that does records a gap since now.
+    pub(super) fn begin_unheard(&mut self) -> Result<(), Killed> {
+        let next = Cursor::unheard_since(self.last_id.0.max(wall_clock_us()));
+        if let Carried::Done(Some(cursor)) = self.offer(&next, &[], &mut Splitter::default())? {
+            self.note_taken(Vec::new(), cursor);
+            self.advanced = false;
+        }
+        Ok(())
     }
 
     /// Before a batch is offered in halves, finds out whether an attempt at the whole batch has taken effect after all;

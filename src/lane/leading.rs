@@ -36,8 +36,14 @@ impl Leading {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// How long a lease has been free for this process, if it has been free for `vacant`: less by the time in which
+    /// those go first that lead fewer. `None` in that time.
+    pub(super) fn vacant_for(&self, vacant: Duration, lease_ttl: Duration) -> Option<Duration> {
+        vacant.checked_sub(self.wait(lease_ttl))
+    }
+
     /// How much longer than others the process waits before it takes one more lease.
-    pub(super) fn wait(&self, lease_ttl: Duration) -> Duration {
+    fn wait(&self, lease_ttl: Duration) -> Duration {
         let lanes = self.count().try_into().unwrap_or(u32::MAX);
         EACH.saturating_mul(lanes).min(MOST).min(lease_ttl / 4)
     }
@@ -52,6 +58,15 @@ impl Drop for Led {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_leads_more_is_late_also_where_others_need_not_wait() {
+        let (leading, ttl) = (Leading::default(), Duration::from_secs(2));
+        assert_eq!(leading.vacant_for(Duration::ZERO, ttl), Some(Duration::ZERO));
+        let _one = leading.begin();
+        assert_eq!(leading.vacant_for(EACH / 2, ttl), None);
+        assert_eq!(leading.vacant_for(3 * EACH, ttl), Some(2 * EACH));
+    }
 
     #[test]
     fn who_leads_more_waits_longer_and_never_long() {

@@ -12,6 +12,8 @@ use crate::ledger::{Acquire, Attempt, Ledger};
 
 /// The longest wait for a reply. The thread does nothing else meanwhile, and the request is repeated.
 const TRY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How soon a lease is renewed again to find out whether enough replicas have what earlier leaders stored.
+const CONFIRM_EVERY: Duration = Duration::from_millis(500);
 /// The shortest wait for a reply: a timeout of zero would mean none.
 const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
 
@@ -30,6 +32,8 @@ struct HeldLease {
     expires: Instant,
     /// When to renew next.
     renew: Instant,
+    /// Whether enough replicas have what was stored before the term, if they must.
+    replicated: bool,
 }
 
 /// The outcome of a renewal.
@@ -53,7 +57,10 @@ impl LeaseKeeper {
         let asked = Instant::now();
         let attempt = self.ledger.acquire(&self.id, self.ttl, floor, may_take)?;
         if let Acquire::Acquired { lease, .. } = &attempt.answer {
-            self.held = Some(self.held_from(lease.clone(), asked));
+            let replicated = !self.ledger.waits_for_replicas();
+            let held = self.held_from(lease.clone(), asked, replicated);
+            // The first renewal finds out.
+            self.held = Some(HeldLease { renew: if replicated { held.renew } else { asked }, ..held });
         }
         Ok(attempt)
     }
@@ -66,8 +73,13 @@ impl LeaseKeeper {
         self.ledger.connection().set_timeout(left);
         // Whatever the outcome, the next attempt is not made at once.
         self.held = Some(HeldLease { renew: asked + self.ttl / 10, ..held.clone() });
-        if self.ledger.renew(&held.lease, self.ttl)? {
-            self.held = Some(self.held_from(held.lease, asked));
+        let (kept, replicated) = if held.replicated {
+            (self.ledger.renew(&held.lease, self.ttl)?, true)
+        } else {
+            self.ledger.renew_and_confirm(&held.lease, self.ttl)?
+        };
+        if kept {
+            self.held = Some(self.held_from(held.lease, asked, replicated));
             Ok(Renewal::Kept)
         } else {
             self.held = None;
@@ -93,6 +105,12 @@ impl LeaseKeeper {
         self.ledger.release(&held.lease)
     }
 
+    /// Whether enough replicas have what earlier leaders stored, as far as the last renewal found out. `true` if none
+    /// must confirm anything.
+    pub fn is_replicated(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.replicated)
+    }
+
     /// How long until the next renewal is due.
     pub fn renew_in(&self) -> Duration {
         self.held.as_ref().map_or(Duration::ZERO, |held| held.renew.saturating_duration_since(Instant::now()))
@@ -103,9 +121,10 @@ impl LeaseKeeper {
         self.held.as_ref().map_or_else(Instant::now, |held| held.expires)
     }
 
-    fn held_from(&self, lease: Lease, asked: Instant) -> HeldLease {
+    fn held_from(&self, lease: Lease, asked: Instant, replicated: bool) -> HeldLease {
         // The margin covers clocks that run at different speeds, and the time until workers notice the kill switch.
         let margin = self.ttl / 10;
-        HeldLease { lease, expires: asked + self.ttl - margin, renew: asked + self.ttl / 3 }
+        let renew_in = if replicated { self.ttl / 3 } else { CONFIRM_EVERY.min(self.ttl / 3) };
+        HeldLease { lease, expires: asked + self.ttl - margin, renew: asked + renew_in, replicated }
     }
 }

@@ -61,6 +61,7 @@ impl Lane {
                 released,
                 replays: shared.replays.clone(),
                 settings: shared.settings_news.clone(),
+                moved: shared.moved.clone(),
                 questions: shared.questions.clone(),
             }),
         };
@@ -89,9 +90,10 @@ impl Lane {
     fn end(&mut self) -> Result<()> {
         let panicked = |_| Err(Error::Failed("the thread election panicked".to_owned()));
         let outcome = self.election.take().map_or(Ok(()), |election| election.join().unwrap_or_else(panicked));
+        // Before what may take long, such as a look-up of a name: another lane may listen on the same node next.
+        self.listener = None;
         self.discovery = None;
         self.dialers = None;
-        self.listener = None;
         outcome
     }
 }

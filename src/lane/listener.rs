@@ -45,13 +45,9 @@ const _: () = assert!(
 /// The number of the ping that ends a subscription whose server is elsewhere now. Probes have lower ones.
 const LEAVE: u64 = u64::MAX;
 /// How long a server that is to be left may take to say that it has sent everything. It may be dead. In a Redis
-/// Cluster more depends on it, see `Subscription::wait_for_others`.
+/// Cluster more depends on it: what a dispatcher still receives on one node must not be received on another.
 const LEAVE_WITHIN: Duration = Duration::from_millis(300);
 const LEAVE_NODE_WITHIN: Duration = Duration::from_secs(1);
-/// How long other dispatchers of a Redis Cluster may take to leave a node. They ask for the lease often, also while
-/// that is refused because the keys are moving, and are told then that the keys have moved.
-const OTHERS_WITHIN: Duration = Duration::from_secs(3);
-const _: () = assert!(OTHERS_WITHIN.as_millis() < READ_WITHIN.as_millis(), "the listener would count as stuck");
 
 /// The longest that one iteration takes.
 const READ_WITHIN: Duration = Duration::from_secs(5);
@@ -80,6 +76,8 @@ pub(super) struct Notices {
     pub(super) replays: Arc<Replays>,
     /// That the group's settings have changed.
     pub(super) settings: Arc<SettingsNews>,
+    /// That a sharded channel, or the lane itself, may be on another node now.
+    pub(super) moved: Sender<()>,
     /// Questions of operators' tools.
     pub(super) questions: Arc<Questions>,
 }
@@ -93,6 +91,10 @@ impl Notices {
         }
         if !batch.returned.is_empty() {
             self.replays.note(batch.returned);
+        }
+        if batch.moved {
+            // A full channel already holds a notice.
+            let _ = self.moved.try_send(());
         }
         if batch.settings {
             self.settings.note();
@@ -170,6 +172,10 @@ impl ListenLoop {
                 self.listen(subscription, join.as_ref(), &mut backoff)
             });
             if let Err(error) = outcome {
+                // If no server has failed, the lane may be on another node now. A full channel already holds a notice.
+                if let (Some(notices), Error::Failed(_)) = (&self.parts.notices, &error) {
+                    let _ = notices.moved.try_send(());
+                }
                 troubles.report("listener", "subscription-down", &error, &mut backoff);
                 self.pause(backoff.next_wait());
             }
@@ -190,12 +196,13 @@ impl ListenLoop {
         let mut probe = hearing.probe();
         while !self.stopped() {
             stats.pulse.beat(READ_WITHIN);
-            if stats.is_unwanted() {
-                return Err(Error::Failed("it is replaced, because it may lead to another server".to_owned()));
-            }
             if leaving.is_none() && subscription.is_outdated() {
                 subscription.leave(LEAVE)?;
                 leaving = Some(Instant::now());
+            }
+            // One that is being left is not counted where the commands go now, and is left in order all the same.
+            if leaving.is_none() && stats.is_unwanted() {
+                return Err(Error::Failed("it is replaced, because it may lead to another server".to_owned()));
             }
             if hearing.probe() != probe {
                 probe = hearing.probe();
@@ -226,7 +233,6 @@ impl ListenLoop {
                         notices.pass_on(batch);
                     }
                     if has_left {
-                        subscription.wait_for_others(OTHERS_WITHIN)?;
                         return Err(replaced());
                     }
                 }
@@ -261,6 +267,11 @@ impl ListenLoop {
         let before = seen.len();
         let hearing = &self.parts.stats.hearing;
         seen.retain(|seen| {
+            if let Seen::OtherInterests(marker, interests) = seen
+                && marker.joined().is_some()
+            {
+                self.parts.stats.joined_with.store(*interests, Ordering::Relaxed);
+            }
             let (Seen::Marker(marker) | Seen::OtherInterests(marker, _)) = seen else { return true };
             let Some((epoch, number)) = marker.leader_place() else { return true };
             let plausible = hearing.is_plausible(epoch);
@@ -307,3 +318,6 @@ fn has_joined(subscription: &Subscription, batch: &Batch, join: Option<&Marker>)
         None => subscription.is_established(),
     }
 }
+
+#[cfg(test)]
+mod tests;

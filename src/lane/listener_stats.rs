@@ -18,6 +18,8 @@ pub struct ListenerStats {
     pub overlaps: AtomicU64,
     /// Messages that were ignored because their channel's name is longer than is read.
     pub on_long_channels: AtomicU64,
+    /// Hash of the interests of the last dispatcher with other interests that has joined.
+    pub joined_with: AtomicU64,
     /// Beats in each iteration of its loop.
     pub pulse: Pulse,
     /// Detects whether leaders' markers arrive.

@@ -37,7 +37,7 @@ pub fn right(standing: Standing, eldest: bool, vacant_for: Duration, lease_ttl: 
         return None;
     }
     Some(match standing {
-        Standing::InSync | Standing::Continues => Right::Rest,
+        Standing::InSync | Standing::Continues | Standing::Idle => Right::Rest,
         Standing::Beyond | Standing::Fresh if vacant_for < longest_wait(lease_ttl) => Right::BreakIfEldest,
         Standing::Beyond | Standing::Fresh => Right::Break,
     })
@@ -49,6 +49,7 @@ pub fn wait(standing: Standing, eldest: bool, lease_ttl: Duration) -> Duration {
         Standing::InSync => Duration::ZERO,
         Standing::Continues if eldest => Duration::ZERO,
         Standing::Continues => STEP,
+        Standing::Idle => 2 * STEP,
         // Either a new group, or one whose cursor Redis has lost and another dispatcher remembers.
         Standing::Fresh | Standing::Beyond if eldest => others_return(lease_ttl),
         Standing::Fresh | Standing::Beyond => longest_wait(lease_ttl),
@@ -81,11 +82,13 @@ mod tests {
             let order = [
                 wait(Standing::InSync, false),
                 wait(Standing::Continues, false),
+                wait(Standing::Idle, false),
                 wait(Standing::Beyond, true),
                 wait(Standing::Beyond, false),
             ];
             assert!(order.is_sorted_by(|first, second| first < second), "{order:?}");
             assert_eq!(wait(Standing::Continues, true), Duration::ZERO);
+            assert_eq!(wait(Standing::Idle, true), wait(Standing::Idle, false), "so a lane can be handed over");
             assert_eq!(wait(Standing::Fresh, true), wait(Standing::Beyond, true));
             assert!(order.iter().all(|wait| *wait <= longest_wait(lease_ttl)));
         }
@@ -107,6 +110,7 @@ mod tests {
         let ttl = Duration::from_secs(2);
         let right = |standing, eldest, ms| right(standing, eldest, Duration::from_millis(ms), ttl);
         assert_eq!(right(Standing::InSync, false, 0), Some(Right::Rest));
+        assert_eq!(right(Standing::Idle, false, 300), Some(Right::Rest));
         assert_eq!(right(Standing::Continues, true, 60_000), Some(Right::Rest), "however long it took");
         assert_eq!(right(Standing::Beyond, true, 499), None);
         assert_eq!(right(Standing::Beyond, true, 500), Some(Right::BreakIfEldest));

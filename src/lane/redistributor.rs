@@ -33,8 +33,12 @@ use crate::base::text::Quoted;
 use crate::lane::kill_switch::{KillSwitch, Reason};
 use crate::ledger::{Fetched, Gap, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Pending, Returned, Splitter};
 
-/// The longest wait, so also how late the kill switch may be noticed.
+/// The longest wait for room for a reply, so also how late the kill switch may be noticed.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// The longest wait for a task, so also how late figures are brought up to date and what Redis refused is tried again.
+/// Longer than other waits, because a process may lead many idle lanes, and each wait costs CPU time. The end of a term
+/// ends it early: the courier drops the other end of the channel.
+const TASK_PATIENCE: Duration = Duration::from_millis(250);
 /// Messages read again in one step.
 const FETCH_MESSAGES: usize = 256;
 /// Extra memory for redeliveries: `--ready-bytes` / 4, plus the rest of one message.
@@ -105,8 +109,8 @@ impl Redistributor {
         while !self.kill.is_set() {
             self.shared.pulses.redistributor.beat(ITERATION_WITHIN);
             let next = self.suspects.next().into_iter().chain(self.common.next()).min();
-            let next = next.map_or(PATIENCE, |due| due.saturating_duration_since(Instant::now()));
-            match self.tasks.recv_timeout(next.min(PATIENCE)) {
+            let next = next.map_or(TASK_PATIENCE, |due| due.saturating_duration_since(Instant::now()));
+            match self.tasks.recv_timeout(next.min(TASK_PATIENCE)) {
                 Ok(task) => self.carry_out(task)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(Killed),

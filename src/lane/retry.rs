@@ -103,6 +103,9 @@ impl Retry {
 
     fn note_success(&mut self) {
         self.connected = true;
+        if self.worker == TermWorker::Ingest {
+            *self.shared.stats.unstored.lock() = None;
+        }
         if self.backoff.reset() {
             log::info!("event=redis-recovered worker={}", self.worker);
         }
@@ -116,6 +119,9 @@ impl Retry {
             return Err(Killed);
         }
         self.connected = false;
+        if self.worker == TermWorker::Ingest {
+            *self.shared.stats.unstored.lock() = Some(error.to_string());
+        }
         if self.ends_when_denied && error.is_denied() {
             // The lease is renewed on a connection that may be older than the change of rights. Another dispatcher may
             // still have the right.

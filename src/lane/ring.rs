@@ -64,8 +64,8 @@ impl Ring {
     }
 
     /// Appends what the listener received, in order. Returns the number of markers that it ignored: duplicates, and
-    /// leaders' markers that are not higher than the last. A duplicate would name two places, and the order of leaders'
-    /// markers shows which places lie before the ring.
+    /// leaders' markers that are not higher than the last of their segment. A duplicate would name two places, and the
+    /// order of leaders' markers shows which places lie before a segment.
     pub fn append(&self, seen: impl IntoIterator<Item = Seen>) -> usize {
         let mut contents = self.contents.lock();
         let mut ignored = 0;
@@ -85,6 +85,11 @@ impl Ring {
     /// Finds a cursor in this ring. `None`: there is no subscription, or its first marker has not come yet.
     pub fn resolve(&self, cursor: Option<&Cursor>) -> Option<Resolution> {
         self.contents.lock().resolve(cursor.map(|cursor| &cursor.position))
+    }
+
+    /// The same for a dispatcher that listens to nothing: it lacks nothing, unless the ring still holds what follows.
+    pub fn resolve_without_interests(&self, cursor: Option<&Cursor>) -> Option<Resolution> {
+        self.contents.lock().resolve_without_interests(cursor.map(|cursor| &cursor.position))
     }
 
     /// Whether all of `others` have joined since the present subscription was made, so that everything they have
@@ -155,6 +160,11 @@ impl Ring {
     /// The sequence number that the next message will have.
     pub fn tail(&self) -> u64 {
         self.contents.lock().timeline.tail()
+    }
+
+    /// Whether it holds messages that the cursor has not passed, as far as is known.
+    pub fn has_unstored(&self) -> bool {
+        self.contents.lock().has_unstored()
     }
 
     /// Figures for logs and metrics.

@@ -15,7 +15,7 @@ use super::listener_stats::ListenerStats;
 use super::pulses::Pulses;
 use super::questions::Questions;
 use super::replays::Replays;
-use super::ring::Ring;
+use super::ring::{Resolution, Ring};
 use super::roster::Roster;
 use super::settings::Settings;
 use super::stats::LaneStats;
@@ -24,7 +24,7 @@ use crate::base::error::Result;
 use crate::base::id::{DispatcherId, Epoch, MessageId, wall_clock_us};
 use crate::base::log_context::LogContext;
 use crate::base::trouble::Troubles;
-use crate::ledger::Ledger;
+use crate::ledger::{Cursor, Destination, Interests, Ledger, identity_hash};
 
 /// What a process gives to each of its lanes.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub struct ProcessHandles {
     pub log: LogContext,
     /// How many lanes the process leads.
     pub leading: Leading,
+    /// Where a lane says that a sharded channel is on another node now. Nothing more is sent while it is full.
+    pub moved: Sender<()>,
 }
 
 /// See the module's text.
@@ -71,14 +73,41 @@ pub struct Shared {
     changed: (Sender<()>, Receiver<()>),
     /// How many lanes the process leads.
     pub(super) leading: Leading,
+    /// A sharded channel is on another node now.
+    pub(super) moved: Sender<()>,
     /// Requests to end the term, so that another dispatcher leads.
     handing_over: (Sender<()>, Receiver<()>),
 }
 
 impl Shared {
+    /// Whether this lane listens to anything. One that drains does not.
+    pub(super) fn listens(&self) -> bool {
+        !self.settings.interests.is_none()
+    }
+
+    /// Finds a cursor in the ring. `None`: there is no subscription, or its first marker has not come yet.
+    pub(super) fn resolve(&self, cursor: Option<&Cursor>) -> Option<Resolution> {
+        if self.listens() { self.ring.resolve(cursor) } else { self.ring.resolve_without_interests(cursor) }
+    }
+
     /// The state of a lane that has not started yet.
     pub fn new(settings: Settings, process: ProcessHandles) -> Arc<Shared> {
         let ring = Arc::new(Ring::new(settings.ring_bytes));
+        Shared::with_ring(settings, process, ring)
+    }
+
+    /// The same after a lane that has ended, in the same process and with the same keys. What that one had heard is not
+    /// lost: it is followed by a break in the ring, as if only the subscription had been replaced.
+    pub fn after(before: &Shared, settings: Settings, process: ProcessHandles) -> Arc<Shared> {
+        let shared = Shared::with_ring(settings, process, before.ring.clone());
+        shared.note_id(before.highest_id());
+        *shared.undelivered.lock() = before.undelivered.lock().take();
+        shared.listener.highest_epoch.store(before.listener.highest_epoch.load(Ordering::Relaxed), Ordering::Relaxed);
+        shared.continue_after(before.subscriptions());
+        shared
+    }
+
+    fn with_ring(settings: Settings, process: ProcessHandles, ring: Arc<Ring>) -> Arc<Shared> {
         Arc::new(Shared {
             roster: Roster::new(&settings.consumers),
             settings,
@@ -96,6 +125,7 @@ impl Shared {
             undelivered: Mutex::default(),
             changed: bounded(1),
             leading: process.leading,
+            moved: process.moved,
             handing_over: bounded(1),
         })
     }
@@ -159,6 +189,17 @@ impl Shared {
     /// How often it has subscribed.
     pub fn subscriptions(&self) -> u64 {
         self.listener.subscriptions.load(Ordering::Relaxed)
+    }
+
+    /// Whether a dispatcher that listens to `interests`, other ones than this lane's, has joined last.
+    pub fn was_joined_with(&self, interests: &Interests) -> bool {
+        let Settings { redis, keys, destination, .. } = &self.settings;
+        let interests = match (destination, &keys.stream) {
+            (Destination::Stream { .. }, Some(stream)) => interests.clone().beside_stream(stream),
+            _ => interests.clone(),
+        };
+        let identity = redis.for_key(&keys.control).marked(interests.identity());
+        self.listener.joined_with.load(Ordering::Relaxed) == identity_hash(&identity)
     }
 
     /// Before the start: this process ran the lane before, and subscribed so often. No join marker may be used twice.

@@ -22,6 +22,10 @@ macro_rules! stats {
             /// Consumers at which the last attempt to link them ended because one of the two did not prove the link
             /// secret, by their addresses.
             pub unproven: Mutex<BTreeSet<String>>,
+            /// Why the last attempt to store messages failed, as leader; `None` after one that succeeded.
+            pub unstored: Mutex<Option<String>>,
+            /// Why the last attempt to take the lease failed; `None` after one that Redis answered.
+            pub unelected: Mutex<Option<String>>,
             /// The consumers linked now.
             pub linked: Mutex<Vec<Arc<LinkFigures>>>,
             /// Messages that became dead letters lately.

@@ -89,10 +89,11 @@ impl Term {
         let (tasks, to_do) = bounded(TASKS);
         let (replies, answered) = bounded(REPLIES);
         // Everything that earlier leaders stored is backlog. Messages stored from now on are not.
-        let &Elected { epoch, last_id: backlog_end, undelivered, ref settings, .. } = elected;
+        let &Elected { epoch, last_id: backlog_end, undelivered, ref settings, ref replicated, .. } = elected;
         let channels = CourierChannels { arrivals: arriving, replies: answered, tasks, dial: dial.clone() };
         let mut courier = Courier::new(shared, epoch, (backlog_end, undelivered), kill.clone(), sockets, channels);
         courier.keep_to(settings);
+        courier.deliver_backlog_once(replicated.clone());
         let redistributor =
             Redistributor::new(shared, epoch, kill.clone(), ledger_of(shared), to_do, replies, waker.clone());
         self.spawn(TermWorker::Courier, kill, ended, move || courier.run())?;

@@ -26,6 +26,7 @@ pub(super) fn lane_of(consumers: Vec<String>) -> Arc<Shared> {
         id: DispatcherId::generate("d0"),
         log: LogContext::new("starting"),
         leading: Leading::default(),
+        moved: crossbeam_channel::bounded(1).0,
     };
     Shared::new(settings, process)
 }

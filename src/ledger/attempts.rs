@@ -17,6 +17,8 @@ pub(super) struct Attempts {
     pub(super) taken_on: Option<u64>,
     /// How many replicas have confirmed the last attempt, if some must.
     pub(super) confirmed: Option<Confirmed>,
+    /// The number of the connection on which `WAIT` was answered, if it was.
+    pub(super) waits_on: Option<u64>,
     /// Cursors that attempts at the present batch with an unknown outcome may have written.
     pub(super) doubts: Vec<Cursor>,
     /// The highest last id in a cursor that an earlier attempt with an unknown outcome may have written or may still

@@ -203,11 +203,19 @@ impl Ledger {
 
 /// Names in the error the command that the user may not call or that the server lacks.
 pub(super) fn name_the_command(error: Error, command: &str) -> Error {
+    name(error, command, format!("+{}, or its key", command.to_lowercase()))
+}
+
+/// The same for a command without keys.
+pub(super) fn name_the_right(error: Error, command: &str) -> Error {
+    name(error, command, format!("+{}", command.to_lowercase()))
+}
+
+fn name(error: Error, command: &str, right: String) -> Error {
     let refusal = error.refusal();
     let Error::Redis { server, step, cause, hint } = error else { return error };
-    let right = || Some(format!("+{}, or its key", command.to_lowercase()));
     let hint = match (refusal, hint.as_deref()) {
-        (Some(Refusal::Right), Some(Hint::Right(setting, _))) => Some(Box::new(Hint::Right(setting, right()))),
+        (Some(Refusal::Right), _) => hint.map(|hint| Box::new(hint.with_rights(right))),
         (Some(Refusal::UnknownCommand), _) => Some(Box::new(Hint::Command(Some(command.to_owned())))),
         _ => hint,
     };

@@ -30,6 +30,11 @@ impl Marker {
         Marker(format!("{dispatcher}.{number}").into())
     }
 
+    /// A place that nobody has heard: no dispatcher publishes this marker.
+    pub fn unheard() -> Marker {
+        Marker("unheard.0".into())
+    }
+
     /// The epoch of the leader that published it, and its number; `None` for a join marker. They rise along the stream,
     /// because a leader can't publish a marker once a newer epoch has begun.
     pub fn leader_place(&self) -> Option<(Epoch, u64)> {
@@ -91,6 +96,20 @@ pub struct Cursor {
     pub last_id: MessageId,
 }
 
+impl Cursor {
+    /// Where a lane begins that may have missed everything published since this time, in microseconds since 1970, 0 for
+    /// unknown. No dispatcher finds it, so the first leader that listens records a gap.
+    pub fn unheard_since(us: u64) -> Cursor {
+        let position = Position { marker: Marker::unheard(), offset: 0 };
+        Cursor { position, last_id: MessageId(us.min(MAX_BELIEVED_ID)) }
+    }
+
+    /// Whether no leader has ever listened.
+    pub fn is_unheard(&self) -> bool {
+        self.position.marker == Marker::unheard()
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.marker, self.offset)
@@ -139,6 +158,15 @@ mod tests {
         };
         assert_eq!(cursor.to_string(), "17.4 12 1790000000000123");
         assert_eq!(cursor.to_string().parse(), Ok(cursor));
+    }
+
+    #[test]
+    fn a_cursor_of_a_lane_that_nobody_has_heard_reads_back() {
+        let cursor = Cursor::unheard_since(1_790_000_000_000_123);
+        assert_eq!(cursor.to_string(), "unheard.0 0 1790000000000123");
+        assert_eq!(cursor.to_string().parse(), Ok(cursor.clone()));
+        assert!(cursor.is_unheard() && cursor.position.marker.leader_place().is_none());
+        assert!("unheard.0 0 0".parse::<Cursor>().is_ok_and(|cursor| cursor.is_unheard()), "since an unknown time");
     }
 
     #[test]

@@ -11,27 +11,25 @@
 //! late then finds an unknown cursor and fails. From then on every cursor written, also for a part of the batch, has a
 //! higher last id than any cursor in doubt.
 //!
-//! With `--wait-replicas` an intake that too few replicas confirm is such an attempt, too.
+//! With `--wait-replicas` an intake that too few replicas confirm is such an attempt, too (`confirming`).
 
 use redis::Value;
 
 use super::attempts::{DonePart, PartlyDone};
 use super::command::{Command, begin, number, word};
-use super::core::{Ledger, name_the_command};
+use super::core::Ledger;
 use super::cursor::Cursor;
 use super::member;
-use super::replicas::{Confirmed, Replicas};
 use super::resp::Reply;
 use super::scripts::{IntakeCall, RewindCall, WithdrawCall};
 use super::types::{Arrival, IntakeAnswer};
 use super::value::text;
-use crate::base::error::{Error, Result};
+use crate::base::error::Result;
 use crate::base::failure::Failure;
 use crate::base::id::{Epoch, MessageId};
 use crate::base::text::Quoted;
 
 const DOING: &str = "storing messages";
-const CONFIRMING: &str = "waiting for replicas (--wait-replicas)";
 
 impl Ledger {
     /// How far the channel has been stored. A value that no dispatcher can have written counts as absent.
@@ -63,6 +61,7 @@ impl Ledger {
         if self.attempts.partly_done.is_some() {
             return self.undo(epoch);
         }
+        self.require_waiting()?;
         let next = &self.attempts.cursor_after(next);
         self.attempts.confirmed = None;
         let taken = self.attempt(epoch, expected, next, batch);
@@ -81,22 +80,6 @@ impl Ledger {
             Ok(_) => drop(self.take_doubts()),
         }
         taken
-    }
-
-    /// Ends in an error unless enough replicas have confirmed the last attempt.
-    fn require_replicas(&mut self) -> Result<()> {
-        let Some(Replicas(wanted)) = self.replicas else { return Ok(()) };
-        match self.attempts.confirmed.take() {
-            Some(Confirmed::By(replicas)) if replicas >= wanted => Ok(()),
-            Some(Confirmed::Refused(failure)) => {
-                let error = self.connection.refusal(CONFIRMING, failure);
-                Err(name_the_command(error, "WAIT"))
-            }
-            confirmed => {
-                let confirmed = if let Some(Confirmed::By(replicas)) = confirmed { replicas } else { 0 };
-                Err(Error::Unreplicated { server: self.connection.server().shown(), confirmed, wanted })
-            }
-        }
     }
 
     /// Takes out the cursors that attempts at the present batch may have written, because the caller finds out their

@@ -9,10 +9,19 @@
 //! Redis sends the copies of one message.
 
 mod glob;
+mod identity;
+mod key_events;
+mod shown;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 
 pub use self::glob::Glob;
+pub use self::identity::identity_hash;
+use self::identity::{identity, identity_of_sharded, named_by_hash, sorted};
+use self::key_events::{is_key_event, may_be_key_event};
+use self::shown::{shown_name, shown_pattern};
 use crate::base::text::beginning;
 use crate::wire::MAX_CHANNEL_BYTES;
 
@@ -106,6 +115,21 @@ impl Interests {
         let channels = self.channels().filter(|name| is_key_event(name)).map(<[u8]>::to_vec).collect();
         let patterns = self.patterns.iter().filter(|glob| is_key_event(glob.text())).cloned().collect();
         Some(self.part(channels, patterns)).filter(|part| !part.is_none())
+    }
+
+    /// Whether there are no others than keyspace events, so that in a cluster each message stays on its node.
+    pub fn are_only_key_events(&self) -> bool {
+        !self.sharded && self.channels().all(is_key_event) && self.patterns.iter().all(|glob| is_key_event(glob.text()))
+    }
+
+    /// Whether in a cluster each node sends some of these messages by itself.
+    pub fn are_of_nodes(&self) -> bool {
+        self.is_sharded() || self.of_key_events().is_some()
+    }
+
+    /// The patterns that match keyspace events and other channels as well.
+    pub fn patterns_with_key_events(&self) -> impl Iterator<Item = &[u8]> {
+        self.patterns().filter(|text| may_be_key_event(text) && !is_key_event(text))
     }
 
     /// Some of them. Messages have their channel if they have it with all.
@@ -211,221 +235,7 @@ impl Interests {
     }
 }
 
-/// A name as a setting takes it: a name that looks like a pattern is not one.
-fn shown_name(name: &[u8]) -> String {
-    match std::str::from_utf8(name) {
-        Ok(text) => {
-            let escape =
-                |letter: char| if "*?[]\\,".contains(letter) { format!("\\{letter}") } else { letter.to_string() };
-            text.chars().map(escape).collect()
-        }
-        Err(_) => shown_bytes(name),
-    }
-}
-
-/// A pattern as a setting takes it.
-fn shown_pattern(text: &[u8]) -> String {
-    String::from_utf8(text.to_vec()).unwrap_or_else(|_| shown_bytes(text))
-}
-
-fn shown_bytes(bytes: &[u8]) -> String {
-    let escape = |byte: &u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b':' | b'-' | b'_' => char::from(*byte).to_string(),
-        _ => format!("\\x{byte:02x}"),
-    };
-    bytes.iter().map(escape).collect()
-}
-
 fn first_twice<'a>(texts: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
     let mut seen = HashSet::new();
     texts.into_iter().find(|text| !seen.insert(*text))
-}
-
-/// Distinguishes interests by their identity, in a few bytes.
-pub fn identity_hash(identity: &str) -> u64 {
-    identity.bytes().fold(FNV_BASIS, fnv_1a) as u64
-}
-
-fn identity_of_sharded(channels: &[Vec<u8>]) -> String {
-    let mut all: Vec<(u8, &[u8])> = channels.iter().map(|name| (b'h', name.as_slice())).collect();
-    all.sort_unstable();
-    named_by_hash(all)
-}
-
-fn identity(channels: &[Vec<u8>], patterns: &[Glob]) -> String {
-    if let ([channel], []) = (channels, patterns)
-        && let Ok(channel) = std::str::from_utf8(channel)
-    {
-        return channel.to_owned();
-    }
-    named_by_hash(sorted(channels, patterns))
-}
-
-/// What all keyspace events' channels begin with.
-const KEY_EVENTS: &[u8] = b"__key";
-
-fn is_key_event(channel: &[u8]) -> bool {
-    channel.starts_with(KEY_EVENTS)
-}
-
-/// Whether a pattern may match the channel of a keyspace event, by its beginning up to the first special character.
-fn may_be_key_event(pattern: &[u8]) -> bool {
-    let plain = pattern.split(|byte| b"*?[\\".contains(byte)).next().unwrap_or_default();
-    let both = plain.len().min(KEY_EVENTS.len());
-    plain[..both] == KEY_EVENTS[..both] && (plain.len() < pattern.len() || is_key_event(plain))
-}
-
-/// Each interest with its kind.
-fn sorted<'a>(channels: &'a [Vec<u8>], patterns: &'a [Glob]) -> Vec<(u8, &'a [u8])> {
-    let mut all: Vec<(u8, &[u8])> = channels.iter().map(|name| (b'c', name.as_slice())).collect();
-    all.extend(patterns.iter().map(|glob| (b'p', glob.text())));
-    all.sort_unstable();
-    all
-}
-
-fn named_by_hash(all: Vec<(u8, &[u8])>) -> String {
-    let fold = |hash, (kind, text): (u8, &[u8])| {
-        let length = (text.len() as u64).to_be_bytes();
-        [kind].iter().chain(&length).chain(text).fold(hash, |hash, byte| fnv_1a(hash, *byte))
-    };
-    format!("interests:{:032x}", all.into_iter().fold(FNV_BASIS, fold))
-}
-
-/// The start of FNV-1a with 128 bits (Fowler, Noll, Vo). It only has to tell the settings of one group apart.
-const FNV_BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-
-fn fnv_1a(hash: u128, byte: u8) -> u128 {
-    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-    (hash ^ u128::from(byte)).wrapping_mul(PRIME)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn interests(channels: &[&str], patterns: &[&str]) -> Interests {
-        let globs = patterns.iter().map(|text| Glob::parse(text.as_bytes()).expect(text)).collect();
-        Interests::of(channels.iter().map(|name| name.as_bytes().to_vec()).collect(), globs).expect("good ones")
-    }
-
-    #[test]
-    fn a_name_owns_its_channel_and_else_the_first_pattern() {
-        let these = interests(&["orders.eu"], &["orders.*", "*.us", "*"]);
-        let owners = |channel: &str| {
-            let copies = [None, Some("orders.*"), Some("*.us"), Some("*")];
-            copies.map(|copy| these.is_owners(these.owner(channel.as_bytes()), copy.map(str::as_bytes)))
-        };
-        assert_eq!(owners("orders.eu"), [true, false, false, false]);
-        assert_eq!(owners("orders.us"), [false, true, false, false]);
-        assert_eq!(owners("invoices.us"), [false, false, true, false]);
-        assert_eq!(owners("x"), [false, false, false, true]);
-    }
-
-    #[test]
-    fn only_a_channel_by_its_name_needs_no_channel_with_each_message() {
-        assert!(!interests(&["a"], &[]).record_channels());
-        for (channels, patterns) in [(&["a", "b"][..], &[][..]), (&[], &["a"]), (&["a"], &["b*"])] {
-            assert!(interests(channels, patterns).record_channels());
-        }
-    }
-
-    #[test]
-    fn equal_interests_are_named_alike() {
-        assert_eq!(interests(&["orders"], &[]).identity(), "orders");
-        let some = interests(&["a", "b"], &["c*"]);
-        assert_eq!(some.identity(), interests(&["b", "a"], &["c*"]).identity());
-        for other in [interests(&["a"], &["c*"]), interests(&["a", "b", "c*"], &[]), interests(&["ab"], &["c*"])] {
-            assert_ne!(some.identity(), other.identity());
-        }
-        // Dispatchers of different versions must agree.
-        assert_eq!(some.identity(), "interests:c9e3bc23c9eec6cdbe28dd2a8dc00237");
-    }
-
-    #[test]
-    fn a_sharded_channel_is_another_one_than_that_of_its_name() {
-        let sharded =
-            |names: &[&str]| Interests::of_sharded(names.iter().map(|name| name.as_bytes().to_vec()).collect());
-        let one = sharded(&["orders"]).expect("a good one");
-        let plain = interests(&["orders"], &[]);
-        assert!(one.is_sharded() && !plain.is_sharded() && !one.record_channels());
-        assert_ne!((one.identity(), one.summary()), (plain.identity(), plain.summary()));
-        assert_eq!(one.summary(), "orders (sharded)");
-        let (ab, ba) = (sharded(&["a", "b"]).expect("good"), sharded(&["b", "a"]).expect("good"));
-        assert_eq!((ab.identity(), ab.summary()), (ba.identity(), ba.summary()));
-        assert_eq!(ab.identity(), "interests:fcee36e427fc8fbd4477bd721e195870");
-        assert_eq!(sharded(&["__keyevent@0__:set"]).map(|these| these.clone().beside_stream("s") == these), Ok(true));
-        assert!(sharded(&["a", "a"]).is_err() && sharded(&[]).is_err());
-    }
-
-    #[test]
-    fn a_summary_shows_the_settings_and_is_bounded() {
-        assert_eq!(interests(&["b", "a,*"], &["c*"]).summary(), r"a\,\*,b,c*");
-        assert_eq!(interests(&["b", "a"], &[]).summary(), interests(&["a", "b"], &[]).summary());
-        let many: Vec<String> = (0..1_000).map(|number| format!("channel-{number}")).collect();
-        let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        let (all, but_one) = (interests(&many, &[]).summary(), interests(&many[..999], &[]).summary());
-        assert!(all.len() < 260 && all.contains("1000 in all") && all != but_one, "{all}");
-    }
-
-    #[test]
-    fn where_events_of_the_stream_may_be_heard_it_counts() {
-        for (channels, patterns) in [(&["orders"][..], &[][..]), (&["a"], &["orders.*", "_x*", "__kez?"])] {
-            let these = interests(channels, patterns);
-            assert_eq!(these.clone().beside_stream("jobs"), these);
-        }
-        for (channels, patterns) in [
-            (&["__keyevent@0__:xadd"][..], &[][..]),
-            (&["a"], &["*"]),
-            (&[], &["__k*"]),
-            (&[], &["[_]*"]),
-            (&[], &["\\_*"]),
-        ] {
-            let these = interests(channels, patterns);
-            let (jobs, mails) = (these.clone().beside_stream("jobs"), these.clone().beside_stream("mails"));
-            assert_ne!(jobs.identity(), these.identity(), "{channels:?} {patterns:?}");
-            assert_ne!(jobs.identity(), mails.identity());
-            assert!(jobs.identity().starts_with("interests:"));
-        }
-    }
-
-    #[test]
-    fn what_can_be_no_interest_is_refused() {
-        let refused = |channels: Vec<Vec<u8>>, patterns: Vec<Glob>| Interests::of(channels, patterns).expect_err("bad");
-        let name = |length: usize| vec![b'a'; length];
-        assert!(refused(vec![], vec![]).contains("at least one"));
-        assert!(refused(vec![name(0)], vec![]).contains("not empty"));
-        assert!(refused(vec![name(4_097)], vec![]).contains("4096 bytes"));
-        assert!(refused((1..=1_025).map(name).collect(), vec![]).contains("1024"));
-        assert!(refused(vec![name(1), name(1)], vec![]).contains("\"a\" twice"));
-        let glob = Glob::parse(b"a*").expect("a pattern");
-        assert!(refused(vec![], vec![glob.clone(), glob]).contains("\"a*\" twice"));
-    }
-
-    proptest! {
-        /// Whatever the interests, exactly one copy counts of those that Redis sends.
-        #[test]
-        fn each_message_counts_once(
-            channels in prop::collection::hash_set("[ab]{1,3}", 0..4),
-            patterns in prop::collection::hash_set("[ab?*]{1,3}", 0..4),
-            channel in "[ab]{1,3}",
-        ) {
-            prop_assume!(!channels.is_empty() || !patterns.is_empty());
-            let texts = |set: &HashSet<String>| set.iter().cloned().collect::<Vec<_>>();
-            let (channels, patterns) = (texts(&channels), texts(&patterns));
-            let as_strs = |texts: &[String]| texts.iter().map(String::as_str).collect::<Vec<&str>>().join(" ");
-            let these = interests(
-                &as_strs(&channels).split_whitespace().collect::<Vec<_>>(),
-                &as_strs(&patterns).split_whitespace().collect::<Vec<_>>(),
-            );
-            let name = channel.as_bytes();
-            let copies = channels.iter().filter(|named| **named == channel).map(|_| None).chain(
-                these.patterns.iter().filter(|glob| glob.matches(name)).map(|glob| Some(glob.text())),
-            );
-            let copies: Vec<Option<&[u8]>> = copies.collect();
-            let counted = copies.iter().filter(|copy| these.is_owners(these.owner(name), **copy)).count();
-            prop_assert_eq!(counted, usize::from(!copies.is_empty()));
-        }
-    }
 }

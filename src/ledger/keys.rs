@@ -2,11 +2,9 @@
 
 use std::borrow::Cow;
 
+use super::group_name::{LaneNumber, is_lane_number, lane_name, tag};
 use super::question::RequestId;
 use super::topology::{slot_of, tag_of};
-
-/// The number of a lane of a group. Lane 0 is the group itself.
-pub type LaneNumber = u16;
 
 /// Every key and channel of one group.
 ///
@@ -79,52 +77,6 @@ pub fn cluster_form(group: &str) -> String {
 pub fn cluster_stream_form(group: &str) -> String {
     let tag = tag_of(group.as_bytes()).map(String::from_utf8_lossy).unwrap_or_default();
     format!("a key with the group's braces in a Redis Cluster, so that both share a slot: {{{tag}}}:NAME")
-}
-
-/// What [`is_group`] requires, for error messages.
-pub const GROUP_FORM: &str = "1 to 256 bytes without spaces, not ending in @ and a number (that names a database)";
-
-/// Whether a group may have this name. The rules ensure that no two groups, in whatever databases, share a key or a
-/// channel.
-pub fn is_group(name: &str) -> bool {
-    let plain = !name.chars().any(|c| c.is_whitespace() || c.is_control());
-    let database = name.rsplit_once('@').is_some_and(|(_, number)| number.bytes().all(|b| b.is_ascii_digit()));
-    plain && !database && (1..=256).contains(&name.len())
-}
-
-/// The name of lane `lane` of a group: for lane 0 the group's own, otherwise the group's with `/` and the number at the
-/// end of its tag, which are the bytes in braces by which Redis Cluster places a key. Lane 3 of `{orders}` is
-/// `{orders/3}`. So each lane is a group, and different lanes can lie on different nodes.
-///
-/// `None` if the group has no tag, and so no lane but 0, or if the name would be too long for a group.
-pub fn lane_name(group: &str, lane: LaneNumber) -> Option<Cow<'_, str>> {
-    if lane == 0 {
-        return Some(group.into());
-    }
-    let (_, end) = tag(group)?;
-    let (before, after) = group.split_at(end);
-    Some(format!("{before}/{lane}{after}")).filter(|name| is_group(name)).map(Cow::Owned)
-}
-
-/// Which lane of `group` has this name: the inverse of [`lane_name`].
-pub fn lane_number(group: &str, name: &str) -> Option<LaneNumber> {
-    if name == group {
-        return Some(0);
-    }
-    let (_, end) = tag(group)?;
-    let (before, after) = group.split_at(end);
-    let number = name.strip_prefix(before)?.strip_suffix(after)?.strip_prefix('/')?;
-    // The number parser would accept a sign and leading zeros.
-    let plain = number.bytes().all(|byte| byte.is_ascii_digit()) && !number.starts_with('0');
-    number.parse().ok().filter(|_| plain && is_group(name))
-}
-
-/// Where the tag of a key begins and ends, as Redis Cluster finds it: between the first brace that opens and the first
-/// one that closes after it. An empty tag is none.
-fn tag(key: &str) -> Option<(usize, usize)> {
-    let begin = key.find('{')? + 1;
-    let end = begin + key[begin..].find('}')?;
-    (begin < end).then_some((begin, end))
 }
 
 impl Keys {
@@ -216,19 +168,33 @@ impl Keys {
             || channel.starts_with(self.shadow_prefix.as_bytes())
     }
 
-    /// Whether a key is the group's. If a later version adds a key, it and this version don't agree on which keyspace
-    /// events to leave out (`subscription::own_events`).
+    /// Whether a key is the group's, of whichever lane: a node also has the keys of lanes that don't listen there. If a
+    /// later version adds a key, it and this version don't agree on which keyspace events to leave out
+    /// (`subscription::own_events`).
     pub fn is_own(&self, key: &[u8]) -> bool {
-        let begins = |prefix: &str| key.starts_with(prefix.as_bytes());
-        if self.stream.as_ref().is_some_and(|stream| stream.as_bytes() == key) {
+        let key = self.in_lane_0(key);
+        if self.stream.as_ref().is_some_and(|stream| self.in_lane_0(stream.as_bytes()) == key) {
             return true;
         }
         // Most keys belong to others.
-        key.starts_with(self.group.as_bytes())
-            && (self.types().any(|(own, _)| own.as_bytes() == key)
-                || key == self.lanes.as_bytes()
-                || begins(&self.status_prefix)
-                || begins(&self.put_back_prefix))
+        let Some(suffix) = key.strip_prefix(self.base.as_bytes()) else { return false };
+        let is = |own: &str| own.strip_prefix(&self.group).is_some_and(|own| own.as_bytes() == suffix);
+        let begins = |own: &str| own.strip_prefix(&self.group).is_some_and(|own| suffix.starts_with(own.as_bytes()));
+        self.types().any(|(own, _)| is(own))
+            || is(&self.lanes)
+            || begins(&self.status_prefix)
+            || begins(&self.put_back_prefix)
+    }
+
+    /// The key that has this one's place in lane 0: without the number of a lane at the end of the group's tag.
+    fn in_lane_0<'k>(&self, key: &'k [u8]) -> Cow<'k, [u8]> {
+        let of_lane = || {
+            let tag = tag_of(key)?;
+            let number = tag.strip_prefix(tag_of(self.base.as_bytes())?)?.strip_prefix(b"/")?;
+            let end = key.iter().position(|byte| *byte == b'{')? + 1 + tag.len();
+            is_lane_number(number).then(|| [&key[..end - number.len() - 1], &key[end..]].concat())
+        };
+        of_lane().map_or(Cow::Borrowed(key), Cow::Owned)
     }
 
     /// Each key with the type it must have, so that an error can name a key of another type.
@@ -256,72 +222,6 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_lane_is_named_by_the_tag_of_its_group() {
-        for (group, third) in [
-            ("{orders}", "{orders/3}"),
-            ("shop:{orders}:eu", "shop:{orders/3}:eu"),
-            ("a}{b}", "a}{b/3}"),
-            ("{{a}}", "{{a/3}}"),
-            ("{a}{b}", "{a/3}{b}"),
-            ("{a/3}", "{a/3/3}"),
-            ("{größe}", "{größe/3}"),
-        ] {
-            assert_eq!(lane_name(group, 0).as_deref(), Some(group));
-            assert_eq!(lane_name(group, 3).as_deref(), Some(third));
-            assert_eq!((lane_number(group, group), lane_number(group, third)), (Some(0), Some(3)), "{group}");
-        }
-        for group in ["orders", "{}", "{}{a}", "{a", "a}", "}{"] {
-            assert_eq!((lane_name(group, 1), lane_name(group, 0).as_deref()), (None, Some(group)));
-            assert_eq!(lane_number(group, group), Some(0));
-        }
-    }
-
-    #[test]
-    fn every_number_is_read_back_and_nothing_else_is_a_lane() {
-        for lane in (0..300).chain([999, u16::MAX - 1, u16::MAX]) {
-            let name = lane_name("x{orders}y", lane).expect("it has a tag");
-            assert_eq!(lane_number("x{orders}y", &name), Some(lane));
-        }
-        for name in [
-            "",
-            "{orders",
-            "orders/1",
-            "{orders/}",
-            "{orders/0}",
-            "{orders/01}",
-            "{orders/+1}",
-            "{orders/-1}",
-            "{orders/ 1}",
-            "{orders/1 }",
-            "{orders/65536}",
-            "{orders/1/2}",
-            "{orders/1}x",
-            "x{orders/1}",
-            "{orders//1}",
-            "{orders/١}",
-            "{orders/1}}",
-            "{{orders/1}",
-            "{other/1}",
-            "{orders}/1",
-        ] {
-            assert_eq!(lane_number("{orders}", name), None, "{name:?}");
-        }
-        assert_eq!(lane_number("orders", "orders/1"), None);
-        assert_eq!(lane_number("{}", "{/1}"), None);
-    }
-
-    #[test]
-    fn a_lane_whose_name_would_be_too_long_does_not_exist() {
-        let group = format!("{{{}}}", "g".repeat(251));
-        assert_eq!(group.len(), 253);
-        assert_eq!(lane_name(&group, 9).map(|name| name.len()), Some(255));
-        assert_eq!(lane_name(&group, 99).map(|name| name.len()), Some(256));
-        assert_eq!(lane_name(&group, 100), None);
-        let long = group.replace('}', "/100}");
-        assert_eq!((long.len(), lane_number(&group, &long)), (257, None));
-    }
 
     #[test]
     fn a_lane_has_the_keys_of_the_group_of_its_name() {

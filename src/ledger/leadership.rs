@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::command::Command;
+use super::alive;
 use super::core::Ledger;
 use super::cursor::Marker;
 use super::destination::Destination;
@@ -13,6 +13,7 @@ use super::group_settings::SettingsReading;
 use super::interests::Interests;
 use super::lease::Lease;
 use super::notice::Notice;
+use super::replicas::{Confirmed, Replicas};
 use super::scripts::{AcquireCall, MarkerCall, ReleaseCall, RenewCall};
 use super::types::{Acquire, Attempt, ServerChange};
 use super::value::{score, text};
@@ -68,9 +69,30 @@ impl Ledger {
 
     /// Renews the lease; `false` if it is no longer this dispatcher's.
     pub fn renew(&mut self, lease: &Lease, ttl: Duration) -> Result<bool> {
+        self.renew_with(lease, ttl, None).map(|(kept, _)| kept)
+    }
+
+    /// Renews the lease, and returns as well whether enough replicas have what was written before, by whomever
+    /// (`--wait-replicas`): replication is one stream, and in it a renewal follows all that.
+    pub fn renew_and_confirm(&mut self, lease: &Lease, ttl: Duration) -> Result<(bool, bool)> {
+        let (kept, confirmed) = self.renew_with(lease, ttl, self.replicas)?;
+        Ok((kept, self.replicas.is_none_or(|wanted| wanted.are_enough(confirmed.as_ref()))))
+    }
+
+    /// Whether replicas must confirm what is stored.
+    pub fn waits_for_replicas(&self) -> bool {
+        self.replicas.is_some()
+    }
+
+    fn renew_with(
+        &mut self,
+        lease: &Lease,
+        ttl: Duration,
+        replicas: Option<Replicas>,
+    ) -> Result<(bool, Option<Confirmed>)> {
         let call = RenewCall { lease, ttl_ms: ttl }.on(&self.keys);
-        let reply = self.call("renewing the lease", call)?;
-        Ok(reply == Value::Int(1))
+        let (reply, confirmed) = self.call_confirmed("renewing the lease", call, replicas)?;
+        Ok((reply == Value::Int(1), confirmed))
     }
 
     /// Releases the lease and notifies the standbys; `false` if it was no longer this dispatcher's.
@@ -102,14 +124,11 @@ impl Ledger {
 
     /// The ids that follow `prefix` in names of channels that have subscribers.
     fn subscribed_below(&mut self, doing: &'static str, prefix: &str) -> Result<Vec<String>> {
-        // Special characters in the group's name must be escaped in a pattern.
-        let literal = |c: char| if r"\*?[]".contains(c) { format!("\\{c}") } else { c.to_string() };
-        let pattern: String = prefix.chars().map(literal).collect::<String>() + "*";
-        let reply = self.connection.query(doing, Command::of(&["PUBSUB", "CHANNELS", &pattern]))?;
-        let Value::Array(channels) = &reply else { return self.unexpected_reply(doing, &reply) };
-        let ids = channels.iter().filter_map(|channel| text(channel)?.strip_prefix(prefix));
-        // The pattern also finds channels of a group that is called like the prefix.
-        Ok(ids.filter(|id| DispatcherId::is_one(id)).map(str::to_owned).collect())
+        let reply = self.connection.query(doing, alive::asking(prefix))?;
+        match alive::ids(prefix, &reply) {
+            Some(ids) => Ok(ids),
+            None => self.unexpected_reply(doing, &reply),
+        }
     }
 
     /// Publishes a leader's marker among the messages that a dispatcher with these interests counts, on the control

@@ -10,10 +10,12 @@
 //! opens it again, `scripts` are the typed calls, `core` is what operations have in common, and each operation is in
 //! the file of its subject. This file only declares and re-exports: no file beside it imports it.
 
+mod alive;
 mod attempts;
 mod backlog;
 pub mod command;
 mod commit;
+mod confirming;
 mod connection;
 mod core;
 mod cursor;
@@ -21,6 +23,7 @@ mod destination;
 pub mod doctor;
 mod epoch;
 mod following;
+mod group_name;
 mod group_settings;
 mod intake;
 pub mod interests;
@@ -71,13 +74,12 @@ pub use self::cursor::{Cursor, Marker, Position};
 pub use self::destination::Destination;
 pub use self::epoch::MOST_EPOCH_BYTES;
 pub use self::following::{Followed, Follower};
+pub use self::group_name::{GROUP_FORM, LaneNumber, lane_name, lane_number, may_name_group};
 pub use self::group_settings::{
     GroupSettings, MAX_BY_BYTES, MOST_IN_FLIGHT, Pause, PauseChange, PauseEnd, SettingsChange, SettingsReading,
 };
-pub use self::interests::{Glob, Interests};
-pub use self::keys::{
-    GROUP_FORM, Keys, LaneNumber, SlotMistake, cluster_form, cluster_stream_form, is_group, lane_name, lane_number,
-};
+pub use self::interests::{Glob, Interests, identity_hash};
+pub use self::keys::{Keys, SlotMistake, cluster_form, cluster_stream_form};
 pub use self::lease::Lease;
 pub use self::limits::{MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, MAX_BATCH_WORDS, MAX_GAPS, MAX_RESULT_FIELDS, parts};
 pub use self::looking::{Looked, LookedPage};
@@ -88,7 +90,7 @@ pub use self::notice::MOST_RETURNED;
 pub use self::question::{Answer, Location, MOST_ASKED, Question, RequestId};
 pub use self::replay::Replayed;
 pub use self::sample::{GroupCounts, Sample};
-pub use self::server::{Mistake, Server};
+pub use self::server::{Mistake, Planned, Server};
 pub use self::split::{Split, Splitter};
 pub use self::topology::{Primary, SLOTS, Topology, slot_of};
 pub use self::types::{

@@ -52,7 +52,8 @@ pub struct Snapshot {
     pub gaps: u64,
     /// The ids of the consumers that the leader is connected to.
     pub consumers: Vec<String>,
-    /// Calls of PUBLISH on this server since it started, on any channel; see [`GroupView::snapshot_with_publishes`].
+    /// Calls of PUBLISH and SPUBLISH on this server since it started, on any channel; see
+    /// [`GroupView::snapshot_with_publishes`].
     pub publish_calls: u64,
 }
 
@@ -278,12 +279,13 @@ impl GroupView {
         })
     }
 
-    /// The same with the number of calls of PUBLISH, for which Redis must list the statistics of all its commands.
+    /// The same with the number of calls of PUBLISH and SPUBLISH, for which Redis must list the statistics of all its
+    /// commands.
     pub fn snapshot_with_publishes(&mut self) -> Result<Snapshot> {
         let snapshot = self.snapshot()?;
         let stats =
             self.ledger.connection.query("counting what was published", Command::of(&["INFO", "commandstats"]))?;
-        Ok(Snapshot { publish_calls: text(&stats).and_then(publish_calls).unwrap_or(0), ..snapshot })
+        Ok(Snapshot { publish_calls: text(&stats).map_or(0, publish_calls), ..snapshot })
     }
 }
 
@@ -333,10 +335,13 @@ fn count(value: &Value) -> Option<u64> {
     }
 }
 
-/// From the line `cmdstat_publish:calls=12,usec=…`; none yet means none.
-fn publish_calls(stats: &str) -> Option<u64> {
-    let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_publish:calls="))?;
-    line.split(',').next()?.parse().ok()
+/// From the lines `cmdstat_publish:calls=12,usec=…` and `cmdstat_spublish:…`; none yet means none.
+fn publish_calls(stats: &str) -> u64 {
+    let calls = |line: &str| {
+        let rest = line.strip_prefix("cmdstat_publish:calls=").or(line.strip_prefix("cmdstat_spublish:calls="))?;
+        rest.split(',').next()?.parse::<u64>().ok()
+    };
+    stats.lines().filter_map(calls).sum()
 }
 
 #[cfg(test)]
@@ -346,7 +351,8 @@ mod tests {
     #[test]
     fn calls_of_publish_are_counted() {
         let stats = "# Commandstats\r\ncmdstat_ping:calls=1,usec=1\r\ncmdstat_publish:calls=42,usec=7\r\n";
-        assert_eq!(publish_calls(stats), Some(42));
-        assert_eq!(publish_calls("# Commandstats\r\n"), None);
+        assert_eq!(publish_calls(stats), 42);
+        assert_eq!(publish_calls(&format!("{stats}cmdstat_spublish:calls=8,usec=1\r\n")), 50);
+        assert_eq!(publish_calls("# Commandstats\r\n"), 0);
     }
 }

@@ -12,6 +12,7 @@ mod answer;
 mod asker;
 mod board;
 mod cluster;
+mod guides;
 mod known;
 mod sentinels;
 
@@ -21,8 +22,10 @@ use std::time::Duration;
 
 use self::asker::Asker;
 use self::cluster::{Cluster, ask};
+pub(super) use self::guides::{Guides, Witness, ask_all};
 pub(super) use self::known::Found;
 use self::known::Known;
+pub use self::known::Planned;
 use self::sentinels::Sentinels;
 use super::secure::Secure;
 use super::topology::Topology;
@@ -61,8 +64,12 @@ impl Place {
         login: (Option<&str>, Option<&str>),
     ) -> Place {
         let known = Arc::<Known>::default();
-        let asker = |address| Asker::new(address, secure.cloned(), login.0, login.1);
-        let sentinels = Sentinels::new(name, addresses.into_iter().map(asker).collect(), known.clone());
+        let secure = secure.cloned();
+        let (user, password) = (login.0.map(str::to_owned), login.1.map(str::to_owned));
+        let asker = move |sentinel: &Address| {
+            Asker::new(sentinel.clone(), secure.clone(), user.as_deref(), password.as_deref())
+        };
+        let sentinels = Sentinels::new(name, addresses, Box::new(asker), known.clone());
         Place { whereabouts: Whereabouts::Sentinels(Arc::new(sentinels)), known }
     }
 
@@ -96,6 +103,24 @@ impl Place {
         match &self.whereabouts {
             Whereabouts::Cluster(cluster, _) => Some(cluster.topology(limit)),
             Whereabouts::Fixed(_) | Whereabouts::Sentinels(_) => None,
+        }
+    }
+
+    /// All nodes of the Redis Cluster that are known, or those of this place's shard, in both cases also some that may
+    /// have left it; none if it is no cluster.
+    pub(super) fn nodes(&self, of_the_shard: bool, limit: Duration) -> io::Result<Vec<Address>> {
+        match &self.whereabouts {
+            Whereabouts::Cluster(cluster, slot) => cluster.nodes(slot.filter(|_| of_the_shard), limit),
+            Whereabouts::Fixed(_) | Whereabouts::Sentinels(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// What each Sentinel or node says, asked now, each within `limit`; `None` if the URL names the server itself.
+    pub(super) fn guides(&self, limit: Duration) -> Option<Guides> {
+        match &self.whereabouts {
+            Whereabouts::Fixed(_) => None,
+            Whereabouts::Sentinels(sentinels) => Some(Guides::Sentinels(sentinels.ask_each(limit))),
+            Whereabouts::Cluster(cluster, _) => Some(Guides::Nodes(cluster.ask_each(limit))),
         }
     }
 

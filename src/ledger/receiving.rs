@@ -201,7 +201,16 @@ pub(super) fn not_redis(received: &[u8]) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, text)
 }
 
+/// Whether the peer closed a connection without TLS, or answered with TLS: it may expect that.
+pub(super) fn is_no_answer(error: &io::Error) -> bool {
+    let broke = matches!(
+        error.kind(),
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe
+    );
+    broke || speaks_tls(error)
+}
+
 /// Whether such an error was about TLS.
-pub(super) fn speaks_tls(error: &io::Error) -> bool {
+fn speaks_tls(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.to_string() == TLS)
 }

@@ -3,7 +3,7 @@
 //!
 //! `WAIT` refers to what the same connection has written before it. So an attempt that fewer replicas confirmed is one
 //! with an unknown outcome: it is made again, which writes the cursor anew, and `WAIT` then refers to that write and
-//! all before it.
+//! all before it. Behind the first renewal of a lease it refers to all that earlier leaders have stored.
 
 use std::time::Duration;
 
@@ -34,6 +34,11 @@ impl Replicas {
         // 0 would mean no limit.
         let limit_ms = LIMIT.min(patience / 2).as_millis().max(1);
         command(out, &["WAIT", &self.0.to_string(), &limit_ms.to_string()]);
+    }
+
+    /// Whether so many have confirmed.
+    pub(super) fn are_enough(self, confirmed: Option<&Confirmed>) -> bool {
+        matches!(confirmed, Some(Confirmed::By(replicas)) if *replicas >= self.0)
     }
 }
 

@@ -33,6 +33,8 @@ pub struct GroupCounts {
     pub results: u64,
     /// Dead letters that were ever added.
     pub dead: u64,
+    /// How many of them were replayed: those are pending again, or have become something else since.
+    pub replayed: u64,
     /// Entries that were ever added to the stream that the group delivers to.
     pub stream: u64,
     /// Gaps that were ever recorded.
@@ -42,9 +44,11 @@ pub struct GroupCounts {
 }
 
 impl GroupCounts {
-    /// All messages that were ever stored, except those of handlers that returned no fields.
-    pub fn stored(&self) -> u64 {
-        self.pending + self.results + self.dead + self.stream
+    /// All messages that were ever stored, except those of handlers that returned no fields. Negative if the dead
+    /// letters were deleted with the count of what was ever added.
+    pub fn stored(&self) -> i64 {
+        let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        signed(self.pending + self.results + self.dead + self.stream).saturating_sub(signed(self.replayed))
     }
 }
 
@@ -72,11 +76,11 @@ fn sample_of(reply: &Value) -> Option<Sample> {
         _ => None,
     };
     let numbers: Vec<u64> = numbers.iter().map(number).collect::<Option<_>>()?;
-    let [pending, results, dead, gaps, stream, exact] = numbers[..] else { return None };
+    let [pending, results, dead, gaps, stream, replayed, exact] = numbers[..] else { return None };
     let cursor = match cursor {
         Value::BulkString(text) => std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()),
         _ => None,
     };
-    let counts = GroupCounts { pending, results, dead, stream, gaps, exact: exact == 1 };
+    let counts = GroupCounts { pending, results, dead, replayed, stream, gaps, exact: exact == 1 };
     Some(Sample { redis_ms: number(now_ms)?, cursor, counts })
 }

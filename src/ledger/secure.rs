@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use crate::base::hint::{Hint, UrlSetting};
 use crate::base::tls::{TlsHint, TlsProblem, TlsSettings};
 use crate::net::{self, Address, ClientTls, Stream, Wait};
@@ -20,7 +22,8 @@ const PLAIN_ANSWER_TIME: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub(super) struct Secure {
     tls: ClientTls,
-    settings: TlsSettings,
+    /// Shared, too: those that ask where a server is have clones from before the settings' names are known.
+    settings: Arc<Mutex<TlsSettings>>,
     /// Whether a handshake has ever succeeded.
     spoke_tls: Arc<AtomicBool>,
 }
@@ -28,7 +31,7 @@ pub(super) struct Secure {
 impl Secure {
     pub(super) fn new(tls: ClientTls) -> Secure {
         let settings = TlsSettings { authorities: "redis_ca", certificate: "redis_certificate" };
-        Secure { tls, settings, spoke_tls: Arc::default() }
+        Secure { tls, settings: Arc::new(Mutex::new(settings)), spoke_tls: Arc::default() }
     }
 
     /// When our own certificate ends, in seconds since 1970, if there is one.
@@ -36,9 +39,10 @@ impl Secure {
         self.tls.certificate_end()
     }
 
-    /// The same with other names for the settings.
+    /// The same with other names for the settings, in all clones.
     pub(super) fn with_settings(self, settings: TlsSettings) -> Secure {
-        Secure { settings, ..self }
+        *self.settings.lock() = settings;
+        self
     }
 
     /// Completes the handshake on a new connection to `address` within `limit`.
@@ -65,11 +69,11 @@ impl Secure {
         Some(Hint::Tls(match problem {
             TlsProblem::NotTls | TlsProblem::Closed => TlsHint::NoTls(setting),
             TlsProblem::Slow => TlsHint::SilentTls(setting),
-            TlsProblem::UnknownAuthority { .. } => TlsHint::Authority(self.settings),
+            TlsProblem::UnknownAuthority { .. } => TlsHint::Authority(*self.settings.lock()),
             TlsProblem::Expired(_) | TlsProblem::NotYetValid(_) => TlsHint::CertificateTime,
             TlsProblem::WrongName { .. } => TlsHint::CertificateName(setting),
             TlsProblem::CertificateRequired | TlsProblem::CertificateRefused(_) => {
-                TlsHint::ClientCertificate(self.settings)
+                TlsHint::ClientCertificate(*self.settings.lock())
             }
             TlsProblem::NoCertificate
             | TlsProblem::BadCertificate(_)

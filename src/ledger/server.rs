@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 
 use super::command::command;
 use super::login::log_in;
 use super::notice::on_node;
+pub use super::place::Planned;
 use super::place::{Found, Place};
+pub(super) use super::place::{Guides, Witness};
 use super::secure::Secure;
 use super::topology::{Topology, slot_of};
 use super::url::{Kind, Several, mistake_in, read_several, without_tls};
@@ -68,10 +71,14 @@ pub struct Server {
     /// Counted by all connections to it, in all clones.
     reconnects: Arc<AtomicU64>,
     chosen: ChosenBy,
+    /// Whether `oncecast doctor` examines the program's user, for errors that say what to do.
+    is_examined: bool,
     /// Whether it was logged, by any clone, that it refuses transactions.
     logged_no_transactions: Arc<AtomicBool>,
     /// Whether it was logged, by any clone, that the user may not ask for the server's role.
     logged_no_role: Arc<AtomicBool>,
+    /// What was logged last of nodes that were not waited for, by any clone.
+    not_awaited: Arc<Mutex<String>>,
 }
 
 impl Server {
@@ -126,8 +133,10 @@ impl Server {
             secure,
             reconnects: Arc::default(),
             chosen: ChosenBy::Setting("the Redis URL"),
+            is_examined: true,
             logged_no_transactions: Arc::default(),
             logged_no_role: Arc::default(),
+            not_awaited: Arc::default(),
         }
     }
 
@@ -175,10 +184,57 @@ impl Server {
         self.place.is_cluster()
     }
 
+    /// The address of the node that was last found to have the slot, in a Redis Cluster.
+    pub fn last_node(&self) -> Option<String> {
+        self.place.known().last().filter(|_| self.is_cluster()).map(|address| address.to_string())
+    }
+
     /// The nodes and slots of the Redis Cluster, asked within `limit`; `None` if it is none.
     pub fn topology(&self, limit: Duration) -> Option<Result<Topology, Error>> {
         let told = self.place.topology(limit)?;
         Some(told.map_err(|error| self.error("asking for the cluster's slots", error)))
+    }
+
+    /// All nodes of the Redis Cluster that are known, or those of the shard with this server's slot, in both cases also
+    /// some that may have left it; none if it is no cluster.
+    pub(super) fn nodes(&self, of_the_shard: bool, limit: Duration) -> Result<Vec<Address>, Error> {
+        let known = self.place.nodes(of_the_shard, limit);
+        known.map_err(|error| self.error("asking for the cluster's nodes", error))
+    }
+
+    /// A subscription begins although these nodes, each with its problem, were not waited for. Logged once, until it is
+    /// something else.
+    pub(super) fn note_not_awaited(&self, problems: &[String]) {
+        /// The most that are named.
+        const MOST: usize = 3;
+        let more = problems.len().saturating_sub(MOST);
+        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+        let text = problems[..problems.len().min(MOST)].join("; ") + &more;
+        let mut logged = self.not_awaited.lock();
+        if *logged != text && !text.is_empty() {
+            log::warn!(
+                "event=bus-not-awaited problems={} note=\"a message that was published there a moment ago may be \
+                 recorded twice\"",
+                Quoted(&text)
+            );
+        }
+        *logged = text;
+    }
+
+    /// The node of the Redis Cluster that owns this server's slot, asked within `limit`; `None` if it is none.
+    pub fn node(&self, limit: Duration) -> Option<Result<Address, Error>> {
+        let found = self.is_cluster().then(|| self.place.find(limit))?;
+        Some(found.map(|found| found.address).map_err(|error| self.error("looking for a slot's node", error)))
+    }
+
+    /// What each Sentinel or node of the URL says of where it is; `None` if the URL names the server itself.
+    pub(super) fn guides(&self, limit: Duration) -> Option<Guides> {
+        self.place.guides(limit)
+    }
+
+    /// The server at this address, with the same user and files.
+    pub(super) fn at(&self, address: Address) -> Server {
+        Server { place: Place::fixed(address), ..self.clone() }
     }
 
     /// A subscription begins, in a Redis Cluster at this node.
@@ -186,8 +242,22 @@ impl Server {
         self.place.known().note_subscribed_on(node);
     }
 
+    /// From now on the lane whose keys are in this server's slot listens there.
+    pub fn note_planned(&self, planned: Planned) {
+        self.place.known().note_planned(planned);
+    }
+
+    /// Whether the lane with this server's slot may listen on a node.
+    pub(super) fn may_listen_on(&self, node: &str) -> bool {
+        match self.place.known().planned() {
+            Planned::Anywhere => true,
+            Planned::On(planned) => planned == node,
+            Planned::Nowhere => false,
+        }
+    }
+
     /// What markers name that are published by the leader with these interests.
-    pub(super) fn marked(&self, interests: &str) -> String {
+    pub fn marked(&self, interests: &str) -> String {
         on_node(interests, self.place.known().subscribed_on().as_deref())
     }
 
@@ -210,6 +280,11 @@ impl Server {
     /// Notes how this server was chosen, for errors that say what to change.
     pub fn chosen(self, by: ChosenBy) -> Server {
         Server { chosen: by, ..self }
+    }
+
+    /// The same for a program whose user `oncecast doctor` does not examine, for the same errors.
+    pub fn unexamined(self) -> Server {
+        Server { is_examined: false, ..self }
     }
 
     /// Whether it is reached with TLS.

@@ -80,6 +80,15 @@ pub enum Warning {
         /// Their names, with commas between them.
         events: String,
     },
+    /// Too few replicas are connected, so the server refuses writes; see [`Warning::is_problem`].
+    TooFewReplicas {
+        /// How many are connected and not too far behind.
+        good: u64,
+        /// The setting `min-replicas-to-write`, if it is known.
+        least: Option<u64>,
+        /// Whether it refuses scripts and transactions, too, as Redis does since 7.0.
+        refuses_all: bool,
+    },
     /// The server is too old.
     OldVersion {
         /// Its version.
@@ -105,6 +114,11 @@ pub enum Warning {
 }
 
 impl Warning {
+    /// Whether it stops the group now.
+    pub fn is_problem(&self) -> bool {
+        matches!(self, Warning::TooFewReplicas { refuses_all: true, .. })
+    }
+
     /// Whether this is only a limitation, which may be intended.
     pub fn is_note(&self) -> bool {
         matches!(
@@ -125,19 +139,7 @@ impl fmt::Display for Warning {
                 "client-output-buffer-limit pubsub is {limits}: Redis cuts off a dispatcher that is {bytes} bytes \
                  behind, which then misses messages; set it to 256mb 128mb 60"
             ),
-            Warning::Eviction { policy, maxmemory } => {
-                let when = match maxmemory {
-                    None => "once maxmemory is set".to_owned(),
-                    Some(bytes) => format!("at {bytes} bytes (maxmemory)"),
-                };
-                let what = if takes_only_what_expires(policy) {
-                    "Redis may remove the lease and the dispatchers' reports to make room: leadership moves for no \
-                     reason, though no message is lost; noeviction avoids that"
-                } else {
-                    "Redis removes pending messages and results to make room; set it to noeviction"
-                };
-                write!(f, "maxmemory-policy is {policy}: {when} {what}")
-            }
+            Warning::Eviction { policy, maxmemory } => show_eviction(f, policy, *maxmemory),
             Warning::Replica { primary, writable, setting } => {
                 let fate = if *writable { "undone when it next synchronises" } else { "refused" };
                 write!(
@@ -161,6 +163,7 @@ impl fmt::Display for Warning {
                 "no command of Redis causes keyspace events named {events}: check the spelling, unless a module \
                  publishes them"
             ),
+            Warning::TooFewReplicas { good, least, refuses_all } => show_too_few(f, *good, *least, *refuses_all),
             Warning::OldVersion { version } => {
                 let (major, minor) = OLDEST_VERSION;
                 write!(f, "the server's version is {version}: {major}.{minor} or newer is needed; upgrade it")
@@ -190,6 +193,38 @@ impl fmt::Display for Warning {
     }
 }
 
+fn show_eviction(f: &mut fmt::Formatter<'_>, policy: &str, maxmemory: Option<NonZeroU64>) -> fmt::Result {
+    let when = match maxmemory {
+        None => "once maxmemory is set".to_owned(),
+        Some(bytes) => format!("at {bytes} bytes (maxmemory)"),
+    };
+    let what = if takes_only_what_expires(policy) {
+        "Redis may remove the lease and the dispatchers' reports to make room: leadership moves for no reason, though \
+         no message is lost; noeviction avoids that"
+    } else {
+        "Redis removes pending messages and results to make room; set it to noeviction"
+    };
+    write!(f, "maxmemory-policy is {policy}: {when} {what}")
+}
+
+fn show_too_few(f: &mut fmt::Formatter<'_>, good: u64, least: Option<u64>, refuses_all: bool) -> fmt::Result {
+    let least = least.map_or_else(|| "more".to_owned(), |least| least.to_string());
+    if !refuses_all {
+        return write!(
+            f,
+            "{good} replicas follow Redis closely, and min-replicas-to-write demands {least}: before Redis 7.0 that \
+             refuses only the reports of dispatchers (NOREPLICAS), and messages and results are stored all the same; \
+             set --wait-replicas, or upgrade Redis"
+        );
+    }
+    write!(
+        f,
+        "Redis refuses all writes (NOREPLICAS): {good} replicas follow it closely, and min-replicas-to-write demands \
+         {least}; messages wait in the dispatchers. After a failover this passes once a replica follows the new \
+         primary; INFO replication shows which do"
+    )
+}
+
 /// Of the group's keys only the lease and the reports expire.
 fn takes_only_what_expires(policy: &str) -> bool {
     policy.starts_with("volatile-")
@@ -212,6 +247,7 @@ pub fn check(connection: &mut Connection, interests: Option<&Interests>) -> Resu
         "databases",
         "maxclients",
         "timeout",
+        "min-replicas-to-write",
     ];
     let config = config.iter().map(|pattern| Command::of(&["CONFIG", "GET", pattern])).collect();
     let config = if_allowed(connection.pipeline(READING, config))?;
@@ -322,13 +358,17 @@ fn judge(config: &HashMap<String, String>, info: &HashMap<String, String>, url: 
             writable: field("slave_read_only") == Some("0"),
             setting: url,
         });
+    } else {
+        let refuses_all = field("redis_version").is_none_or(|version| !is_before(version, (7, 0)));
+        let (good, least) = (field("min_slaves_good_slaves"), setting("min-replicas-to-write"));
+        found.extend(too_few_replicas(good, least, refuses_all));
     }
     if let Some(policy) = setting("maxmemory-policy").filter(|policy| *policy != "noeviction") {
         let maxmemory = setting("maxmemory").and_then(|bytes| bytes.parse().ok());
         found.push(Warning::Eviction { policy: policy.to_owned(), maxmemory });
     }
     found.extend(setting("client-output-buffer-limit").and_then(pubsub_buffer));
-    if let Some(version) = field("redis_version").filter(|version| is_old(version)) {
+    if let Some(version) = field("redis_version").filter(|version| is_before(version, OLDEST_VERSION)) {
         found.push(Warning::OldVersion { version: version.to_owned() });
     }
     if setting("appendonly") == Some("no") {
@@ -339,6 +379,12 @@ fn judge(config: &HashMap<String, String>, info: &HashMap<String, String>, url: 
         found.push(Warning::IdleTimeout { seconds });
     }
     found
+}
+
+/// Warns if the server refuses writes for lack of replicas. It counts the good ones only if it demands some.
+fn too_few_replicas(good: Option<&str>, least: Option<&str>, refuses_all: bool) -> Option<Warning> {
+    let (good, least): (u64, Option<u64>) = (good?.parse().ok()?, least.and_then(|least| least.parse().ok()));
+    (good < least.unwrap_or(1)).then_some(Warning::TooFewReplicas { good, least, refuses_all })
 }
 
 /// Warns if fewer than a tenth of the connections are left.
@@ -359,10 +405,10 @@ fn pubsub_buffer(limits: &str) -> Option<Warning> {
     (bytes < LEAST_PUBSUB_BUFFER_BYTES).then(|| Warning::PubSubBuffer { limits: limits.join(" "), bytes })
 }
 
-fn is_old(version: &str) -> bool {
+fn is_before(version: &str, other: (u32, u32)) -> bool {
     let mut numbers = version.split('.').map(str::parse);
     match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < OLDEST_VERSION,
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < other,
         // A version of another kind gives no warning.
         _ => false,
     }

@@ -103,6 +103,11 @@ impl Session {
         }
     }
 
+    /// The generation at which it was opened.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Whether the server is elsewhere now, so that this session must be replaced.
     pub(super) fn is_outdated(&self, server: &Server) -> bool {
         server.is_outdated(self.generation)

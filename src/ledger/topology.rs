@@ -62,7 +62,16 @@ pub struct Topology {
     /// The primaries that own slots, by id.
     pub primaries: Vec<Primary>,
     /// Their replicas, as far as they are told.
-    pub replicas: Vec<Address>,
+    pub replicas: Vec<Replica>,
+}
+
+/// A replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// Where clients reach it.
+    pub address: Address,
+    /// The id of its primary.
+    pub primary: String,
 }
 
 impl Topology {
@@ -71,18 +80,17 @@ impl Topology {
     pub fn of_slots(reply: &Value, asked: &Address) -> Option<Topology> {
         let Value::Array(ranges) = reply else { return None };
         let mut owners: BTreeMap<String, (Address, Vec<RangeInclusive<u16>>)> = BTreeMap::new();
-        let mut replicas: Vec<Address> = Vec::new();
+        let mut replicas: Vec<Replica> = Vec::new();
         for range in ranges {
             let Value::Array(parts) = range else { return None };
             let [Value::Int(first), Value::Int(last), nodes @ ..] = &parts[..] else { return None };
             let range = u16::try_from(*first).ok()?..=u16::try_from(*last).ok()?;
             let mut nodes = nodes.iter().map(|node| node_of(node, asked));
-            if let Some(Some((id, address))) = nodes.next() {
-                owners.entry(id).or_insert((address, Vec::new())).1.push(range);
-            }
+            let Some(Some((id, address))) = nodes.next() else { continue };
+            owners.entry(id.clone()).or_insert((address, Vec::new())).1.push(range);
             for (_, address) in nodes.flatten() {
-                if !replicas.contains(&address) {
-                    replicas.push(address);
+                if !replicas.iter().any(|replica| replica.address == address) {
+                    replicas.push(Replica { address, primary: id.clone() });
                 }
             }
         }
@@ -97,7 +105,16 @@ impl Topology {
 
     /// The addresses of all nodes that are told, primaries first.
     pub fn nodes(&self) -> impl Iterator<Item = &Address> {
-        self.primaries.iter().map(|primary| &primary.address).chain(&self.replicas)
+        let replicas = self.replicas.iter().map(|replica| &replica.address);
+        self.primaries.iter().map(|primary| &primary.address).chain(replicas)
+    }
+
+    /// The addresses of the nodes that have the keys of a slot: its owner, and the replicas of that.
+    pub fn shard(&self, slot: u16) -> impl Iterator<Item = &Address> {
+        let owner = self.owner(slot);
+        let is_its = move |replica: &&Replica| owner.is_some_and(|owner| owner.id == replica.primary);
+        let replicas = self.replicas.iter().filter(is_its).map(|replica| &replica.address);
+        owner.map(|owner| &owner.address).into_iter().chain(replicas)
     }
 
     /// How many slots have an owner.
@@ -216,7 +233,11 @@ mod tests {
         assert_eq!((topology.owner(5461), topology.owner(5462)), (Some(&one), None));
         assert_eq!((topology.owner(16_383), topology.covered()), (Some(&two), 16_383));
         assert_eq!(topology.primaries, [one, two]);
-        assert_eq!(topology.replicas, [tcp("10.0.0.4", 6379)]);
+        let replica = Replica { address: tcp("10.0.0.4", 6379), primary: "one".to_owned() };
+        assert_eq!(topology.replicas, [replica]);
+        assert_eq!(topology.shard(7).collect::<Vec<_>>(), [&tcp("10.0.0.1", 6379), &tcp("10.0.0.4", 6379)]);
+        assert_eq!(topology.shard(16_383).collect::<Vec<_>>(), [&tcp("node-2", 7000)]);
+        assert_eq!(topology.shard(5462).count(), 0);
         assert_eq!(topology.nodes().count(), 3);
     }
 

@@ -8,13 +8,14 @@ use crate::base::hint::ChosenBy;
 use crate::base::secret_file::exposed;
 use crate::base::setting::ConfigError;
 use crate::base::tls::TlsSettings;
-use crate::ledger::{GROUP_FORM, Keys, LaneNumber, Mistake, Server, cluster_form, cluster_stream_form, is_group};
+use crate::ledger::{GROUP_FORM, Keys, LaneNumber, Mistake, Server, cluster_form, cluster_stream_form, may_name_group};
 use crate::net::{ClientFiles, ClientTls, Identity, LinkSecret, PemFile, SECRET_TAKES};
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{Setting, Values, quoted};
 use crate::process::log::hold_back;
 use crate::process::log::settings::log_level;
 use crate::process::metrics::settings::{METRICS_ADDR, MetricsPlace, metrics_place};
+use crate::process::scheduling::Scheduling;
 
 const URL_FORM: &str = "redis://[user:password@]host[:port][/db], rediss:// for TLS, redis+unix:///path, \
                         redis+sentinel://[user:password@]host[:port],…/NAME[/db], or \
@@ -98,7 +99,7 @@ pub const LINK_SECRET_FILE: Setting = Setting::new(
 pub struct CommonConfig {
     /// The Redis server.
     pub redis: Server,
-    /// The keys of the group, or of the lane that is asked for.
+    /// The keys of the group.
     pub keys: Keys,
     /// The lane that is asked for, of those that a group in a Redis Cluster may have.
     pub lane: Option<LaneNumber>,
@@ -106,9 +107,16 @@ pub struct CommonConfig {
     pub log_level: LevelFilter,
     /// Where metrics are served, if anywhere, and to whom.
     pub metrics: Option<MetricsPlace>,
+    /// How its threads are scheduled.
+    pub scheduling: Scheduling,
 }
 
 impl CommonConfig {
+    /// The same for a program whose user `oncecast doctor` does not examine: errors don't advise to ask it.
+    pub fn unexamined(self) -> CommonConfig {
+        CommonConfig { redis: self.redis.unexamined(), ..self }
+    }
+
     /// The same for a group that delivers to this stream, which is named by the setting `name`.
     pub fn with_stream(mut self, name: &'static str, stream: &str) -> Result<CommonConfig, ConfigError> {
         self.keys = self.keys.with_stream(stream);
@@ -152,7 +160,7 @@ impl CommonConfig {
         let chosen = if values.is_given("redis-url") { ChosenBy::Setting } else { ChosenBy::Default };
         let redis = redis.chosen(chosen(URL_NAME)).tls_settings(TLS_NAMES);
         let group = values.required("group", "a name")?;
-        if !is_group(&group) {
+        if !may_name_group(&group) {
             return Err(ConfigError::new("group", quoted(&group), GROUP_FORM));
         }
         let metrics = if values.has(&METRICS_ADDR) { metrics_place(values)? } else { None };
@@ -163,15 +171,12 @@ impl CommonConfig {
         let lane =
             if values.has(&LANE) { values.optional_number("lane", 0, u64::from(LaneNumber::MAX))? } else { None };
         let lane = lane.and_then(|lane| LaneNumber::try_from(lane).ok());
-        let keys = match lane {
-            None => keys,
-            Some(number) => keys.lane(number).ok_or_else(|| {
-                let takes =
-                    format_args!("0 for the group {}, which has no braces and so no other lane", quoted(&group));
-                ConfigError::new("lane", number, takes)
-            })?,
-        };
-        Ok(CommonConfig { redis, keys, lane, log_level: log_level(values)?, metrics })
+        if let Some(number) = lane.filter(|number| keys.lane(*number).is_none()) {
+            let takes = format_args!("0 for the group {}, which has no braces and so no other lane", quoted(&group));
+            return Err(ConfigError::new("lane", number, takes));
+        }
+        let scheduling = Scheduling::read(values)?;
+        Ok(CommonConfig { redis, keys, lane, log_level: log_level(values)?, metrics, scheduling })
     }
 }
 

@@ -35,8 +35,10 @@ pub fn patiently<T>(
     }
 }
 
-/// Whether repeating may help, unlike with a wrong password or a key of another type.
+/// Whether repeating may help, unlike with a wrong password, a missing right or command, or a key of another type.
 pub fn may_pass(error: &Error) -> bool {
-    let lasting = error.is_denied() || matches!(error.refusal(), Some(Refusal::WrongType | Refusal::TooLarge));
+    use Refusal::{NoCluster, TooLarge, UnknownCommand, WrongType};
+    let lasting =
+        error.is_denied() || matches!(error.refusal(), Some(WrongType | TooLarge | UnknownCommand | NoCluster));
     matches!(error, Error::Redis { .. }) && !lasting
 }

@@ -85,6 +85,7 @@ impl fmt::Display for RunSummary {
 
 /// The program: publishes until it is done or asked to stop, prints the totals and returns the exit code.
 pub fn run(config: PublisherConfig) -> Result<u8> {
+    config.common.scheduling.apply();
     let _log = process_log::init(config.common.log_level, "publisher", "publisher")?;
     let (handle, requests) = shutdown_channel();
     handle.on_signals_with_certificates(config.common.has_renewed_files())?;

@@ -6,7 +6,7 @@ use std::process::Command;
 use oncecast::lab::{ChildProcess, Cluster, ports};
 
 use crate::support::http::get;
-use crate::support::{programs, wait_until};
+use crate::support::{logs, programs, wait_until};
 
 /// A dispatcher that serves metrics; killed on drop.
 pub struct Watched {
@@ -87,7 +87,7 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("{}'s log:{}", self.name(), self.process.stderr().tail(40));
+            logs::show(&self.process);
         }
     }
 }

@@ -60,8 +60,10 @@ fn send_garbage(socket: &mut WebSocket<TcpStream>, kind: Garbage, random: &mut f
     // The other side may have closed by the time the last of it is sent.
     let _ = match kind {
         Garbage::BadWebSocket => {
-            // Reserved bits are set, which no valid frame header has.
-            let bytes = [vec![0xf2], random_bytes(random, 16..2_000)].concat();
+            // Reserved bits are set, which no valid frame has. It is a whole one, masked or not: the rest of another
+            // would be waited for.
+            let length = random.u8(..126) | if random.bool() { 0x80 } else { 0 };
+            let bytes = [vec![0xf2, length], random_bytes(random, 130..2_000)].concat();
             socket.get_mut().write_all(&bytes)
         }
         Garbage::HugeWebSocket => {

@@ -295,7 +295,11 @@ fn row_24_links_stopped_and_healed_one_by_one(mode: Mode) {
     }
     load.wait_for_more(200);
     let mut sent = load.stop();
-    assert!(sent.unheard.is_empty() && sent.uncertain.is_empty());
+    assert!(sent.uncertain.is_empty());
+    // When all links come back at about the same time, Redis may have closed the dead subscriptions before a dispatcher
+    // has subscribed again.
+    let may_be_unheard = |id: &String| forgiven.iter().any(|(numbers, _)| numbers.contains(&number(id)));
+    assert!(sent.unheard.iter().all(may_be_unheard), "{:?}", sent.unheard);
     forgiven.iter().for_each(|(numbers, _)| sent.forgive(numbers));
     assert_l0(connection, &sent);
     let recorded: BTreeSet<u64> = recorded_ids(connection).iter().map(|id| number(id)).collect();

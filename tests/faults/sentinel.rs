@@ -1,19 +1,17 @@
 //! Row 47: Sentinels replace the primary. Nobody cuts a connection; every program finds the new primary by itself.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use oncecast::lab::{RedisOptions, SentinelSet, Signal};
-use oncecast::ledger::{Command, Connection, Server};
+use oncecast::ledger::Command;
 
 use crate::dispatchers::Watched;
 use crate::mode::{Mode, in_both_modes};
 use crate::run::{Run, assert_l0};
-use crate::support::load::Sent;
+use crate::support::load::Load;
 use crate::support::{
-    DEADLINE, client, id_in_payload, programs, recorded_ids, run, state, stream, wait_for_intake, wait_until,
+    DEADLINE, client, id_in_payload, logs, programs, recorded_ids, run, state, stream, wait_for_intake, wait_until,
     wait_until_in_sync,
 };
 use crate::workers::Workers;
@@ -21,18 +19,23 @@ use crate::workers::Workers;
 const ARGS: &str = "--lease-ttl-ms 1000";
 /// A bound for one switch on a busy machine; the median is what is promised.
 const RESUME_LIMIT: Duration = Duration::from_secs(8);
-/// What is promised of the median.
-const MEDIAN_LIMIT: Duration = Duration::from_secs(1);
+/// What is promised of the median, and a bound for it in a short run, beside five other tests.
+const MEDIAN_LIMIT_S: u64 = 1;
+const BUSY_MEDIAN_LIMIT_S: u64 = 3;
+/// How far back the dispatchers' memory goes, which is 3 s, less what they need to notice the switch.
+const REMEMBERED: Duration = Duration::from_millis(2_500);
 
 /// A set with two replicas, dispatchers `d0` and `d1`, and workers, all by the Sentinels' URL.
 struct World {
     // In drop order.
-    load: Option<FollowingLoad>,
+    load: Option<Load>,
     dispatchers: Vec<Watched>,
     workers: Workers,
     set: SentinelSet,
     mode: Mode,
     args: String,
+    /// The numbers of messages that may be lost.
+    may_be_lost: Vec<Range<u64>>,
 }
 
 impl World {
@@ -46,10 +49,11 @@ impl World {
         let mut workers = Workers::of(&url, set.sentinel(0).folder(), mode.consumers(2), 2);
         workers.start_all();
         let args = mode.args(&format!("{ARGS} {args}"));
-        let mut world = World { load: None, dispatchers: Vec::new(), workers, set, mode, args };
+        let mut world =
+            World { load: None, dispatchers: Vec::new(), workers, set, mode, args, may_be_lost: Vec::new() };
         world.start_dispatchers();
         wait_until_in_sync(&mut world.client(0), 2);
-        world.load = Some(FollowingLoad::start(&url));
+        world.load = Some(Load::following(&url, "m", 500));
         world
     }
 
@@ -63,7 +67,7 @@ impl World {
             .into();
     }
 
-    fn load(&self) -> &FollowingLoad {
+    fn load(&self) -> &Load {
         self.load.as_ref().expect("it runs")
     }
 
@@ -102,101 +106,41 @@ impl World {
         })
     }
 
-    fn finish(mut self) {
+    fn finish(&mut self) {
         let load = self.load.take().expect("it runs");
         load.wait_for_more(500);
-        let sent = load.stop();
+        let mut sent = load.stop();
+        self.may_be_lost.iter().for_each(|numbers| sent.forgive(numbers));
+        // One dispatcher has found the new primary, the other not yet. If the one then hangs, what only it has received
+        // is a gap.
+        sent.forgive_those_heard_by_fewer_than(2);
         let primary = wait_until("a Sentinel to name the primary", || self.set.primary_by(0));
         let connection = &mut self.client(primary);
         wait_until_in_sync(connection, 2);
         println!("{} owed, {} unheard, {} uncertain", sent.owed.len(), sent.unheard.len(), sent.uncertain.len());
         assert_l0(connection, &sent);
-        for gap in stream(connection, "messages:gaps") {
-            assert!(gap.contains_key("reason"), "{gap:?}");
-        }
+        let gaps = stream(connection, "messages:gaps");
+        assert!(gaps.iter().all(|gap| gap.contains_key("reason")), "{gaps:?}");
         self.workers.must_run();
     }
 }
 
-/// Publishes at the primary that the Sentinels name, as the publisher does.
-struct FollowingLoad {
-    stop: Arc<AtomicBool>,
-    published: Arc<AtomicU64>,
-    thread: Option<JoinHandle<Sent>>,
-}
-
-impl FollowingLoad {
-    fn start(url: &str) -> FollowingLoad {
-        const REPLY_LIMIT: Duration = Duration::from_millis(500);
-        let server = Server::parse(url).expect("a URL");
-        let (stop, published) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (stopped, count) = (stop.clone(), published.clone());
-        let thread = thread::spawn(move || {
-            let mut connection = Connection::new(server, REPLY_LIMIT);
-            let mut sent = Sent::default();
-            for burst in 0.. {
-                if stopped.load(Ordering::Relaxed) {
-                    break;
-                }
-                let ids: Vec<String> = (5 * burst..5 * burst + 5).map(|number: u64| format!("m{number}")).collect();
-                let publish = |id: &String| {
-                    Command::of(&["PUBLISH", "messages:published", &format!("{{\"message_id\":\"{id}\"}}")])
-                };
-                match connection.pipeline("publishing", ids.iter().map(publish).collect()) {
-                    Ok(replies) => {
-                        count.fetch_add(ids.len() as u64, Ordering::Relaxed);
-                        for (id, reply) in ids.into_iter().zip(replies) {
-                            match reply {
-                                redis::Value::Int(0) => sent.unheard.push(id),
-                                redis::Value::Int(receivers) => {
-                                    sent.owed.push(id);
-                                    sent.receivers.push(receivers as u64);
-                                }
-                                other => panic!("PUBLISH answers {other:?}"),
-                            }
-                        }
-                    }
-                    Err(_) => {
-                        sent.uncertain.extend(ids);
-                        // What a server has answered and not forwarded dies with it.
-                        let next = 5 * (burst + 1);
-                        sent.forgive(&(next.saturating_sub(20)..next));
-                    }
-                }
-                thread::sleep(Duration::from_millis(10));
-            }
-            sent
-        });
-        FollowingLoad { stop, published, thread: Some(thread) }
-    }
-
-    fn wait_for_more(&self, messages: u64) {
-        let goal = self.published.load(Ordering::Relaxed) + messages;
-        wait_until(format!("{messages} more messages to be published"), || {
-            (self.published.load(Ordering::Relaxed) >= goal).then_some(())
-        });
-    }
-
-    fn stop(mut self) -> Sent {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().expect("stopped only once").join().expect("the load does not panic")
-    }
-}
-
-impl Drop for FollowingLoad {
+impl Drop for World {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        if std::thread::panicking() {
+            self.set.processes().for_each(|(name, process)| logs::show_as(&name, process));
+        }
     }
 }
 
 /// Checks the times from the switch to the next result.
 fn judge(this: &Run, mut times: Vec<Duration>) {
     times.sort_unstable();
-    let median = times[times.len() / 2];
+    let median = (times[(times.len() - 1) / 2] + times[times.len() / 2]) / 2;
     let ms: Vec<u128> = times.iter().map(Duration::as_millis).collect();
     this.say(format_args!("results flowed {ms:?} ms after the switch"));
     assert!(times.iter().all(|time| *time < RESUME_LIMIT), "{ms:?}");
-    assert!(median <= MEDIAN_LIMIT, "{ms:?}");
+    assert!(median <= Duration::from_secs(this.scale(BUSY_MEDIAN_LIMIT_S, MEDIAN_LIMIT_S)), "{ms:?}");
 }
 
 /// The primary is killed, and comes back as a replica.
@@ -250,7 +194,9 @@ fn row_47_planned_failover(mode: Mode) {
     judge(&this, times);
 }
 
-/// Replicas and Sentinels no longer reach the primary, but all programs do.
+/// Replicas and Sentinels no longer reach the primary, but all programs do. What it stores meanwhile is stored again
+/// from the dispatchers' memory, which goes back [`REMEMBERED`]. What is older is lost, and a gap says so: that
+/// can only happen if the machine is so busy that the Sentinels take longer.
 fn row_47_primary_cut_off_from_its_replicas(mode: Mode) {
     let mut this = Run::in_mode(mode, "row_47_primary_cut_off_from_its_replicas");
     let users = [
@@ -272,12 +218,18 @@ fn row_47_primary_cut_off_from_its_replicas(mode: Mode) {
     for _ in 0..this.scale(2, 6) {
         world.load().wait_for_more(this.random.u64(100..400));
         let connection = &mut world.client(primary);
+        let (cut_off, first) = (Instant::now(), world.load().first_unpublished());
         for user in ["replica", "sentinel"] {
             let () = run(connection, &["ACL", "SETUSER", user, "off"]);
             let _: i64 = run(connection, &["CLIENT", "KILL", "USER", user]);
         }
         let (_, resumed) = world.wait_until_resumed(primary);
         times.push(resumed);
+        let took = cut_off.elapsed() - resumed;
+        if took > REMEMBERED {
+            this.say(format_args!("the Sentinels took {took:?}"));
+            world.may_be_lost.push(first..world.load().first_unpublished());
+        }
         for user in ["replica", "sentinel"] {
             let () = run(connection, &["ACL", "SETUSER", user, "on"]);
         }

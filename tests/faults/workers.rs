@@ -15,8 +15,8 @@ use oncecast::lab::{self, ChildProcess, Cluster, ports};
 use oncecast::programs::consumer::stamp;
 use oncecast::{Consumer, Delivery, HandlerError};
 
-use crate::support::DEADLINE;
 use crate::support::load::number;
+use crate::support::{DEADLINE, logs};
 
 /// A message with this in its id kills the process that works on it.
 pub const POISON: &str = "poison";
@@ -161,9 +161,7 @@ impl Workers {
 impl Drop for Workers {
     fn drop(&mut self) {
         if thread::panicking() {
-            for process in self.processes.iter().flatten() {
-                eprintln!("{}'s log:{}", process.name(), process.stderr().tail(10));
-            }
+            self.processes.iter().flatten().for_each(logs::show);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::promises;
 use crate::redis::Script;
 use crate::refusals::Refusal;
 use crate::ring::{Id, Message, Seen};
-use crate::rules::{Bounds, Rule, Rules};
+use crate::rules::{Bounds, Rules};
 use crate::servers::Servers;
 use crate::world::{Events, Issuer, Phase, Return, Term, Whereabouts, World};
 
@@ -83,6 +83,25 @@ pub enum Action {
     HearSettings(u8),
 }
 
+impl Action {
+    /// Whether it can be without effect. Every other action that is possible changes the state.
+    fn may_do_nothing(&self) -> bool {
+        use Action::{Answer, Link, Name, Page, PageEarly, Poll, Serve, Take, TakeOver};
+        matches!(
+            self,
+            Answer { .. }
+                | Link { .. }
+                | Name { .. }
+                | Page(_)
+                | PageEarly(_)
+                | Poll(_)
+                | Serve(_)
+                | Take(_)
+                | TakeOver(_)
+        )
+    }
+}
+
 /// The protocol under some rules, within some bounds.
 #[derive(Clone, Debug)]
 pub struct Protocol {
@@ -123,7 +142,9 @@ impl Protocol {
     pub fn is_at_rest(&self, world: &World) -> bool {
         let mut actions = Vec::new();
         self.progress(world, &mut actions);
-        actions.into_iter().all(|action| self.next_state(world, action).is_none())
+        // Asked in nearly every state: most answers need no next state.
+        actions.iter().all(Action::may_do_nothing)
+            && actions.into_iter().all(|action| self.next_state(world, action).is_none())
     }
 
     /// The states that the programs reach next by themselves.
@@ -182,9 +203,7 @@ impl Protocol {
             actions.extend(world.is_to_subscribe_anew(d, self.rules).then_some(Action::Uncounted(d)));
             actions.extend(world.leader_is_not_receiving(d, self.rules).then_some(Action::NotReceivingLeader(d)));
             actions.extend(world.standby_is_not_receiving(d, self.rules).then_some(Action::NotReceivingStandby(d)));
-            let may_acquire =
-                world.may_acquire(d, self.rules) && !(world.at_old && self.rules.has(Rule::NoElectionAtOld));
-            actions.extend(may_acquire.then_some(Action::Check(d)));
+            actions.extend(world.may_acquire(d, self.rules).then_some(Action::Check(d)));
             actions.extend(dispatcher.checked.map(|_| Action::Acquire(d)));
             if let Some(term) = &dispatcher.term {
                 self.progress_of_leader(world, d, term, actions);
@@ -306,7 +325,7 @@ impl Protocol {
             }
             Action::Forget { consumer, id } => world.consumers[consumer as usize].held.retain(|held| held.id != id),
             Action::Forge { consumer, id, message } => world.forge(consumer, id, message, rules),
-            Action::PageEarly(d) => world.page(d),
+            Action::PageEarly(d) => return world.page(d, rules),
             progress => return self.advance(world, progress),
         }
         true
@@ -347,7 +366,7 @@ impl Protocol {
             Action::Vanish(index) => drop(world.requests.remove(index)),
             Action::StartConsumer(c) => world.consumers[c as usize].alive = true,
             Action::Link { dispatcher, consumer } => return world.link(dispatcher, consumer, rules),
-            Action::Page(d) => world.page(d),
+            Action::Page(d) => return world.page(d, rules),
             Action::Deliver { dispatcher, consumer, id, message } => {
                 world.note_delivery(dispatcher);
                 world.deliver(dispatcher, consumer, id, message);
@@ -391,7 +410,10 @@ impl Model for Protocol {
         if at_old {
             next.change_sides();
         }
-        let changed = self.carry_out(&mut next, action);
+        if !self.carry_out(&mut next, action) {
+            debug_assert!(action.may_do_nothing(), "{action:?} has done nothing");
+            return None;
+        }
         if at_old {
             next.change_sides();
         }
@@ -407,7 +429,7 @@ impl Model for Protocol {
             };
             next.forgotten = 0;
         }
-        changed.then_some(next)
+        Some(next)
     }
 
     fn properties(&self) -> Vec<Property<Protocol>> {

@@ -67,20 +67,34 @@ impl World {
         }
     }
 
-    /// A leader reads the backlog.
-    pub fn page(&mut self, d: u8) {
+    /// A leader reads the backlog. If replicas are waited for, one must have it. `false`: none has.
+    pub fn page(&mut self, d: u8, rules: Rules) -> bool {
         let pending = self.redis.pending.clone();
         if !self.is_accepted(d) {
-            return self.end_term(d);
+            self.end_term(d);
+            return true;
         }
+        if self.acknowledged.is_some() && rules.has(Rule::BacklogIsReplicated) {
+            // The replica has left the old primary.
+            if self.at_old {
+                return false;
+            }
+            if self.budget.failovers > 0 {
+                self.copy();
+            }
+        }
+        let mut delivered = 0;
         self.term(d, |term| {
             let Some(up_to) = term.backlog.take() else { return };
             for (id, message) in pending.into_iter().filter(|(id, _)| *id <= up_to) {
+                delivered |= 1 << message;
                 if !term.table.iter().any(|(known, ..)| *known == id) {
                     insert(&mut term.table, (id, message, Whereabouts::Ready));
                 }
             }
         });
+        self.acknowledged = self.acknowledged.map(|known| known | delivered);
+        true
     }
 
     /// A returned message is settled and read again, and waits for delivery if it is still pending.

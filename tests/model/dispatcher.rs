@@ -168,6 +168,7 @@ impl World {
         let marker = self.last_marker;
         self.broadcast(Seen::Marker(marker | OF_LEADER), self.dispatchers[d as usize].commands);
         let last_marker = self.orders_by_epoch().then_some(marker);
+        let elected_at = self.front;
         let dispatcher = self.dispatcher(d);
         dispatcher.term = Some(Term {
             epoch,
@@ -175,6 +176,7 @@ impl World {
             check,
             phase: Phase::TakingOver(marker | OF_LEADER),
             by_time,
+            elected_at,
             last_marker,
             moved: false,
             advanced: false,

@@ -3,6 +3,7 @@
 use crate::redis::{Answer, Script, key};
 use crate::ring::{Cursor, Id, Message, Taken};
 use crate::rules::{Rule, Rules};
+use crate::servers::Servers;
 use crate::world::{Issuer, Offer, Phase, Term, Whereabouts, World};
 
 /// Whether the dispatchers that may hold more of what came before a break had their time before this term began, and
@@ -15,7 +16,8 @@ impl World {
     /// Ingest reads from the ring and offers what it finds. `false`: there is nothing.
     pub fn take(&mut self, d: u8, rules: Rules) -> bool {
         let last_id = self.last_id;
-        let one_clock = rules.have_one_clock();
+        let one_clock = self.has_one_clock(rules);
+        let parts = if self.servers == Servers::Split && rules.has(Rule::IdsDifferByServer) { 2 } else { 1 };
         let eldest = self.is_eldest(d, rules);
         let alone = !rules.has(Rule::OverrunWaitsForOthers) && self.others(d).next().is_none();
         let dispatcher = self.dispatcher(d);
@@ -43,8 +45,9 @@ impl World {
             }
             Taken::Batch { messages, place, position } => {
                 let known = term.cursor.map_or(0, |cursor| cursor.last_id);
-                let first = 1 + if one_clock { last_id } else { known };
-                let batch: Vec<(Id, Message)> = (first..).zip(messages).collect();
+                let after = if one_clock { last_id } else { known };
+                let is_own = |id: &Id| (id + 1) % parts == term.elected_at % parts;
+                let batch: Vec<(Id, Message)> = (after + 1..).filter(is_own).zip(messages).collect();
                 let newest = batch.last().map_or(known, |(id, _)| *id);
                 let next = Cursor { position, last_id: newest };
                 term.offer = Some(Offer { next, place, batch, doubt: None });
@@ -54,6 +57,12 @@ impl World {
                 true
             }
         }
+    }
+
+    /// Whether ids are assigned as if by one clock. After a failover leaders at two servers have clocks of their own:
+    /// each assigns the lowest id that it may.
+    pub fn has_one_clock(&self, rules: Rules) -> bool {
+        rules.has(Rule::IdsFollowTheClock) && self.servers != Servers::Split
     }
 
     /// How a leader stores what it offers: by a transaction if its connection is armed, which disarms it.
@@ -70,7 +79,7 @@ impl World {
     /// The outcome of the transaction with this offer is unknown: the batch is offered under another cursor.
     pub fn doubt(&mut self, d: u8, rules: Rules) {
         let given_out = self.last_id;
-        let one_clock = rules.have_one_clock();
+        let one_clock = self.has_one_clock(rules);
         let mut newest = 0;
         self.term(d, |term| {
             let offer = term.offer.as_mut().expect("something is offered");

@@ -12,7 +12,11 @@ use crate::world::{Dispatcher, Phase, World};
 impl World {
     /// Numbers all names again.
     pub fn rename(&mut self, rules: Rules) {
-        let (mut markers, mut epochs, mut ids, mut recalls) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let one_clock = self.has_one_clock(rules);
+        // Enough for most states: this runs for each step.
+        let mut markers = Vec::with_capacity(32);
+        let mut epochs = Vec::with_capacity(16);
+        let (mut ids, mut recalls) = (Vec::with_capacity(16), Vec::with_capacity(8));
         for Redis { epoch, lease, cursor, recall, pending, letters, .. } in
             [&mut self.redis, &mut self.disk].into_iter().chain(self.old.as_deref_mut())
         {
@@ -48,8 +52,8 @@ impl World {
         ids.extend(recalls);
         self.last_marker = number_anew(markers);
         self.last_epoch = number_anew(epochs);
-        // If ids do not follow the clock, the next number matters.
-        if rules.have_one_clock() {
+        // If ids do not follow one clock, the next number matters.
+        if one_clock {
             self.last_id = number_anew(ids);
         }
         self.requests.sort();

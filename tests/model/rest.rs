@@ -40,8 +40,12 @@ pub fn can_loop(bounds: Bounds, rules: Rules) -> bool {
 /// Follows everything that the programs can do from here. `resting` are states that were followed before. Returns a
 /// state that leads back to itself.
 fn follow_to_rest(protocol: &Protocol, world: World, resting: &mut HashSet<u64>) -> Option<World> {
-    let mut on_path = HashSet::from([hash(&world)]);
-    let mut path = vec![(hash(&world), protocol.progress_from(&world))];
+    let first = hash(&world);
+    if resting.contains(&first) {
+        return None;
+    }
+    let mut on_path = HashSet::from([first]);
+    let mut path = vec![(first, protocol.progress_from(&world))];
     while let Some((at, ahead)) = path.last_mut() {
         let Some(next) = ahead.pop() else {
             on_path.remove(at);

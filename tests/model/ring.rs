@@ -74,6 +74,8 @@ pub struct Ring {
     joined: Vec<u8>,
     /// In which tick the cursor was seen where.
     noted: Vec<(u8, u64)>,
+    /// Whether a segment counts as later than a marker if any of its markers is.
+    any_is_later: bool,
 }
 
 impl Ring {
@@ -81,6 +83,7 @@ impl Ring {
     pub fn begin_segment(&mut self, rules: Rules) {
         self.timeline.begin_segment();
         self.joined.clear();
+        self.any_is_later = !rules.has(Rule::EarlierMarkersExclude);
         if rules.has(Rule::NotesEndWithTheSubscription) {
             self.noted.clear();
         }
@@ -141,9 +144,21 @@ impl Ring {
     pub fn resolve(&self, cursor: Option<Cursor>) -> Option<Resolution> {
         match cursor {
             Some(Cursor { position: Position { marker, offset }, .. }) => {
-                self.timeline.resolve(Some((&Name(marker), offset.into())), None)
+                let found = self.timeline.resolve(Some((&Name(marker), offset.into())), None)?;
+                Some(self.with_any_later(&Name(marker), found))
             }
             None => self.timeline.resolve(None, None),
+        }
+    }
+
+    /// Where a marker that is not here would be found if segments from another server counted.
+    fn with_any_later(&self, marker: &Name, found: Resolution) -> Resolution {
+        let mut segments = self.timeline.segments.iter();
+        let is_here = segments.clone().any(|segment| segment.find(marker).is_some());
+        let later = marker.leader_place().and_then(|wanted| segments.find(|segment| segment.has_later(&wanted)));
+        match later.filter(|_| self.any_is_later && !is_here) {
+            Some(segment) => Resolution { place: segment.first_place(), standing: Standing::Beyond, ..found },
+            None => found,
         }
     }
 

@@ -136,12 +136,15 @@ pub enum Rule {
     ReplicaHasIt,
     /// Also one that was repeated and found that it had been done.
     RepeatedWaitsToo,
+    /// A new leader delivers what earlier ones stored only once a replica has it.
+    BacklogIsReplicated,
     /// All keys of a group move to another node together.
     KeysMoveTogether,
-    /// Part of the model, not of the code: leaders on two servers never assign the same id, as if by one clock.
-    OneClock,
-    /// Part of the model, not of the code: nobody acquires the lease of the old primary.
-    NoElectionAtOld,
+    /// Leaders that were elected at two servers never assign the same id.
+    IdsDifferByServer,
+    /// A segment with earlier markers than that of the cursor, later ones, and not that one came from another server,
+    /// and is not read.
+    EarlierMarkersExclude,
     /// Part of the model, not of the code: after a failover nobody publishes at the old primary.
     NonePublishedAtOld,
     /// A new leader forgets what it was told before it acquires the lease, and nothing after that.
@@ -167,11 +170,6 @@ impl Rules {
 
     pub fn has(self, rule: Rule) -> bool {
         !self.missing.contains(&Some(rule))
-    }
-
-    /// Whether ids are assigned as if by one clock.
-    pub fn have_one_clock(self) -> bool {
-        self.has(Rule::IdsFollowTheClock) && self.has(Rule::OneClock)
     }
 }
 

@@ -31,7 +31,7 @@ pub struct World {
     pub old: Option<Box<Redis>>,
     /// During a step of a process that is connected to the old primary: `redis` and `old` are exchanged.
     pub at_old: bool,
-    /// Whether an intake counts only once a replica has it, and then the messages that count.
+    /// Whether an intake counts only once a replica has it, and then the messages that count or are delivered.
     pub acknowledged: Option<u8>,
     pub dispatchers: Vec<Dispatcher>,
     pub consumers: Vec<Consumer>,
@@ -147,6 +147,8 @@ pub struct Term {
     pub phase: Phase,
     /// Its lease says that it ends only by expiring.
     pub by_time: bool,
+    /// The server at which it was elected.
+    pub elected_at: u8,
     /// Since a failover: the place of its last marker in the order of epochs.
     pub last_marker: Option<Marker>,
     /// Its commands go to another server than when it acquired the lease.

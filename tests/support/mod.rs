@@ -11,6 +11,7 @@ pub mod exposition;
 pub mod http;
 pub mod keeper;
 pub mod load;
+pub mod logs;
 pub mod order;
 pub mod peer;
 pub mod processes;
@@ -23,12 +24,13 @@ pub mod running_consumer;
 pub mod scripted_dispatcher;
 pub mod scripted_group;
 pub mod secret;
+pub mod sharded;
 pub mod skip;
 pub mod status;
 pub mod waiting;
 pub mod workers;
 
-pub use self::processes::{children_of, local_ports, most_resident_bytes, resident_bytes, threads};
+pub use self::processes::{children_of, local_ports, most_resident_bytes, resident_bytes, runs, scheduling, threads};
 pub use self::programs::{
     bare_cluster, cluster, cluster_of, dispatcher, lasting_cluster, lasting_redis_server, options, programs,
     redis_server, wait_for_another_leader,

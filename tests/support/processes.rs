@@ -1,6 +1,6 @@
 //! What Linux knows of a process: its threads, ports and memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The threads of a process by name. Of two with the same name, only one is returned.
 pub fn threads(pid: u32) -> BTreeMap<String, u32> {
@@ -23,6 +23,16 @@ pub fn local_ports(pid: u32) -> Vec<u16> {
     let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
     let own = rows.filter(|row| sockets.iter().any(|inode| inode == row[9]));
     own.filter_map(|row| u16::from_str_radix(row[1].rsplit(':').next()?, 16).ok()).collect()
+}
+
+/// The scheduling policies of all threads of a process, by Linux's numbers.
+pub fn scheduling(pid: u32) -> BTreeSet<u32> {
+    let policy = |task: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/task/{task}/stat")).ok()?;
+        // The 41st word; the second, the name, may contain spaces.
+        stat.rsplit_once(") ")?.1.split(' ').nth(41 - 3)?.parse().ok()
+    };
+    threads(pid).into_values().filter_map(policy).collect()
 }
 
 /// The resident memory of a process.
@@ -49,4 +59,10 @@ pub fn children_of(pid: u32) -> Vec<u32> {
     lists
         .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().expect("a number")).collect::<Vec<_>>())
         .collect()
+}
+
+/// Whether a process is there and no zombie.
+pub fn runs(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }

@@ -1,6 +1,7 @@
 /** The settings of a consumer: defaults and checks. */
 import { resolve } from 'node:path';
 import { MAX_IDS, MAX_TEXT_BYTES } from './frames.js';
+import { isLane } from './link/lanes.js';
 import { checkedLogger } from './logger.js';
 import { RetryPolicy } from './retry.js';
 
@@ -41,7 +42,7 @@ export function checked(options) {
   const settings = { ...DEFAULTS, ...given };
   return {
     ...addressOf(settings.listen),
-    group: text('group', settings.group, MAX_TEXT_BYTES),
+    group: groupOf(settings.group),
     consumerId: idOf(settings.consumerId),
     concurrency: whole('concurrency', settings.concurrency, 1, MAX_IDS),
     prefetch: whole('prefetch', settings.prefetch, 1, MAX_IDS),
@@ -74,6 +75,16 @@ function text(name, value, most) {
     throw new TypeError(`${name} is not a text of 1 to ${most} bytes`);
   }
   return value;
+}
+
+/** @param {unknown} value */
+function groupOf(value) {
+  const group = text('group', value, MAX_TEXT_BYTES);
+  if (isLane(group)) {
+    const problem = '/ and a number end its braces, which names a lane of another group';
+    throw new TypeError(`group can't be ${group}: ${problem}: give that group, or another name`);
+  }
+  return group;
 }
 
 /** @param {unknown} value */

@@ -1,9 +1,10 @@
 /** Several lanes on one consumer: section 5.11 of PROTOCOL.md. */
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { DRAIN, HELD, READY } from '../src/frames.js';
+import { DRAIN, HELD, PROCESS, READY } from '../src/frames.js';
 import { Delivery } from '../src/index.js';
-import { laneNumber } from '../src/link/lanes.js';
+import { Lanes, MAX_LANES, laneNumber } from '../src/link/lanes.js';
+import { RESULT_KIND } from '../src/outcome.js';
 import { Turns } from '../src/turns.js';
 import { started } from './support/consumer.js';
 import { Dispatcher, gate, soon } from './support/dispatcher.js';
@@ -130,6 +131,35 @@ test('a change of leader in one lane leaves the others alone', async (t) => {
   const again = await leading(consumer, 3, 10n);
   assert.deepEqual(again.held.sort(), [1, 2]);
   assert.deepEqual([...(await again.results(2)).keys()].sort(), [1, 2]);
+});
+
+test('a lane that is removed while it is paused is unpaused', () => {
+  const paused = new Map();
+  const lanes = new Lanes({ group: GROUP, consumerId: 'c', prefetch: 100 }, {
+    deliver() {}, activated() {}, pause: (lane, isPaused) => paused.set(lane, isPaused), now: () => 0,
+  });
+  const link = () => ({
+    confirms: false, epoch: null, places: 0, bytes: 0, put() {}, refuse() {}, buffered: () => 0,
+  });
+  for (let lane = 2; lane < MAX_LANES; lane++) {
+    lanes.lead(link(), 1n, nameOf(lane));
+  }
+  const first = link();
+  const desk = lanes.lead(first, 1n, nameOf(1));
+  desk.accept(first, [{ command: PROCESS, id: 1, delivery: 1, body: Buffer.alloc(1) }]);
+  const result = Buffer.alloc(1_048_576);
+  result.writeBigUInt64BE(1n);
+  desk.take(RESULT_KIND, result);
+  desk.answer();
+  assert.deepEqual([...paused], [[1, true]]);
+  desk.leave(first);
+  // The result is sent again, and forgotten then.
+  const second = link();
+  lanes.lead(second, 2n, nameOf(1));
+  desk.leave(second);
+  assert.ok(desk.isIdle() && lanes.count === MAX_LANES);
+  lanes.lead(link(), 1n, nameOf(9_999));
+  assert.deepEqual([lanes.count, ...paused], [MAX_LANES, [1, false]]);
 });
 
 test('other groups are refused', async (t) => {

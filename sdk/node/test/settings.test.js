@@ -19,7 +19,7 @@ test('defaults', () => {
 test('a wrong setting is named', () => {
   const wrong = {
     listen: ['6969', 'host', 'host:99999', ':1', '::1:5', 7],
-    group: ['', 'g'.repeat(4097), null],
+    group: ['', 'g'.repeat(4097), null, '{orders/1}', 'shop:{orders/65535}:eu', '{a/1/2}', 'a}{b/3}', '{a/1}{b}'],
     consumerId: ['a b', 'a\0', 'ä'.repeat(129), 7],
     concurrency: [0, 1.5, '4', 65_537],
     prefetch: [0, 65_537],
@@ -38,6 +38,10 @@ test('a wrong setting is named', () => {
       assert.throws(() => new Consumer(() => {}, { [name]: value }), of, `${name} ${value}`);
     }
   }
+  for (const group of ['orders/1', '{orders}/1', '{orders/x}', '{orders/0}', '{orders/01}', '{/1}', '{a/70000}']) {
+    assert.equal(checked({ group }).group, group);
+  }
+  assert.throws(() => checked({ group: '{orders/1}' }), /a lane of another group: give that group, or another name/);
   assert.throws(() => new Consumer(() => {}, { prefetsch: 1 }), /no setting prefetsch/);
   assert.throws(() => new Consumer({}), TypeError);
 });

@@ -1,4 +1,4 @@
-"""A private Redis server, dispatchers and a publisher, for tests with the real programs."""
+"""A private Redis server or Redis Cluster, dispatchers and a publisher, for tests with the real programs."""
 
 from __future__ import annotations
 
@@ -84,6 +84,48 @@ class Redis:
     def number(self, *words: object) -> int:
         reply = self.command(*words)
         return reply if isinstance(reply, int) else int(reply or 0)  # type: ignore[call-overload, no-any-return]
+
+
+class ClusterRedis(Redis):
+    """The same for a Redis Cluster: asks the node that has the key."""
+
+    def __init__(self, port: int) -> None:
+        self._nodes = {port: Redis(port)}
+        self._first = port
+        self._owners: Dict[object, int] = {}
+
+    def close(self) -> None:
+        for node in self._nodes.values():
+            node.close()
+
+    def command(self, *words: object) -> object:
+        key = words[1] if len(words) > 1 else None
+        while True:
+            try:
+                return self.node(self._owners.get(key, self._first)).command(*words)
+            except RuntimeError as error:
+                refused = str(error).split(" ")
+                if refused[0] != "MOVED":
+                    raise
+                self._owners[key] = int(refused[2].rpartition(":")[2])
+
+    def node(self, port: int) -> Redis:
+        """One of the nodes."""
+        if port not in self._nodes:
+            self._nodes[port] = Redis(port)
+        return self._nodes[port]
+
+    def subscribers(self, channel: str) -> int:
+        """How many have subscribed to a sharded channel."""
+        reply = self.node(self.owner(channel)).command("PUBSUB", "SHARDNUMSUB", channel)
+        return int(reply[1]) if isinstance(reply, list) else 0
+
+    def owner(self, name: str) -> int:
+        """The port of the node that has the slot of this key or sharded channel."""
+        slot = self.number("CLUSTER", "KEYSLOT", name)
+        ranges = self.command("CLUSTER", "SLOTS")
+        assert isinstance(ranges, list)
+        return next(int(primary[1]) for first, last, primary, *_ in ranges if first <= slot <= last)
 
 
 class Cluster:
@@ -191,3 +233,63 @@ class Cluster:
     def kill(self, child: subprocess.Popen[bytes]) -> None:
         child.send_signal(signal.SIGKILL)
         child.wait()
+
+
+class ShardedCluster(Cluster):
+    """A Redis Cluster of three primaries, and programs that use it; all end with it."""
+
+    def __init__(self, folder: str, group: str) -> None:
+        super().__init__(folder, group)
+        self.ports = [self.port, free_port(), free_port()]
+
+    def __enter__(self) -> ShardedCluster:
+        for port in self.ports:
+            folder = self.folder / f"node-{port}"
+            folder.mkdir()
+            # The nodes' own port is 10000 higher, unless it is named.
+            options = ["--port", str(port), "--cluster-port", str(free_port()), "--cluster-enabled", "yes"]
+            options += ["--cluster-node-timeout", "2000", "--dir", str(folder), "--save", "", "--appendonly", "no"]
+            self._start("redis", ["redis-server", *options])
+        wait_for(lambda: all(self._answers(port) for port in self.ports), "the nodes accept connections")
+        nodes = [f"127.0.0.1:{port}" for port in self.ports]
+        command = ["redis-cli", "--cluster", "create", *nodes, "--cluster-yes"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=60)
+        self._redis = ClusterRedis(self.port)
+        wait_for(lambda: all(self._is_complete(port) for port in self.ports), "the nodes agree")
+        return self
+
+    @staticmethod
+    def _answers(port: int) -> bool:
+        try:
+            Redis(port).close()
+        except OSError:
+            return False
+        return True
+
+    @staticmethod
+    def _is_complete(port: int) -> bool:
+        node = Redis(port)
+        try:
+            info = node.command("CLUSTER", "INFO")
+        finally:
+            node.close()
+        return isinstance(info, bytes) and b"cluster_state:ok" in info
+
+    @property
+    def redis(self) -> ClusterRedis:
+        assert isinstance(self._redis, ClusterRedis)
+        return self._redis
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in self.ports)
+
+    def channels(self, prefix: str) -> Dict[int, str]:
+        """The name of a sharded channel for each node, by its port."""
+        names: Dict[int, str] = {}
+        number = 0
+        while len(names) < len(self.ports):
+            name = f"{prefix}{number}"
+            names.setdefault(self.redis.owner(name), name)
+            number += 1
+        return names

@@ -2,6 +2,7 @@
 
 import collections
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import certificates
 import pytest
-from cluster import Cluster, free_port, is_available, program, wait_for
+from cluster import Cluster, ShardedCluster, free_port, is_available, program, wait_for
 
 HERE = Path(__file__).parent
 
@@ -31,16 +32,16 @@ def start_worker(cluster, address, *options):
 
 
 class LaneOf(Cluster):
-    """A lane of the group of a cluster: the same server, and the keys of another group."""
+    """A lane of the group of a cluster: the same servers and programs, and the keys of the lane."""
 
     def __init__(self, cluster, group):
         vars(self).update(vars(cluster), group=group, dispatchers=[])
 
 
-def start_load(cluster, seconds, rate=3000, channel="messages:published"):
+def start_load(cluster, seconds, rate=3000, channel="messages:published", kind="--channel"):
     """Publishes so many messages a second, and gives the publisher and the file with their ids."""
-    ids = cluster.folder / f"ids-{channel.replace('/', '-')}"
-    options = ["--rate", str(rate), "--duration", f"{seconds}s", "--ids-file", str(ids), "--channel", channel]
+    ids = cluster.folder / f"ids-{channel}"
+    options = ["--rate", str(rate), "--duration", f"{seconds}s", "--ids-file", str(ids), kind, channel]
     return cluster.start_publisher(*options), ids
 
 
@@ -251,26 +252,44 @@ def test_a_dispatcher_without_tls_and_one_with_it_say_what_is_wrong(cluster, tmp
     cluster.wait_for_log(dispatcher, "it speaks no TLS on this port")
 
 
+def has_sharded_channels():
+    """Whether a Redis Cluster can be started, and is new enough: Redis 7."""
+    if not is_available() or shutil.which("redis-cli") is None:
+        return False
+    version = subprocess.run(["redis-server", "--version"], capture_output=True, text=True).stdout
+    number = re.search(r"v=(\d+)", version)
+    return number is None or int(number.group(1)) >= 7
+
+
+@pytest.mark.skipif(not has_sharded_channels(), reason="needs redis-server 7 or later, and redis-cli")
 def test_consumers_serve_three_lanes_while_the_leader_of_one_is_killed(tmp_path):
-    with Cluster(str(tmp_path), "{orders}") as zero:
+    with ShardedCluster(str(tmp_path), "{orders}") as cluster:
         addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
-        start_worker(zero, addresses[0], "--group", "{orders}")
+        start_worker(cluster, addresses[0], "--group", "{orders}")
         own = program("oncecast-consumer")
         if own is not None:
             # Consumers of both kinds record in the same streams.
-            options = ["--redis-url", zero.url, "--group", "{orders}", "--listen", addresses[1], "--prefetch", "256"]
-            zero.start("consumer", [own, *options])
+            options = ["--redis-url", cluster.url, "--group", "{orders}", "--listen", addresses[1], "--prefetch", "256"]
+            cluster.start("consumer", [own, *options])
         addresses = addresses[: 1 if own is None else 2]
-        lanes = [zero, LaneOf(zero, "{orders/1}"), LaneOf(zero, "{orders/7}")]
-        leaders = {}
+        channels = cluster.channels("orders.")
+        start = ["--sharded-channel", ",".join(channels.values()), "--dispatcher-id"]
+        dispatchers = {name: cluster.start_dispatcher(addresses, *start, name) for name in ("d0", "d1")}
+
+        def others():
+            """Lane 0 need not be in the set."""
+            return set(cluster.redis.command("SMEMBERS", "{orders}:lanes")) - {b"0"}
+
+        wait_for(lambda: len(others()) == 2, "there are three lanes")
+        lanes = [cluster, *(LaneOf(cluster, f"{{orders/{number.decode()}}}") for number in others())]
+        loads = []
         for lane in lanes:
-            for name in ("d0", "d1"):
-                options = ["--dispatcher-id", name, "--channel", lane.group]
-                leaders[lane, name] = lane.start_dispatcher(addresses, *options)
             lane.wait_until_leading()
-        loads = [start_load(lane, 8, 1500, lane.group) for lane in lanes]
+            channel = channels[cluster.redis.owner(lane.key("leader"))]
+            wait_for(lambda channel=channel: cluster.redis.subscribers(channel) == 2, f"both hear {channel}")
+            loads.append(start_load(cluster, 8, 1500, channel, "--sharded-channel"))
         time.sleep(3)
         first = lanes[1].leader_is().decode()
-        lanes[1].kill(leaders[lanes[1], first])
-        wait_for(lambda: lanes[1].leader_is().decode() not in ("", first), "the other one leads lane 1")
+        lanes[1].kill(dispatchers[first])
+        wait_for(lambda: lanes[1].leader_is().decode() not in ("", first), "the other one leads that lane")
         assert [check(lane, *load) for lane, load in zip(lanes, loads)]

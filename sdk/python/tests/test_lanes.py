@@ -8,7 +8,7 @@ from queue import Empty
 import pytest
 
 from oncecast import Consumer, Delivery, frames
-from oncecast.lanes import Job, Lane, Turns, lane_number
+from oncecast.lanes import Job, Lane, Turns, is_lane, lane_number
 from scripted import FIRST_ID, Dispatcher
 
 GROUP = "{orders}"
@@ -56,6 +56,18 @@ class Leader(Dispatcher):
 )
 def test_the_name_of_a_lane(group, lane, number):
     assert lane_number(group, lane) == number
+
+
+@pytest.mark.parametrize("group", ["{orders/1}", "shop:{orders/65535}:eu", "{a/1/2}", "a}{b/3}", "{a/1}{b}", "{a\n/7}"])
+def test_no_group_is_named_like_a_lane_of_another(group):
+    assert is_lane(group)
+    with pytest.raises(ValueError, match="group can't be .* a lane of another group: give that group, or another name"):
+        Consumer(lambda delivery: None, group=group.replace("\n", ""))
+
+
+@pytest.mark.parametrize("group", ["orders/1", "{orders}/1", "{orders/x}", "{orders/0}", "{a/01}", "{/1}", "{a/70000}"])
+def test_other_groups_are_accepted(group):
+    Consumer(lambda delivery: None, group=group)
 
 
 def test_lanes_take_turns():

@@ -12,7 +12,8 @@
 //!   to each of them goes to the new ruler or to a later one.
 //! - A held message is not run a second time, unless its earlier run was given up.
 //! - A message is returned only if no handler has begun on it, and no handler begins on it after that.
-//! - Lanes with messages take turns at the handler threads, so none waits for more than one message of each other lane.
+//! - Lanes with messages take turns at the handler threads. A turn of a thread lasts for 1 ms, or for one message that
+//!   takes longer.
 //!
 //! `state` is what the mutex holds, and `lane_state` its part for one lane. `rule` and `rivals` decide who rules;
 //! `work` is the path of a message through the consumer, `held` keeps the held messages, and `hands` what the handler

@@ -139,12 +139,19 @@ impl Desks {
             gone.extend(idle.into_iter().min());
         }
         let gone: Vec<_> = gone.into_iter().map(|(_, number)| number).collect();
-        for number in &gone {
-            state.lanes.remove(number);
-            state.common.line.retain(|waiting| waiting != number);
-            self.stats.close_lane(*number);
-        }
+        gone.iter().for_each(|number| self.remove_locked(&mut state, *number));
         gone
+    }
+
+    /// Removes the desk of a lane that could not be started.
+    pub(in crate::consumer) fn remove(&self, lane: LaneNumber) {
+        self.remove_locked(&mut self.state.lock(), lane);
+    }
+
+    fn remove_locked(&self, state: &mut DesksState, lane: LaneNumber) {
+        state.lanes.remove(&lane);
+        state.common.line.retain(|waiting| *waiting != lane);
+        self.stats.close_lane(lane);
     }
 
     /// The desk of a lane.
@@ -185,33 +192,40 @@ impl DesksState {
         Some((self.lanes.get_mut(&lane)?, &mut self.common))
     }
 
-    /// The next message for a handler thread. Lanes with messages take turns, whatever each of them has waiting.
+    /// The next message for a handler thread. It stays with a lane for a [`TURN`](super::hands::TURN), then takes the
+    /// first in the line, whatever each lane has waiting.
     pub(super) fn next_turn(&mut self, thread: usize, now: Instant) -> Option<Turn> {
         if self.common.ability.is_unable() {
             return None;
         }
-        let count = self.lanes.len();
+        let stays = self.common.hands.lane_of(thread, now).and_then(|number| self.begin(thread, number, now));
+        if stays.is_some() {
+            return stays;
+        }
         for _ in 0..self.common.line.len() {
             let number = self.common.line.pop_front()?;
+            let turn = self.begin(thread, number, now);
             let Some((lane, common)) = self.lane(number) else { continue };
-            let outlet = lane.outlet.as_ref().filter(|_| lane.held.has_queued()).cloned();
-            let Some(outlet) = outlet else {
-                lane.in_line = false;
-                continue;
-            };
-            let has_room = outlet.has_room(count);
-            common.passed_over |= !has_room;
-            let job = (has_room && !lane.silence.is_unable()).then(|| lane.held.begin()).flatten();
-            lane.in_line = lane.held.has_queued();
-            if lane.in_line {
-                common.line.push_back(number);
-            }
-            if let Some(job) = job {
-                common.hands.begin(thread, number, &job, now);
-                return Some(Turn { lane: number, outlet, job });
+            lane.in_line = lane.outlet.is_some() && lane.held.has_queued();
+            common.line.extend(lane.in_line.then_some(number));
+            if turn.is_some() {
+                common.hands.begin_turn(thread, number, now);
+                return turn;
             }
         }
         None
+    }
+
+    /// A message of this lane; `None` if it has none, or its results have no room.
+    fn begin(&mut self, thread: usize, number: LaneNumber, now: Instant) -> Option<Turn> {
+        let count = self.lanes.len();
+        let (lane, common) = self.lane(number)?;
+        let outlet = lane.outlet.as_ref().filter(|_| lane.held.has_queued())?.clone();
+        let has_room = outlet.has_room(count);
+        common.passed_over |= !has_room;
+        let job = (has_room && !lane.silence.is_unable()).then(|| lane.held.begin()).flatten()?;
+        common.hands.begin(thread, number, &job, now);
+        Some(Turn { lane: number, outlet, job })
     }
 
     /// Puts a lane into the line if it has messages for the handlers.

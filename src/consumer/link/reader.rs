@@ -29,6 +29,7 @@ use crate::base::log_context;
 use crate::base::text::Quoted;
 use crate::base::tls::TlsProblem;
 use crate::consumer::desk::{Claim, outlived};
+use crate::consumer::epochs::QUESTION_LIMIT;
 use crate::consumer::guard::{Guard, unproven};
 use crate::consumer::handshake::{self, Failed};
 use crate::consumer::inlet::{Inlet, MAX_SMALL_BYTES};
@@ -251,8 +252,9 @@ impl DispatcherLink {
 
     /// Accepts LEAD, or returns why not.
     fn take_lead(&self, reader: &mut WebSocket<Inlet>, epoch: Epoch, group: &str) -> Result<(), CloseReason> {
-        let lane = self.common.lanes.find(epoch, group)?;
-        let held = self.lead(&lane, epoch).inspect_err(|_| {
+        let deadline = Instant::now() + QUESTION_LIMIT;
+        let (lane, confirmed) = self.common.lanes.find(epoch, group, deadline)?;
+        let held = self.lead(&lane, epoch, confirmed, deadline).inspect_err(|_| {
             lane.desk.leave(self.id);
         })?;
         // This connection sends LEAD only once.
@@ -267,15 +269,22 @@ impl DispatcherLink {
         Ok(())
     }
 
-    /// Handles LEAD. Redis and a rival are asked before the desk is called, because under the desk's lock all other
-    /// threads would have to wait for the answers. The desk then checks again, so it notices changes made in the
-    /// meantime.
-    fn lead(&self, lane: &ConsumerLane, epoch: Epoch) -> Result<usize, CloseReason> {
+    /// Handles LEAD, whose epoch may have been confirmed just now. Redis and a rival are asked before the desk is
+    /// called, because under the desk's lock all other threads would have to wait for the answers. The desk then checks
+    /// again, so it notices changes made in the meantime.
+    fn lead(
+        &self,
+        lane: &ConsumerLane,
+        epoch: Epoch,
+        confirmed: bool,
+        deadline: Instant,
+    ) -> Result<usize, CloseReason> {
         let desk = &lane.desk;
         match desk.claim(epoch)? {
             Claim::Known => {}
-            Claim::Higher => lane.epochs.confirm(epoch)?,
-            Claim::Lower(seen) => return Err(lane.epochs.refuse_lower(epoch, seen)),
+            Claim::Higher if confirmed => {}
+            Claim::Higher => lane.epochs.confirm(epoch, deadline)?,
+            Claim::Lower(seen) => return Err(lane.epochs.refuse_lower(epoch, seen, deadline)),
         }
         if let Some((rival, outbox)) = desk.rival(epoch) {
             if outbox.answers(ALIVE_LIMIT) {

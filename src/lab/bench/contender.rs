@@ -18,13 +18,18 @@ pub enum Contender {
     Bridge,
     /// A native consumer group of Redis Streams; messages are sent with `XADD`.
     Streams,
+    /// The same as it is run in production: entries are deleted when they are acknowledged, and those of dead workers
+    /// are claimed.
+    Tidy,
+    /// Workers of BullMQ, in Node.
+    Bullmq,
     /// A subscriber that records results and guarantees nothing.
     Relay,
 }
 
 impl Contender {
     /// All of them, in the order in which they are measured.
-    pub const ALL: [Contender; 8] = [
+    pub const ALL: [Contender; 10] = [
         Contender::Oncecast,
         Contender::Patterns,
         Contender::Ordered,
@@ -32,6 +37,8 @@ impl Contender {
         Contender::Confirmed,
         Contender::Bridge,
         Contender::Streams,
+        Contender::Tidy,
+        Contender::Bullmq,
         Contender::Relay,
     ];
 
@@ -45,6 +52,16 @@ impl Contender {
         matches!(self, Contender::Replicated | Contender::Confirmed)
     }
 
+    /// Whether it is a group of Redis Streams.
+    pub fn is_stream(self) -> bool {
+        matches!(self, Contender::Streams | Contender::Tidy)
+    }
+
+    /// The most messages of a round, so that one takes seconds, not minutes.
+    pub fn most_messages(self) -> u64 {
+        if self == Contender::Bullmq { 100_000 } else { u64::MAX }
+    }
+
     /// Its name in the setting and the JSON.
     pub fn name(self) -> &'static str {
         match self {
@@ -55,6 +72,8 @@ impl Contender {
             Contender::Confirmed => "confirmed",
             Contender::Bridge => "bridge",
             Contender::Streams => "streams",
+            Contender::Tidy => "tidy",
+            Contender::Bullmq => "bullmq",
             Contender::Relay => "relay",
         }
     }
@@ -75,6 +94,15 @@ pub(super) enum Role {
 
 impl Role {
     pub(super) const ALL: [Role; 4] = [Role::Redis, Role::Publisher, Role::Dispatchers, Role::Consumers];
+
+    /// The role of a process of a cluster with this name.
+    pub(super) fn of(process: &str) -> Role {
+        match process.as_bytes().first() {
+            Some(b'd') => Role::Dispatchers,
+            Some(b'c') => Role::Consumers,
+            _ => Role::Redis,
+        }
+    }
 
     /// Its name in tables and the JSON.
     pub(super) fn name(self) -> &'static str {

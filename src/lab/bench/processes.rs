@@ -20,9 +20,18 @@ pub(super) use self::summary::Summary;
 /// Runs one of them to its end.
 pub fn run(part: BenchProcess) -> Result<()> {
     match part {
-        BenchProcess::Load(config) => load::run(config),
-        BenchProcess::Worker(config) => streams_worker::run(&config),
-        BenchProcess::Relay(config) => relay::run(&config),
+        BenchProcess::Load(config) => {
+            config.scheduling.apply();
+            load::run(config)
+        }
+        BenchProcess::Worker(config) => {
+            config.scheduling.apply();
+            streams_worker::run(&config)
+        }
+        BenchProcess::Relay(config) => {
+            config.scheduling.apply();
+            relay::run(&config)
+        }
         BenchProcess::Reader(config) => reader::run(&config),
         BenchProcess::Slow(config) => slow_consumer::run(*config),
     }

@@ -2,15 +2,16 @@
 //!
 //! All contenders get the same server with the same settings. Dropping a [`Rig`] kills whatever still runs.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use super::contender::{Contender, Role};
 use super::context::Abort;
-use super::processes::settings::LoadCommand;
 use super::settings::BenchConfig;
 use super::setup::Setup;
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::shutdown::ShutdownRequests;
 use crate::lab::child::ChildProcess;
 use crate::lab::cluster::{Cluster, ClusterOptions, ConsumerProgram, Node, STOP_LIMIT};
@@ -20,7 +21,7 @@ use crate::lab::wait::wait_until;
 use crate::ledger;
 
 /// How long processes may take to become ready.
-const READY_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const READY_LIMIT: Duration = Duration::from_secs(30);
 /// The stream of results, for all contenders but the bridge.
 const RESULTS: &str = "messages:processed";
 /// The channel on which messages are published.
@@ -43,6 +44,8 @@ pub(super) struct Rig {
     processes: Processes,
     /// The server's replica, for contenders that have one.
     replica: Option<RedisServer>,
+    /// The folder in which BullMQ is installed.
+    bullmq: PathBuf,
 }
 
 enum Processes {
@@ -86,6 +89,7 @@ impl Rig {
         let redis = RedisOptions {
             program: config.redis_server.clone(),
             append_only: config.append_only,
+            config: vec![("io-threads".to_owned(), config.io_threads.to_string())],
             ..RedisOptions::default()
         };
         let mut replica = None;
@@ -96,11 +100,18 @@ impl Rig {
             | Contender::Replicated
             | Contender::Confirmed
             | Contender::Bridge => {
-                let mut cluster = Box::new(start_cluster(setup, programs.clone(), redis.clone())?);
+                let mut options = redis.clone();
+                // Otherwise a replica waits for others for five seconds, and a short run would be over.
+                if setup.contender.has_replica() {
+                    options.config.push(("repl-diskless-sync-delay".to_owned(), "0".to_owned()));
+                }
+                let mut cluster = Box::new(start_cluster(setup, programs.clone(), options)?);
                 if setup.contender.has_replica() {
                     let address = format!("127.0.0.1 {}", cluster.redis().port());
-                    let config = vec![("replicaof".to_owned(), address)];
-                    replica = Some(RedisServer::start(RedisOptions { config, ..redis })?);
+                    let mut options = redis;
+                    options.config.push(("replicaof".to_owned(), address));
+                    let started = replica.insert(RedisServer::start(options)?);
+                    until(requests, "the replica to be in sync", || Ok(started.is_in_sync()))?;
                 }
                 // In sync, so that the standby costs what it costs in production.
                 until(requests, "a leader and standbys in sync", || {
@@ -109,22 +120,24 @@ impl Rig {
                 })?;
                 Processes::Oncecast(cluster)
             }
-            Contender::Streams | Contender::Relay => {
+            Contender::Streams | Contender::Tidy | Contender::Bullmq | Contender::Relay => {
                 let redis = Box::new(RedisServer::start(redis)?);
-                if setup.contender == Contender::Streams {
+                if setup.contender.is_stream() {
                     create_group(&redis)?;
                 }
                 Processes::Peer { workers: Vec::new(), redis }
             }
         };
-        Ok(Rig { setup, programs, processes, replica })
+        Ok(Rig { setup, programs, processes, replica, bullmq: config.bullmq_folder.clone() })
     }
 
     /// Starts the consumers and waits until they can receive messages.
     pub(super) fn start_consumers(&mut self, requests: &ShutdownRequests) -> Result<(), Abort> {
         let started = match self.setup.contender {
             Contender::Relay => vec![self.relay()?],
-            Contender::Streams => (0..self.setup.consumers).map(|number| self.worker(number)).collect::<Result<_>>()?,
+            Contender::Streams | Contender::Tidy | Contender::Bullmq => {
+                (0..self.setup.consumers).map(|number| self.worker(number)).collect::<Result<_>>()?
+            }
             _ => Vec::new(),
         };
         match &mut self.processes {
@@ -162,29 +175,46 @@ impl Rig {
 
     /// A command that starts the load. It ends when all messages have results.
     pub(super) fn load(&mut self) -> Result<Command> {
-        self.load_until(&format!("XLEN {}", self.results()))
+        match self.setup.contender {
+            Contender::Bullmq => self.load_until("results"),
+            _ => self.load_until(&format!("XLEN {}", self.results())),
+        }
     }
 
     /// A command that starts the load while no consumer runs. It ends when all messages wait for one.
     pub(super) fn fill(&mut self) -> Result<Command> {
         match self.setup.contender {
             Contender::Bridge => self.load(),
-            Contender::Streams | Contender::Relay => self.load_until(&format!("XLEN {STREAM}")),
+            Contender::Bullmq => self.load_until("waiting"),
+            Contender::Streams | Contender::Tidy | Contender::Relay => self.load_until(&format!("XLEN {STREAM}")),
             _ => self.load_until(&format!("ZCARD {PENDING}")),
         }
     }
 
     fn load_until(&mut self, progress: &str) -> Result<Command> {
-        let (sent, key) = match self.setup.contender {
-            Contender::Streams => (LoadCommand::Xadd, STREAM),
-            _ => (LoadCommand::Publish, CHANNEL),
-        };
-        let name = match sent {
-            LoadCommand::Publish => "publish",
-            LoadCommand::Xadd => "xadd",
+        let (name, key) = match self.setup.contender {
+            Contender::Bullmq => {
+                let mut command = self.bullmq("load")?;
+                command.args(["--progress", progress, "--payload", &self.setup.payload.to_string()]);
+                return Ok(command);
+            }
+            Contender::Streams | Contender::Tidy => ("xadd", STREAM),
+            _ => ("publish", CHANNEL),
         };
         let payload = self.setup.payload.to_string();
-        let load = &["--command", name, "--key", key, "--progress", progress, "--payload", &payload];
+        let scheduling = self.setup.scheduling.name();
+        let load = &[
+            "--command",
+            name,
+            "--key",
+            key,
+            "--progress",
+            progress,
+            "--payload",
+            &payload,
+            "--scheduling",
+            scheduling,
+        ];
         let mut command = self.part("bench-load", load)?;
         if let Some(channels) = self.setup.channels {
             command.args(["--channels", &channels.to_string()]);
@@ -202,14 +232,9 @@ impl Rig {
     pub(super) fn processes(&mut self) -> Vec<(Role, u32)> {
         match &mut self.processes {
             Processes::Oncecast(cluster) => {
-                let role = |name: &str| match name.as_bytes().first() {
-                    Some(b'd') => Role::Dispatchers,
-                    Some(b'c') => Role::Consumers,
-                    _ => Role::Redis,
-                };
                 let replica =
                     self.replica.iter_mut().filter_map(|replica| Some((Role::Redis, replica.process()?.pid())));
-                cluster.processes().into_iter().map(|(name, pid)| (role(&name), pid)).chain(replica).collect()
+                cluster.processes().into_iter().map(|(name, pid)| (Role::of(&name), pid)).chain(replica).collect()
             }
             Processes::Peer { workers, redis } => {
                 let workers = workers.iter().map(|worker| (Role::Consumers, worker.pid()));
@@ -241,14 +266,41 @@ impl Rig {
 
     fn worker(&mut self, number: usize) -> Result<ChildProcess> {
         let name = format!("w{number}");
+        if self.setup.contender == Contender::Bullmq {
+            let mut command = self.bullmq("worker")?;
+            command.args(["--name", &name]);
+            return ChildProcess::spawn(&name, command);
+        }
         let batch = (WORKER_BATCH_BYTES / self.setup.payload as u64).clamp(1, self.setup.worker_batch).to_string();
         let mut command = self.part("bench-worker", &["--stream", STREAM, "--stream-group", GROUP])?;
         command.args(["--results", RESULTS, "--name", &name, "--worker-batch", &batch]);
+        command.args(["--scheduling", self.setup.scheduling.name()]);
+        if self.setup.contender == Contender::Tidy {
+            command.arg("--tidy");
+        }
         ChildProcess::spawn(&name, command)
     }
 
+    /// A command that runs a process of BullMQ: `worker` or `load`.
+    fn bullmq(&mut self, role: &str) -> Result<Command> {
+        const PROGRAM: &str = include_str!("processes/bullmq.mjs");
+        if !self.bullmq.join("node_modules/bullmq").is_dir() {
+            let folder = self.bullmq.display();
+            return Err(Error::Failed(format!(
+                "the kind bullmq needs Node, and the packages bullmq and ioredis in {folder} (--bullmq-folder): npm \
+                 install --prefix {folder} bullmq ioredis"
+            )));
+        }
+        let words = ["node", "--input-type=module", "--eval", PROGRAM, "--", "--role", role].map(OsString::from);
+        let mut command = self.programs.any_command(&words)?;
+        let port = self.redis().port().to_string();
+        command.args(["--port", &port, "--results", RESULTS]).current_dir(&self.bullmq);
+        Ok(command)
+    }
+
     fn relay(&mut self) -> Result<ChildProcess> {
-        let command = self.part("bench-relay", &["--key", CHANNEL, "--results", RESULTS, "--name", "r0"])?;
+        let mut command = self.part("bench-relay", &["--key", CHANNEL, "--results", RESULTS, "--name", "r0"])?;
+        command.args(["--scheduling", self.setup.scheduling.name()]);
         ChildProcess::spawn("relay", command)
     }
 
@@ -268,6 +320,9 @@ fn start_cluster(setup: Setup, programs: Programs, redis: RedisOptions) -> Resul
         readiness: true,
         ..ClusterOptions::new(programs)
     };
+    for arguments in [&mut options.dispatcher_args, &mut options.consumer_args] {
+        arguments.extend(["--scheduling", setup.scheduling.name()].map(str::to_owned));
+    }
     if setup.channels.is_some() {
         options.listen_to_many();
     }
@@ -312,7 +367,11 @@ fn create_group(redis: &RedisServer) -> Result<()> {
 }
 
 /// Waits until a condition holds, or until asked to stop.
-fn until(requests: &ShutdownRequests, what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<(), Abort> {
+pub(super) fn until(
+    requests: &ShutdownRequests,
+    what: &str,
+    mut condition: impl FnMut() -> Result<bool>,
+) -> Result<(), Abort> {
     let mut asked = false;
     wait_until(READY_LIMIT, what, || {
         asked = requests.receiver().try_recv().is_ok();

@@ -56,33 +56,38 @@ pub(super) fn measure(
     first: u64,
     requests: &ShutdownRequests,
 ) -> Result<Measurement, Abort> {
-    let before = cpu_times(rig)?;
+    let before = cpu_times(&rig.processes())?;
     let summary = run_load(rig, load, requests)?;
-    let after = cpu_times(rig)?;
+    let after = cpu_times(&rig.processes())?;
     let messages = first + summary.sent;
-    let each = |micros: u64| micros as f64 / messages.max(1) as f64;
-    let mut cpu_us: Vec<(Role, f64)> =
-        before.iter().zip(after).map(|((role, before), (_, after))| (*role, each(after - before))).collect();
-    cpu_us.push((Role::Publisher, each(summary.cpu_us)));
     check(rig, &summary, messages)?;
     Ok(Measurement {
         messages,
         elapsed: Duration::from_micros(summary.elapsed_us),
         per_s_while_sending: summary.recorded_while_sending as f64 * 1e6 / summary.sending_us.max(1) as f64,
-        cpu_us,
+        cpu_us: each(&before, &after, summary.cpu_us, messages),
     })
+}
+
+/// The CPU time for each of `messages`, of each process and of the publisher, which has ended.
+pub(super) fn each(
+    before: &[(Role, u64)],
+    after: &[(Role, u64)],
+    publisher_us: u64,
+    messages: u64,
+) -> Vec<(Role, f64)> {
+    let each = |micros: u64| micros as f64 / messages.max(1) as f64;
+    let took = before.iter().zip(after).map(|((role, before), (_, after))| (*role, each(after - before)));
+    took.chain([(Role::Publisher, each(publisher_us))]).collect()
 }
 
 /// The share of a core that the busiest process except Redis uses while there is no load.
 pub(super) fn idle(rig: &mut Rig, time: Duration, requests: &ShutdownRequests) -> Result<f64, Abort> {
-    let before = cpu_times(rig)?;
+    let before = cpu_times(&rig.processes())?;
     let begin = Instant::now();
-    // Only a request to stop ends this wait early.
-    if requests.receiver().recv_timeout(time) != Err(RecvTimeoutError::Timeout) {
-        return Err(Abort::Interrupted);
-    }
+    pause(time, requests)?;
     rig.must_run()?;
-    let after = cpu_times(rig)?;
+    let after = cpu_times(&rig.processes())?;
     let elapsed = begin.elapsed().as_micros() as f64;
     let share = |(before, after): (&(Role, u64), (Role, u64))| (after.1 - before.1) as f64 / elapsed;
     Ok(before.iter().zip(after).filter(|(before, _)| before.0 != Role::Redis).map(share).fold(0.0, f64::max))
@@ -92,6 +97,11 @@ pub(super) fn idle(rig: &mut Rig, time: Duration, requests: &ShutdownRequests) -
 pub(super) fn run_load(rig: &mut Rig, load: Command, requests: &ShutdownRequests) -> Result<Summary, Abort> {
     let mut load = ChildProcess::spawn("load", load)?;
     wait_for_end(rig, &mut load, requests)?;
+    summary_of(&load)
+}
+
+/// What a load that has ended says.
+pub(super) fn summary_of(load: &ChildProcess) -> Result<Summary, Abort> {
     let last = load.stdout().all().pop().unwrap_or_default();
     let summary = Summary::read(&last).ok_or_else(|| load.failure("printed no summary"))?;
     if summary.unreceived > 0 {
@@ -101,9 +111,26 @@ pub(super) fn run_load(rig: &mut Rig, load: Command, requests: &ShutdownRequests
     Ok(summary)
 }
 
+/// Waits for so long; only a request to stop ends this early.
+pub(super) fn pause(time: Duration, requests: &ShutdownRequests) -> Result<(), Abort> {
+    match requests.receiver().recv_timeout(time) {
+        Err(RecvTimeoutError::Timeout) => Ok(()),
+        _ => Err(Abort::Interrupted),
+    }
+}
+
 /// Waits until a process has ended successfully. All others must keep running.
 pub(super) fn wait_for_end(
     rig: &mut Rig,
+    process: &mut ChildProcess,
+    requests: &ShutdownRequests,
+) -> Result<(), Abort> {
+    wait_while(|| rig.must_run(), process, requests)
+}
+
+/// Waits until a process has ended successfully. `must_run` returns an error if one has ended that should run.
+pub(super) fn wait_while(
+    mut must_run: impl FnMut() -> Result<()>,
     process: &mut ChildProcess,
     requests: &ShutdownRequests,
 ) -> Result<(), Abort> {
@@ -111,7 +138,7 @@ pub(super) fn wait_for_end(
     let what = format!("the end of {}", process.name());
     let ended = wait_until(RUN_LIMIT, what, || {
         asked = requests.receiver().try_recv().is_ok();
-        rig.must_run()?;
+        must_run()?;
         Ok(if asked { Some(None) } else { process.ended()?.map(Some) })
     })?;
     let Some(status) = ended else { return Err(Abort::Interrupted) };
@@ -126,18 +153,10 @@ pub(super) fn wait_for_end(
 fn check(rig: &mut Rig, summary: &Summary, messages: u64) -> Result<(), Abort> {
     let payload = rig.setup().payload;
     let errors = verify::results(rig.redis().port(), rig.results(), messages, payload)?;
-    if errors == verify::Errors::default() {
-        return Ok(());
-    }
-    let verify::Errors { missing, twice, foreign } = errors;
-    let (name, recorded) = (rig.setup().contender.name(), summary.recorded);
-    Err(Abort::Violation(format!(
-        "{name}: of {messages} messages {missing} have no result; of {recorded} results {twice} are duplicates and \
-         {foreign} belong to no message"
-    )))
+    errors.must_be_none(rig.setup().contender.name(), messages, summary.recorded).map_err(Abort::Violation)
 }
 
 /// The CPU times of all processes in microseconds.
-fn cpu_times(rig: &mut Rig) -> Result<Vec<(Role, u64)>> {
-    rig.processes().into_iter().map(|(role, pid)| Ok((role, cpu::of(pid)?))).collect()
+pub(super) fn cpu_times(processes: &[(Role, u32)]) -> Result<Vec<(Role, u64)>> {
+    processes.iter().map(|(role, pid)| Ok((*role, cpu::of(*pid)?))).collect()
 }

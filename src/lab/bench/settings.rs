@@ -13,6 +13,7 @@ use crate::lab::settings::REDIS_SERVER;
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{self, Environment, Setting, Values, quoted};
 use crate::process::log::settings::{LOG_LEVEL, log_level};
+use crate::process::scheduling::{SCHEDULING, Scheduling};
 
 /// The settings of `oncecast bench`.
 #[derive(Clone, Debug)]
@@ -35,12 +36,20 @@ pub struct BenchConfig {
     pub window: u64,
     /// The most messages in a batch of a worker of the Streams group.
     pub worker_batch: u64,
-    /// Messages per second at which latency is measured.
+    /// The numbers of lanes whose cost is measured; none: it is not.
+    pub lanes: Vec<usize>,
+    /// Messages per second at which latency is measured, and the cost of lanes.
     pub rates: Vec<u64>,
-    /// How long each latency, each point of a sweep, and the idle CPU time is measured.
+    /// How long each latency, each point of a sweep, lanes at each rate, and the idle CPU time are measured.
     pub time: Duration,
+    /// How the threads of all processes but Redis and the one that measures latency are scheduled.
+    pub scheduling: Scheduling,
     /// Whether Redis keeps an append-only file.
     pub append_only: bool,
+    /// How many threads of Redis read and write sockets.
+    pub io_threads: u64,
+    /// The folder in which BullMQ is installed.
+    pub bullmq_folder: PathBuf,
     /// The file for the figures as JSON.
     pub json: Option<PathBuf>,
     /// The file for the chart.
@@ -62,6 +71,11 @@ pub struct Measurements {
     pub sweep: bool,
 }
 
+/// The most lanes, and so nodes of a Redis Cluster, that are started.
+const MOST_LANES: usize = 48;
+/// Where `make bench` installs BullMQ.
+const BULLMQ_FOLDER: &str = "target/bullmq";
+
 /// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     Setting::switch("latency", "Measure the time from publishing to the recorded result, instead of throughput"),
@@ -70,7 +84,14 @@ pub const SETTINGS: &[Setting] = &[
         "Measure throughput for several numbers of dispatchers and consumers, message sizes, backlogs and handler \
          times, instead",
     ),
-    Setting::switch("quick", "Measure all three briefly, to check that everything works"),
+    Setting::new(
+        "lanes",
+        "LIST",
+        Found("not measured"),
+        "Measure the cost of a message and of an idle lane for each of these numbers of lanes, instead, on a Redis \
+         Cluster with as many primaries as the highest number. Needs Redis 7.0 or newer",
+    ),
+    Setting::switch("quick", "Measure throughput, latency and sweep briefly, to check that everything works"),
     Setting::new("rounds", "N", Found("3, with --quick 1"), "How often the throughput of each kind is measured"),
     Setting::new("messages", "N", Found("2000000, with --quick 20000"), "Messages in a round"),
     Setting::new("payload", "BYTES", Text("53"), "The size of a message, from 16 bytes; latency needs 53 for the time"),
@@ -87,20 +108,26 @@ pub const SETTINGS: &[Setting] = &[
         Text("256"),
         "The most messages that a worker of the Streams group reads at once",
     ),
-    Setting::new("rates", "LIST", Found("1000,10000,50000, with --quick 1000"), "Messages per second for --latency"),
+    Setting::new(
+        "rates",
+        "LIST",
+        Found("1000,10000,50000, with --lanes 1000, with --quick 1000"),
+        "Messages per second for --latency, and in each lane for --lanes",
+    ),
     Setting::new(
         "time",
         "TIME",
         Found("10s, with --quick 1s"),
-        "How long to measure each latency, each point of a sweep, and the idle CPU time",
+        "How long to measure each latency, each point of a sweep, lanes at each rate, and the idle CPU time",
     ),
     Setting::new(
         "kinds",
         "LIST",
         Text("oncecast,bridge,streams,relay"),
-        "What to compare. Not measured by default are patterns, which is oncecast with messages on many channels, \
-         ordered, which is that in order by channel, replicated, which is oncecast with a replica of Redis, and \
-         confirmed, which is that with --wait-replicas 1",
+        "What to compare. Not measured by default are tidy, which is streams as in production: entries are deleted \
+         when they are acknowledged, and those of dead workers claimed; bullmq, which is workers of BullMQ in Node; \
+         patterns, which is oncecast with messages on many channels; ordered, which is that in order by channel; \
+         replicated, which is oncecast with a replica of Redis; and confirmed, which is that with --wait-replicas 1",
     ),
     Setting::new(
         "channels",
@@ -108,7 +135,15 @@ pub const SETTINGS: &[Setting] = &[
         Text("1000"),
         "How many channels the kinds patterns and ordered have; one pattern matches them all",
     ),
+    SCHEDULING,
     Setting::switch("append-only", "Make Redis keep an append-only file, synced every second"),
+    Setting::new("io-threads", "N", Text("1"), "How many threads of Redis read and write sockets (its io-threads)"),
+    Setting::new(
+        "bullmq-folder",
+        "PATH",
+        Text(BULLMQ_FOLDER),
+        "For the kind bullmq: the folder in which the packages bullmq and ioredis for Node are installed",
+    ),
     Setting::new("json-file", "FILE", Found("none"), "Write the figures to this file as JSON"),
     Setting::new("svg-file", "FILE", Found("none"), "Write a chart to this file"),
     REDIS_SERVER,
@@ -127,13 +162,18 @@ streams: 3 workers of a consumer group. They acknowledge a message and record it
 guarantees one result as Oncecast does; in their favour, entries are never trimmed or claimed. relay: a subscriber
 that records results and guarantees nothing, the lower bound of cost. All of them get their messages from the same
 program, which calls XADD for streams and PUBLISH for the others. After each run the results are compared with the
-messages sent. If a result is missing or recorded twice, the bench exits with code 3.",
+messages sent. If a result is missing or recorded twice, the bench exits with code 3.
+
+With --lanes it measures no other kind: a group of 2 dispatchers and 2 consumers, with a sharded channel and a publisher
+for each lane. At full load all lanes together get the same number of messages, whatever their number; at a rate of
+--rates each lane gets as many.",
         "\
 Examples:
   oncecast bench --json-file bench.json --svg-file bench.svg
   oncecast bench --latency --rates 1000,10000
   oncecast bench --kinds oncecast,patterns --channels 1000
   oncecast bench --sweep --kinds oncecast,streams --time 5s
+  oncecast bench --lanes 1,3,6,12 --messages 1000000 --time 4s
 
 The figures are only meaningful on an otherwise idle machine.
 Exit codes: 0 measured, or interrupted, 3 a result was missing or recorded twice, 1 something could not be started or
@@ -147,7 +187,8 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<BenchC
     let values = &Values::new(matches, SETTINGS, environment);
     let quick = values.is_on("quick")?;
     let (latency, sweep) = (values.is_on("latency")?, values.is_on("sweep")?);
-    let throughput = quick || !(latency || sweep);
+    let lanes = lanes(values)?;
+    let throughput = quick || !(latency || sweep || !lanes.is_empty());
     let measured = Measurements { throughput, latency: latency || quick, sweep: sweep || quick };
     let payload = values.number("payload", *PAYLOAD_BYTES.start(), *PAYLOAD_BYTES.end())? as usize;
     if measured.latency && payload < USUAL_BYTES {
@@ -165,9 +206,17 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<BenchC
         payload,
         window: values.number("window", 2, 10_000_000)?,
         worker_batch: values.number("worker-batch", 1, 100_000)?,
-        rates: rates(values, if quick { "1000" } else { "1000,10000,50000" })?,
+        rates: match (quick, lanes.is_empty()) {
+            (true, _) => rates(values, "1000")?,
+            (false, true) => rates(values, "1000,10000,50000")?,
+            (false, false) => rates(values, "1000")?,
+        },
+        lanes,
         time,
+        scheduling: Scheduling::read(values)?,
         append_only: values.is_on("append-only")?,
+        io_threads: values.number("io-threads", 1, 128)?,
+        bullmq_folder: values.path("bullmq-folder")?.unwrap_or_else(|| PathBuf::from(BULLMQ_FOLDER)),
         json: values.path("json-file")?,
         svg: values.path("svg-file")?,
         redis_server: values.path("redis-server")?,
@@ -188,6 +237,13 @@ fn kinds(values: &Values<'_>) -> Result<Vec<Contender>, ConfigError> {
         Some((_, kind)) => Err(ConfigError::new("kinds", format_args!("{} twice", kind.name()), "each at most once")),
         None => Ok(kinds),
     }
+}
+
+fn lanes(values: &Values<'_>) -> Result<Vec<usize>, ConfigError> {
+    let Some(text) = values.text("lanes")? else { return Ok(Vec::new()) };
+    let number = |word: &str| word.trim().parse().ok().filter(|number| (1..=MOST_LANES).contains(number));
+    let takes = format_args!("whole numbers from 1 to {MOST_LANES}, separated by commas");
+    text.split(',').map(|word| number(word).ok_or_else(|| ConfigError::new("lanes", quoted(word), takes))).collect()
 }
 
 fn rates(values: &Values<'_>, default: &str) -> Result<Vec<u64>, ConfigError> {

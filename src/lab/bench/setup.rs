@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::contender::Contender;
 use super::settings::BenchConfig;
+use crate::process::scheduling::Scheduling;
 
 /// What is started, and the size of its messages.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Setup {
     pub(super) handler: Option<(Duration, usize)>,
     /// The most messages in a worker's batch. Only for the Streams group.
     pub(super) worker_batch: u64,
+    /// Of all processes but Redis and the one that measures latency.
+    pub(super) scheduling: Scheduling,
 }
 
 impl Setup {
@@ -32,6 +35,7 @@ impl Setup {
             channels: contender.has_channels().then_some(config.channels),
             handler: None,
             worker_batch: config.worker_batch,
+            scheduling: config.scheduling,
         }
     }
 }

@@ -32,8 +32,10 @@ const MAX_WAITING: u64 = 500_000;
 
 /// The ratios of interest: Oncecast against its peers, and what a pattern, an order by key, waiting for a replica and
 /// a bridge cost.
-const RATIOS: [(Contender, Contender); 6] = [
+const RATIOS: [(Contender, Contender); 8] = [
     (Contender::Oncecast, Contender::Streams),
+    (Contender::Oncecast, Contender::Tidy),
+    (Contender::Oncecast, Contender::Bullmq),
     (Contender::Oncecast, Contender::Relay),
     (Contender::Patterns, Contender::Oncecast),
     (Contender::Ordered, Contender::Patterns),
@@ -74,7 +76,8 @@ fn measure_round(context: &mut Context<'_>, contender: Contender) -> Result<Meas
     let (config, requests) = (context.config, &context.requests);
     let mut rig = Rig::start(Setup::usual(contender, config), config, requests)?;
     let mut load = rig.load()?;
-    load.args(["--count", &config.messages.to_string(), "--window", &config.window.to_string()]);
+    let messages = config.messages.min(contender.most_messages());
+    load.args(["--count", &messages.to_string(), "--window", &config.window.to_string()]);
     let measured = measure_run(&mut rig, load, 0, requests)?;
     rig.stop()?;
     Ok(measured)
@@ -92,7 +95,7 @@ fn measure_idle(context: &mut Context<'_>, contender: Contender) -> Result<f64, 
 fn measure_memory(context: &mut Context<'_>, contender: Contender) -> Result<f64, Abort> {
     let (config, requests) = (context.config, &context.requests);
     let mut rig = Rig::start_without_consumers(Setup::usual(contender, config), config, requests)?;
-    let waiting = config.messages.min(MAX_WAITING);
+    let waiting = config.messages.min(MAX_WAITING).min(contender.most_messages());
     let before = used_memory(&mut rig)?;
     let mut fill = rig.fill()?;
     fill.args(["--count", &waiting.to_string(), "--window", &config.window.to_string()]);

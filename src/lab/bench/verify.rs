@@ -22,6 +22,20 @@ pub(super) struct Errors {
     pub(super) foreign: u64,
 }
 
+impl Errors {
+    /// Describes what is wrong with the results of `name`, if anything is.
+    pub(super) fn must_be_none(self, name: &str, messages: u64, recorded: u64) -> Result<(), String> {
+        let Errors { missing, twice, foreign } = self;
+        if self == Errors::default() {
+            return Ok(());
+        }
+        Err(format!(
+            "{name}: of {messages} messages {missing} have no result; of {recorded} results {twice} are duplicates and \
+             {foreign} belong to no message"
+        ))
+    }
+}
+
 /// Reads all results of the stream `key`. There must be one for each of the messages `0..sent`.
 pub(super) fn results(port: u16, key: &str, sent: u64, payload: usize) -> Result<Errors> {
     let (mut replies, mut writer) = Replies::connect(port)?;

@@ -14,7 +14,7 @@ pub mod settings;
 pub fn run(config: ChaosConsumerConfig) -> Result<()> {
     let journal = Journal::open(&config.journals.join(&config.consumer.consumer_id))?;
     let handler = move |delivery: &Delivery<'_>| {
-        journal.record(delivery.id(), delivery.number())?;
+        journal.record(delivery.lane(), delivery.id(), delivery.number())?;
         stamp(delivery)
     };
     serve(config.consumer, handler, Supervisor::log_only())

@@ -65,6 +65,7 @@ fn html(report: &ChaosReport<'_>, svg: &str) -> String {
         ("processed", grouped(findings.audit.distinct)),
         ("lost", grouped(report.lost())),
         ("recorded twice", grouped(findings.audit.twice)),
+        ("processed, unknown to the publisher", grouped(findings.unknown())),
         ("dead letters", grouped(findings.audit.dead)),
     ];
     let work = match (findings.read, report.runs) {

@@ -82,9 +82,10 @@ impl ChaosReport<'_> {
 
     /// A command that draws the same faults again.
     pub(super) fn command(&self) -> String {
-        let ChaosConfig { plan, cluster, rate, batch, channels, deliver, worker, .. } = self.config;
+        let ChaosConfig { plan, cluster, sharded, rate, batch, channels, deliver, worker, .. } = self.config;
         let ChaosConfig { dispatchers, consumers, .. } = self.config;
         let cluster = if *cluster { " --cluster" } else { "" };
+        let sharded = if *sharded { " --sharded" } else { "" };
         let deliver = if *deliver == Deliver::Stream { " --deliver stream" } else { "" };
         let channels = channels.map_or(String::new(), |channels| format!(" --channels {channels}"));
         let worker: String = worker.arguments().iter().map(|word| format!(" {}", in_shell(word))).collect();
@@ -96,7 +97,7 @@ impl ChaosReport<'_> {
         format!(
             "oncecast chaos --seed {} --duration {} --rate {rate} --batch {} --every {} --least-outage {} --outage {} \
              --faults {} --target {} --dispatcher-count {dispatchers} --consumer-count {consumers}\
-             {cluster}{channels}{deliver}{worker}",
+             {cluster}{sharded}{channels}{deliver}{worker}",
             plan.seed,
             time(plan.duration),
             batch.unwrap_or(0),
@@ -139,10 +140,14 @@ impl ChaosReport<'_> {
         };
         let equal = if audit.distinct == *published { "=" } else { "≠" };
         let counts = format!("published {} {equal} processed {}", grouped(*published), grouped(audit.distinct));
+        let unknown = match self.findings.unknown() {
+            0 => String::new(),
+            unknown => format!("   unknown to the publisher {}", grouped(unknown)),
+        };
         vec![
             String::new(),
             format!(
-                "  {}   {}   {}",
+                "  {}   {}   {}{unknown}",
                 console.paint(Tone::Strong, &counts),
                 good_if_zero("lost", self.lost()),
                 good_if_zero("recorded twice", audit.twice)

@@ -21,6 +21,8 @@ pub struct ChaosConfig {
     pub redis_server: Option<PathBuf>,
     /// Whether Redis is a Redis Cluster.
     pub cluster: bool,
+    /// Whether messages are published on a sharded channel of each primary.
+    pub sharded: bool,
     /// How many dispatchers.
     pub dispatchers: usize,
     /// How many consumers, or workers.
@@ -109,6 +111,12 @@ const CONSUMER_COMMAND: Setting = Setting::new(
 )
 .list();
 
+const SHARDED: Setting = Setting::switch(
+    "sharded",
+    "With --cluster: publish by SPUBLISH on a sharded channel of each primary, so that the group has a lane on each. A \
+     fault hits one lane's leader or node, or any process; there is no migrate",
+);
+
 /// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     Setting::new("duration", "TIME", Text("120s"), "How long to publish: at least 1.5 times --every"),
@@ -130,6 +138,7 @@ pub const SETTINGS: &[Setting] = &[
         Found("one, by its name"),
         "Spread the messages over N channels; the dispatchers listen to them by one --pattern",
     ),
+    SHARDED,
     DELIVER,
     HANDLER,
     exec::EXEC,
@@ -197,6 +206,7 @@ Examples:
   oncecast chaos --duration 10m --report chaos-report
   oncecast chaos --deliver stream --channels 100
   oncecast chaos --cluster --duration 5m
+  oncecast chaos --cluster --sharded
   oncecast chaos --handler exec -- python3 examples/worker.py
   oncecast chaos --consumer-command 'python3 consumer.py' --consumer-command 'node consumer.mjs'
   oncecast chaos --seed 7 --target leader --faults kill --every 2s --duration 30s --batch 0 --rate 2000
@@ -213,7 +223,6 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ChaosC
     let values = &Values::new(matches, SETTINGS, environment);
     let names = |all: &[&str]| all.join(", ");
     let cluster = values.is_on(CLUSTER.name)?;
-    let faults = faults(values, cluster)?;
     let target = values.required("target", "the nodes to hit")?;
     let target = Target::ALL
         .into_iter()
@@ -234,6 +243,8 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ChaosC
     const BURSTS_FROM: u64 = 20_000;
     const BURST: u64 = 10_000;
     let worker = Worker::read(values, deliver)?;
+    let sharded = sharded(values, cluster, deliver)?;
+    let faults = faults(values, cluster, sharded)?;
     let usual_rate = match (&worker, cluster) {
         (Worker::Stamp, false) => RATE,
         (Worker::Stamp, true) => RATE_ON_CLUSTER,
@@ -254,6 +265,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ChaosC
     Ok(ChaosConfig {
         redis_server: values.path("redis-server")?,
         cluster,
+        sharded,
         deliver,
         worker,
         dispatchers: values.number("dispatcher-count", 2, 64)? as usize,
@@ -267,9 +279,31 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ChaosC
     })
 }
 
+/// Whether the channels are sharded ones.
+fn sharded(values: &Values<'_>, cluster: bool, deliver: Deliver) -> Result<bool, ConfigError> {
+    if !values.is_on(SHARDED.name)? {
+        return Ok(false);
+    }
+    let (got, takes) = match deliver {
+        _ if !cluster => ("yes without --cluster", "yes only with --cluster: one server has one lane"),
+        Deliver::Stream => {
+            ("yes with --deliver stream", "no with --deliver stream: its workers read one lane's stream")
+        }
+        Deliver::Consumers if values.is_given("channels") => {
+            ("yes with --channels", "no with --channels: there is one channel on each primary")
+        }
+        Deliver::Consumers => return Ok(true),
+    };
+    Err(ConfigError::new(SHARDED.name, got, takes))
+}
+
 /// The kinds of faults to draw from.
-fn faults(values: &Values<'_>, cluster: bool) -> Result<Vec<Fault>, ConfigError> {
-    let possible = || Fault::ALL.into_iter().filter(|fault| cluster || !fault.needs_redis_cluster());
+///
+/// A lane's slot that moves makes channels change their lanes. What is published on them before a leader listens again
+/// is not owed, which the audit can't tell from a loss.
+fn faults(values: &Values<'_>, cluster: bool, sharded: bool) -> Result<Vec<Fault>, ConfigError> {
+    let fits = |fault: &Fault| (cluster || !fault.needs_redis_cluster()) && !(sharded && *fault == Fault::Migrate);
+    let possible = || Fault::ALL.into_iter().filter(fits);
     let Some(list) = values.text("faults")? else {
         return Ok(possible().filter(|fault| !matches!(fault, Fault::Cut | Fault::Stall)).collect());
     };

@@ -36,7 +36,8 @@ impl Backing {
     pub(super) fn arguments(&self) -> Vec<String> {
         match self {
             Backing::Single(server) => server.arguments(),
-            Backing::Cluster(_) | Backing::Elsewhere(_) => vec!["--redis-url".to_owned(), self.url()],
+            Backing::Cluster(cluster) => cluster.arguments(),
+            Backing::Elsewhere(_) => vec!["--redis-url".to_owned(), self.url()],
         }
     }
 

@@ -73,6 +73,11 @@ impl ClusterOptions {
         self.dispatcher_args.extend(["--pattern", "messages:published.*"].map(str::to_owned));
     }
 
+    /// Makes the dispatchers listen to these sharded channels.
+    pub fn listen_to_sharded(&mut self, channels: &[String]) {
+        self.dispatcher_args.extend(["--sharded-channel".to_owned(), channels.join(",")]);
+    }
+
     /// Makes the dispatchers add messages to the stream `<group>:messages`, without consumers.
     pub fn deliver_to_stream(&mut self) {
         self.consumers = 0;

@@ -1,8 +1,9 @@
 //! Injects the faults of a plan, ends them, and measures how long it takes until results resume.
 //!
-//! One fault at a time. The next one waits until the last has ended and the cluster is healthy again: every node runs,
-//! every consumer is connected, and every dispatcher is in sync. So at any time there is a running dispatcher that
-//! received every message, and every message that a subscriber received must be processed.
+//! One fault at a time, which hits one lane of the group, or a process that works for all of them. The next one waits
+//! until the last has ended and the cluster is healthy again: every node runs, every consumer is connected, and every
+//! dispatcher is in sync. So at any time there is a running dispatcher that received every message, and every message
+//! that a subscriber received must be processed.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,13 +11,14 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use super::plan::{Fault, PlannedFault, Target};
-use super::recovery::Recovery;
+use super::recoveries::Recoveries;
+use super::watch::{GroupWatch, Seen};
 use crate::base::error::{Error, Result};
 use crate::lab::child::{ChildProcess, Signal};
 use crate::lab::cluster::{Cluster, Node};
-use crate::ledger::overview::{GroupView, Snapshot};
+use crate::ledger::overview::GroupView;
 use crate::ledger::subscription::CLIENT_NAME_PREFIX;
-use crate::ledger::{Command, Lease, slot_of};
+use crate::ledger::{Command, LaneNumber, Lease, slot_of};
 
 /// How long a process may take to exit after SIGTERM: a consumer finishes the messages it holds.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
@@ -57,7 +59,7 @@ pub(super) struct Injector {
     planned: VecDeque<PlannedFault>,
     begin: Instant,
     outage: Option<Outage>,
-    recovery: Option<Recovery>,
+    recovery: Option<Recoveries>,
     injected: Vec<InjectedFault>,
 }
 
@@ -82,6 +84,15 @@ struct Hit {
     target: String,
     is_leader: bool,
     message: String,
+    /// When results will have resumed; `None` if nothing is known of that.
+    recovery: Option<Recoveries>,
+}
+
+/// The lane that a fault is for: one that has a leader.
+struct HitLane {
+    number: LaneNumber,
+    leader: Node,
+    lease: Lease,
 }
 
 impl Injector {
@@ -104,18 +115,18 @@ impl Injector {
     pub(super) fn step(
         &mut self,
         cluster: &mut Cluster,
-        view: &mut GroupView,
-        snapshot: &Snapshot,
+        watch: &mut GroupWatch,
+        seen: &Seen,
         over: bool,
     ) -> Result<Vec<Event>> {
         let mut events = Vec::new();
         let now = Instant::now();
-        if let Some(took) = self.recovery.as_mut().and_then(|recovery| recovery.observe(now, snapshot)) {
-            self.recovery = None;
-            events.extend(self.recovered(took, snapshot));
+        if let Some(took) = self.recovery.as_mut().and_then(|recovery| recovery.observe(now, seen)) {
+            let lane = self.recovery.take().map_or(0, |recovery| recovery.lane);
+            events.extend(self.recovered(took, lane, seen));
         }
         if let Some(outage) = self.outage.take_if(|outage| over || now >= outage.until) {
-            events.push(self.end_outage(outage, cluster, snapshot)?);
+            events.push(self.end_outage(outage, cluster, seen)?);
         }
         let elapsed = now.duration_since(self.begin);
         let given_up = |last: &InjectedFault| elapsed >= last.at + last.outage + RECOVERY_LIMIT;
@@ -123,9 +134,9 @@ impl Injector {
             self.recovery = None;
         }
         let due = self.planned.front().is_some_and(|planned| elapsed >= planned.at);
-        if due && !over && self.outage.is_none() && self.recovery.is_none() && is_healthy(cluster, snapshot) {
+        if due && !over && self.outage.is_none() && self.recovery.is_none() && is_healthy(cluster, seen) {
             let planned = self.planned.pop_front().expect("the front is due");
-            events.extend(self.inject(&planned, cluster, view, snapshot)?);
+            events.extend(self.inject(&planned, cluster, watch, seen)?);
         }
         Ok(events)
     }
@@ -135,20 +146,20 @@ impl Injector {
         &mut self,
         planned: &PlannedFault,
         cluster: &mut Cluster,
-        view: &mut GroupView,
-        snapshot: &Snapshot,
+        watch: &mut GroupWatch,
+        seen: &Seen,
     ) -> Result<Option<Event>> {
         let now = Instant::now();
-        let Some((leader, lease)) = cluster.leader(snapshot).zip(snapshot.lease.clone()) else { return Ok(None) };
+        let Some((number, leader, lease)) = seen.pick(planned.pick, cluster) else { return Ok(None) };
+        let lane = HitLane { number, leader, lease };
         let hit = match planned.fault {
-            Fault::Kill | Fault::Pause | Fault::Terminate => self.hit_node(planned, leader, cluster, now)?,
-            Fault::Cut => cut(view, planned, &lease)?,
-            Fault::Stall => Some(stall(view, planned.outage)?),
-            Fault::Failover | Fault::Migrate | Fault::Node => self.hit_slot(planned, cluster, now)?,
+            Fault::Kill | Fault::Pause | Fault::Terminate => self.hit_node(planned, &lane, cluster, seen)?,
+            Fault::Cut => cut(watch.view(number), planned, &lane, seen)?,
+            Fault::Stall => Some(stall(watch.view(number), planned.outage, &lane, seen)?),
+            Fault::Failover | Fault::Migrate | Fault::Node => self.hit_slot(planned, &lane, cluster, seen)?,
         };
-        let Some(Hit { target, is_leader, message }) = hit else { return Ok(None) };
-        let recovery = if is_leader { Recovery::of_leader(lease, now) } else { Recovery::of_other(snapshot, now) };
-        self.recovery = Some(recovery);
+        let Some(Hit { target, is_leader, message, recovery }) = hit else { return Ok(None) };
+        self.recovery = recovery;
         self.injected.push(InjectedFault {
             at: now.duration_since(self.begin),
             fault: planned.fault,
@@ -165,11 +176,12 @@ impl Injector {
     fn hit_node(
         &mut self,
         planned: &PlannedFault,
-        leader: Node,
+        lane: &HitLane,
         cluster: &mut Cluster,
-        now: Instant,
+        seen: &Seen,
     ) -> Result<Option<Hit>> {
-        let Some(node) = choose(planned, leader, &cluster.running()) else { return Ok(None) };
+        let Some(node) = choose(planned, lane.leader, &cluster.running()) else { return Ok(None) };
+        let (now, leases) = (Instant::now(), seen.led_by(node, cluster));
         let mut ending = None;
         let action = match planned.fault {
             Fault::Pause => {
@@ -185,17 +197,26 @@ impl Injector {
                 "killed with SIGKILL".to_owned()
             }
         };
-        self.outage =
-            Some(Outage { until: now + planned.outage, down: Down::Node(node), ending, fault: planned.fault });
-        let is_leader = node == leader;
-        let message = format!("{}{node} {action}", if is_leader { "leader " } else { "" });
-        Ok(Some(Hit { target: node.to_string(), is_leader, message }))
+        self.goes_down(planned, Down::Node(node), ending, now);
+        let (is_leader, lanes) = (!leases.is_empty(), lanes_in_words(seen, leases.keys()));
+        let message = format!("{}{node}{lanes} {action}", if is_leader { "leader " } else { "" });
+        let recovery = Recoveries::of_leader(leases, now);
+        let recovery = recovery.or_else(|| Some(Recoveries::of_all(seen, lane.number, now)));
+        Ok(Some(Hit { target: node.to_string(), is_leader, message, recovery }))
     }
 
-    /// Does something to the node of the Redis Cluster that has the group's keys. None of these waits until the nodes
+    /// Does something to the node of the Redis Cluster that has the lane's keys. None of these waits until the nodes
     /// agree again: the next fault does.
-    fn hit_slot(&mut self, planned: &PlannedFault, cluster: &mut Cluster, now: Instant) -> Result<Option<Hit>> {
-        let slot = slot_of(cluster.keys().leader.as_bytes());
+    fn hit_slot(
+        &mut self,
+        planned: &PlannedFault,
+        lane: &HitLane,
+        cluster: &mut Cluster,
+        seen: &Seen,
+    ) -> Result<Option<Hit>> {
+        let now = Instant::now();
+        let Some(keys) = cluster.keys().lane(lane.number) else { return Ok(None) };
+        let slot = slot_of(keys.leader.as_bytes());
         let redis = cluster.redis_cluster()?;
         let owner = redis.owner(slot)?;
         let done = match planned.fault {
@@ -214,20 +235,31 @@ impl Injector {
             }
             _ => {
                 redis.kill(owner)?;
-                let down = Down::Redis(owner);
-                self.outage = Some(Outage { until: now + planned.outage, down, ending: None, fault: planned.fault });
+                self.goes_down(planned, Down::Redis(owner), None, now);
                 "killed with SIGKILL".to_owned()
             }
         };
         let target = format!("redis node {owner}");
-        let message = format!("{target}, which has the group's keys: {done}");
-        Ok(Some(Hit { target, is_leader: false, message }))
+        let whose =
+            if seen.listening > 1 { format!("the keys of lane {}", lane.number) } else { "the group's keys".into() };
+        let message = format!("{target}, which has {whose}: {done}");
+        let recovery = match planned.fault {
+            Fault::Migrate => Recoveries::of_moved(seen, lane.number, now),
+            _ => Recoveries::of_one(seen, lane.number, now),
+        };
+        Ok(Some(Hit { target, is_leader: false, message, recovery: Some(recovery) }))
     }
 
-    fn recovered(&mut self, took: Duration, snapshot: &Snapshot) -> Option<Event> {
+    /// Something is down from now on, for as long as was planned.
+    fn goes_down(&mut self, planned: &PlannedFault, down: Down, ending: Option<ChildProcess>, now: Instant) {
+        self.outage = Some(Outage { until: now + planned.outage, down, ending, fault: planned.fault });
+    }
+
+    fn recovered(&mut self, took: Duration, lane: LaneNumber, seen: &Seen) -> Option<Event> {
         let last = self.injected.last_mut()?;
         last.recovery = Some(took);
-        last.leader_then = snapshot.lease.as_ref().map_or("none", |lease| lease.name()).to_owned();
+        let lease = seen.lanes.get(&lane).and_then(|seen| seen.lease.as_ref());
+        last.leader_then = lease.map_or("none", |lease| lease.name()).to_owned();
         let (ms, leader) = (took.as_millis(), &last.leader_then);
         let message = match (last.hit_leader, *leader == last.target) {
             (true, false) => format!("{leader} took over; its first result came {ms} ms after the fault"),
@@ -237,7 +269,7 @@ impl Injector {
         Some(Event::Recovered(message))
     }
 
-    fn end_outage(&mut self, outage: Outage, cluster: &mut Cluster, snapshot: &Snapshot) -> Result<Event> {
+    fn end_outage(&mut self, outage: Outage, cluster: &mut Cluster, seen: &Seen) -> Result<Event> {
         let Outage { down, ending, fault, .. } = outage;
         let node = match down {
             Down::Node(node) => node,
@@ -249,7 +281,7 @@ impl Injector {
         if fault == Fault::Pause {
             cluster.signal(node, Signal::SIGCONT)?;
             if let Some(recovery) = &mut self.recovery {
-                recovery.resumed(snapshot.processed);
+                recovery.resumed(seen);
             }
             return Ok(Event::Restored(format!("{node} resumed")));
         }
@@ -278,7 +310,8 @@ fn choose(planned: &PlannedFault, leader: Node, running: &[Node]) -> Option<Node
 }
 
 /// Makes Redis close a dispatcher's subscription; `None` if the target has none.
-fn cut(view: &mut GroupView, planned: &PlannedFault, lease: &Lease) -> Result<Option<Hit>> {
+fn cut(view: &mut GroupView, planned: &PlannedFault, lane: &HitLane, seen: &Seen) -> Result<Option<Hit>> {
+    let (lease, now) = (&lane.lease, Instant::now());
     let list = view.connection().query("listing subscriptions", Command::of(&["CLIENT", "LIST", "TYPE", "PUBSUB"]))?;
     let text = match &list {
         Value::BulkString(text) => String::from_utf8_lossy(text).into_owned(),
@@ -304,19 +337,37 @@ fn cut(view: &mut GroupView, planned: &PlannedFault, lease: &Lease) -> Result<Op
     let is_leader = dispatcher == lease.holder;
     let target = Lease { holder: dispatcher, ..lease.clone() }.name().to_owned();
     let message = format!("Redis closed the subscription of {}{target}", if is_leader { "leader " } else { "" });
-    Ok(Some(Hit { target, is_leader, message }))
+    let recovery = if is_leader {
+        Recoveries::of_leader([(lane.number, lease.clone())].into(), now)
+    } else {
+        Some(Recoveries::of_one(seen, lane.number, now))
+    };
+    Ok(Some(Hit { target, is_leader, message, recovery }))
 }
 
 /// Makes Redis delay all writes for a while.
-fn stall(view: &mut GroupView, outage: Duration) -> Result<Hit> {
+fn stall(view: &mut GroupView, outage: Duration, lane: &HitLane, seen: &Seen) -> Result<Hit> {
     let ms = outage.as_millis().to_string();
     view.connection().query("stalling redis", Command::of(&["CLIENT", "PAUSE", &ms, "WRITE"]))?;
-    let message = format!("Redis holds back writes for {}", seconds(outage));
-    Ok(Hit { target: "redis".to_owned(), is_leader: false, message })
+    let lanes = lanes_in_words(seen, [lane.number].iter());
+    let message = format!("Redis{lanes} holds back writes for {}", seconds(outage));
+    let recovery = Some(Recoveries::of_one(seen, lane.number, Instant::now()));
+    Ok(Hit { target: "redis".to_owned(), is_leader: false, message, recovery })
 }
 
-fn is_healthy(cluster: &mut Cluster, snapshot: &Snapshot) -> bool {
-    let whole = snapshot.consumers.len() == cluster.consumers() && cluster.leader(snapshot).is_some();
+/// The lanes that something concerns, if the group has several.
+fn lanes_in_words<'a>(seen: &Seen, lanes: impl Iterator<Item = &'a LaneNumber>) -> String {
+    let numbers: Vec<String> = lanes.map(LaneNumber::to_string).collect();
+    match &numbers[..] {
+        [] => String::new(),
+        _ if seen.listening == 1 => String::new(),
+        [one] => format!(" of lane {one}"),
+        several => format!(" of lanes {}", several.join(", ")),
+    }
+}
+
+fn is_healthy(cluster: &mut Cluster, seen: &Seen) -> bool {
+    let whole = seen.is_whole(cluster);
     let nodes_agree = |cluster: &mut Cluster| cluster.redis_cluster().map_or(true, |redis| redis.agrees());
     whole && cluster.is_ready() && nodes_agree(cluster)
 }

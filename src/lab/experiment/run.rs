@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 use super::injector::{Event, Injector};
 use super::plan::PlannedFault;
+use super::publishers::Publishers;
 use super::timeline::Timeline;
+use super::watch::{GroupWatch, Seen};
 use crate::base::error::{Error, Result};
 use crate::base::shutdown::ShutdownRequests;
-use crate::lab::child::ChildProcess;
 use crate::lab::cluster::{Cluster, Node};
 use crate::lab::console::{Console, Progress, Tone};
 use crate::lab::stream_workers::StreamWorkers;
-use crate::ledger::overview::{GroupView, Snapshot};
+use crate::ledger::overview::Snapshot;
 
 /// The interval between polls, and the shorter one while a recovery is timed.
 const POLL_EVERY: Duration = Duration::from_millis(100);
@@ -39,9 +40,10 @@ pub(super) struct RunPlan {
 
 /// What was started for a run. In drop order.
 pub(super) struct Started {
-    pub(super) publisher: ChildProcess,
+    pub(super) publishers: Publishers,
     /// With a stream in place of consumers.
     pub(super) workers: Option<StreamWorkers>,
+    pub(super) watch: GroupWatch,
     pub(super) cluster: Cluster,
 }
 
@@ -49,10 +51,10 @@ pub(super) struct Started {
 pub(super) struct Run<'a> {
     duration: Duration,
     first_result_limit: Duration,
-    pub(super) publisher: ChildProcess,
+    pub(super) publishers: Publishers,
     pub(super) workers: Option<StreamWorkers>,
+    watch: GroupWatch,
     pub(super) cluster: Cluster,
-    view: GroupView,
     pub(super) console: &'a mut Console,
     requests: &'a ShutdownRequests,
     begin: Instant,
@@ -72,7 +74,7 @@ impl<'a> Run<'a> {
     pub(super) fn new(
         plan: RunPlan,
         before: &Snapshot,
-        Started { publisher, workers, cluster }: Started,
+        Started { publishers, workers, watch, cluster }: Started,
         console: &'a mut Console,
         requests: &'a ShutdownRequests,
     ) -> Run<'a> {
@@ -82,9 +84,9 @@ impl<'a> Run<'a> {
         Run {
             duration: plan.duration,
             first_result_limit: plan.first_result_limit,
-            publisher,
+            publishers,
             workers,
-            view: cluster.view(),
+            watch,
             cluster,
             console,
             requests,
@@ -113,8 +115,8 @@ impl<'a> Run<'a> {
             }
             self.cluster.must_run()?;
             let now = Instant::now();
-            let snapshot = match self.snapshot() {
-                Ok(snapshot) => snapshot,
+            let seen = match self.watch.read(self.workers.as_ref()) {
+                Ok(seen) => seen,
                 // A pause of this process, for example by Ctrl-Z, breaks the connection. The next poll opens another
                 // one.
                 Err(_) if now.duration_since(self.answered) < self.answer_limit() => continue,
@@ -123,13 +125,13 @@ impl<'a> Run<'a> {
             let now = Instant::now();
             self.answered = now;
             self.check_publisher(now)?;
-            self.inject_faults(&snapshot)?;
-            if self.timeline.add(now.duration_since(self.begin), &snapshot) {
+            self.inject_faults(&seen)?;
+            if self.timeline.add(now.duration_since(self.begin), &seen.sum) {
                 self.timeline.sample_memory(&mut self.cluster);
             }
-            self.show_progress(now, &snapshot);
-            self.check_first_result(now, &snapshot)?;
-            if let Some(published) = self.finished(now, &snapshot)? {
+            self.show_progress(now, &seen);
+            self.check_first_result(now, &seen.sum)?;
+            if let Some(published) = self.finished(now, &seen.sum)? {
                 return Ok(Some(published));
             }
         }
@@ -139,31 +141,16 @@ impl<'a> Run<'a> {
         if self.cluster.is_on_redis_cluster() { CLUSTER_ANSWER_LIMIT } else { ANSWER_LIMIT }
     }
 
-    /// The group's state. With a stream, entries that workers have read count as processed, and the others as pending.
-    fn snapshot(&mut self) -> Result<Snapshot> {
-        let snapshot = self.view.snapshot_with_publishes()?;
-        let Some(workers) = &self.workers else { return Ok(snapshot) };
-        let entries = self.view.count_entries(workers.key())?.unwrap_or(0);
-        let processed = workers.read().entries;
-        Ok(Snapshot { processed, pending: entries.saturating_sub(processed), ..snapshot })
-    }
-
     fn check_publisher(&mut self, now: Instant) -> Result<()> {
-        let Some(status) = self.publisher.ended()?.filter(|_| self.published.is_none()) else { return Ok(()) };
-        // The last line may be read a moment after the process has exited.
-        let summary = self.publisher.stdout().wait_for("published=", POLL_EVERY).unwrap_or_default();
-        match summary_number(&summary, "published") {
-            Some(published) if status.success() => {
-                self.published = Some((now, published));
-                Ok(())
-            }
-            _ => Err(self.publisher.failure(format_args!("ended with {status} and printed {summary:?}"))),
+        if self.published.is_none() {
+            self.published = self.publishers.published()?.map(|published| (now, published));
         }
+        Ok(())
     }
 
-    fn inject_faults(&mut self, snapshot: &Snapshot) -> Result<()> {
+    fn inject_faults(&mut self, seen: &Seen) -> Result<()> {
         let over = self.published.is_some();
-        for event in self.injector.step(&mut self.cluster, &mut self.view, snapshot, over)? {
+        for event in self.injector.step(&mut self.cluster, &mut self.watch, seen, over)? {
             let stamp = format!("{:>6.1} s  ", self.begin.elapsed().as_secs_f64());
             let line = match event {
                 Event::Injected(line) => self.console.paint(Tone::Notable, &line),
@@ -175,14 +162,14 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn show_progress(&mut self, now: Instant, snapshot: &Snapshot) {
+    fn show_progress(&mut self, now: Instant, seen: &Seen) {
         if now < self.next_draw {
             return;
         }
         self.next_draw = now + if self.console.is_live() { POLL_EVERY } else { PLAIN_LINE_EVERY };
         let (published_per_s, processed_per_s) = self.timeline.rates();
         let (processors, names) = match &self.workers {
-            None => ("consumers", snapshot.consumers.clone()),
+            None => ("consumers", seen.sum.consumers.clone()),
             Some(workers) => ("workers", workers.names().to_vec()),
         };
         self.console.draw(&Progress {
@@ -190,9 +177,9 @@ impl<'a> Run<'a> {
             duration: self.duration,
             published_per_s,
             processed_per_s,
-            pending: snapshot.pending,
+            pending: seen.sum.pending,
             // The lease of a killed leader outlives it for a moment, so a leader is shown only if it runs.
-            leader: self.cluster.leader(snapshot).map(|leader| leader.to_string()).unwrap_or_default(),
+            leader: seen.leaders(&mut self.cluster),
             processors,
             names,
         });
@@ -218,8 +205,8 @@ impl<'a> Run<'a> {
         }
         let Some((ended_at, published)) = self.published else {
             let overdue = now.duration_since(self.begin) >= self.duration + PUBLISHER_LIMIT;
-            let failure = || self.publisher.failure(format_args!("still runs {PUBLISHER_LIMIT:?} after its time"));
-            return if overdue { Err(failure()) } else { Ok(None) };
+            let problem = format_args!("still runs {PUBLISHER_LIMIT:?} after its time");
+            return if overdue { Err(self.publishers.failure(problem)) } else { Ok(None) };
         };
         let all = snapshot.processed + snapshot.dead >= published;
         let quiet = now.duration_since(self.last_result.1.max(ended_at)) >= QUIET_LIMIT;
@@ -235,9 +222,4 @@ impl<'a> Run<'a> {
         }
         Ok(None)
     }
-}
-
-/// The number after `name=` in the publisher's last line.
-fn summary_number(summary: &str, name: &str) -> Option<u64> {
-    summary.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
 }

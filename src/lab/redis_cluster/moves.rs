@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 
-use super::{AGREE_LIMIT, RedisCluster};
+use super::{AGREE_LIMIT, RedisCluster, all};
 use crate::base::error::{Error, Result};
 use crate::base::text::Quoted;
 use crate::lab::redis::{field, lines_of};
@@ -108,6 +108,19 @@ impl RedisCluster {
     fn is_primary(&self, number: usize) -> Result<bool> {
         let replication = lines_of(&mut self.nodes[number].connection(), &["INFO", "replication"])?;
         Ok(field(&replication, "role") == Some("master"))
+    }
+
+    /// The other nodes reach this node's bus at another port from now on. Waits until all know it.
+    pub fn announce_bus_port(&mut self, number: usize, port: u16) -> Result<()> {
+        self.tell(number, &["CONFIG", "SET", "cluster-announce-bus-port", &port.to_string()])?;
+        let named = format!("@{port}");
+        wait_until(AGREE_LIMIT, format!("the nodes to know the new bus port of node {number}"), || {
+            let knows = |other: usize| {
+                let nodes = lines_of(&mut self.nodes[other].connection(), &["CLUSTER", "NODES"])?;
+                Ok(nodes.lines().filter(|line| line.contains(&named)).any(|line| line.contains(" connected")))
+            };
+            all(self.running().filter(|other| *other != number), knows)
+        })
     }
 
     /// Adds a primary without slots, and returns its number.

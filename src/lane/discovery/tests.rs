@@ -137,6 +137,7 @@ impl World {
             id: DispatcherId::generate("d0"),
             log: LogContext::new("starting"),
             leading: Leading::default(),
+            moved: crossbeam_channel::bounded(1).0,
         };
         let shared = Shared::new(settings, process);
         (Lane::start(&shared, bounded(1).0, ()).expect("threads"), shared)

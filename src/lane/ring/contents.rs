@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::resolve::Resolution;
+use super::resolve::{CURSOR_LOST, Resolution, Standing};
 use super::segment::Segment;
 use super::timeline::{Found, Timeline};
 use super::types::{Limits, RingPlace, Taken};
@@ -39,12 +39,29 @@ pub(super) struct Contents {
     noted: VecDeque<(Instant, u64)>,
     pub(super) seen: u64,
     pub(super) overrun: u64,
-    /// The highest marker of a leader that was seen.
-    highest: Option<(Epoch, u64)>,
+    /// The highest markers of leaders that were seen.
+    highest: Highest,
     /// The same of leaders with other interests.
-    highest_other: Option<(Epoch, u64)>,
+    highest_other: Highest,
     /// How often the reader was woken although there is nothing to read.
     pub(super) wakes: u64,
+}
+
+/// The highest markers of leaders. They rise along the stream of one server. After a failover another server's may be
+/// lower.
+#[derive(Clone, Copy, Default)]
+struct Highest {
+    /// Of all.
+    ever: Option<(Epoch, u64)>,
+    /// Of those since the last segment began.
+    in_segment: Option<(Epoch, u64)>,
+}
+
+impl Highest {
+    fn note(&mut self, place: Option<(Epoch, u64)>) {
+        self.ever = self.ever.max(place);
+        self.in_segment = self.in_segment.max(place);
+    }
 }
 
 /// The bytes an entry takes.
@@ -64,8 +81,8 @@ impl Contents {
             noted: VecDeque::new(),
             seen: 0,
             overrun: 0,
-            highest: None,
-            highest_other: None,
+            highest: Highest::default(),
+            highest_other: Highest::default(),
             wakes: 0,
         }
     }
@@ -74,6 +91,7 @@ impl Contents {
     pub(super) fn begin_segment(&mut self) {
         self.timeline.begin_segment();
         self.joined.clear();
+        (self.highest.in_segment, self.highest_other.in_segment) = (None, None);
         // Redis may have come back with an older cursor, and its age counts from when it is up again.
         self.noted.clear();
         if self.timeline.segments.len() > MAX_SEGMENTS {
@@ -87,13 +105,14 @@ impl Contents {
             Seen::OtherInterests(marker, _) => (marker, self.highest_other),
             Seen::Published(_) => return false,
         };
+        let is_known = || {
+            let has =
+                |segment: &Segment<Marker>| segment.find(marker).is_some() || segment.find_other(marker).is_some();
+            self.timeline.segments.iter().any(has)
+        };
         match marker.leader_place() {
-            Some(place) => highest >= Some(place),
-            None => {
-                let knows =
-                    |segment: &Segment<Marker>| segment.find(marker).is_some() || segment.find_other(marker).is_some();
-                self.timeline.segments.iter().any(knows)
-            }
+            Some(place) => highest.in_segment >= Some(place) || highest.ever >= Some(place) && is_known(),
+            None => is_known(),
         }
     }
 
@@ -101,7 +120,7 @@ impl Contents {
         let Some(segment) = self.timeline.growing() else { return };
         match seen {
             Seen::Marker(marker) => {
-                self.highest = self.highest.max(marker.leader_place());
+                self.highest.note(marker.leader_place());
                 self.note_joined(&marker);
                 self.timeline.mark(marker);
             }
@@ -112,7 +131,7 @@ impl Contents {
             }
             Seen::Published(_) => {}
             Seen::OtherInterests(marker, interests) => {
-                self.highest_other = self.highest_other.max(marker.leader_place());
+                self.highest_other.note(marker.leader_place());
                 self.note_joined(&marker);
                 // The reader publishes a marker at once.
                 self.wakes += u64::from(marker.joined().is_some());
@@ -182,6 +201,10 @@ impl Contents {
         }
     }
 
+    pub(super) fn has_unstored(&self) -> bool {
+        !self.timeline.entries.is_empty() && self.timeline.tail() > self.known.unwrap_or(0)
+    }
+
     /// What others call a place.
     pub(super) fn position(&self, place: RingPlace) -> Option<Position> {
         let (marker, offset) = self.timeline.name(place)?;
@@ -191,6 +214,19 @@ impl Contents {
     /// Where a cursor at `position` lies.
     pub(super) fn resolve(&self, position: Option<&Position>) -> Option<Resolution> {
         self.timeline.resolve(position.map(|position| (&position.marker, position.offset)), self.known)
+    }
+
+    /// The same for a dispatcher that listens to nothing.
+    pub(super) fn resolve_without_interests(&self, position: Option<&Position>) -> Option<Resolution> {
+        let found = self.resolve(position)?;
+        let (segment, next) = (self.timeline.live()?.number, self.timeline.tail());
+        if found.place.next < next {
+            return Some(found);
+        }
+        let place = RingPlace { segment, next };
+        let gap = found.gap.filter(|gap| *gap == CURSOR_LOST);
+        let standing = if found.standing == Standing::InSync { Standing::InSync } else { Standing::Idle };
+        Some(Resolution { place, standing, gap, follows: Some(place) })
     }
 
     pub(super) fn take(&self, place: RingPlace, known: Option<&Position>, limits: Limits) -> Taken {

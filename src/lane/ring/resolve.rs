@@ -25,6 +25,8 @@ pub enum Standing {
     InSync,
     /// Messages after the cursor are here; later there is a break.
     Continues,
+    /// This dispatcher listens to nothing, and nothing here is still to be stored. Others may hold something.
+    Idle,
     /// Nothing here follows the cursor without a break.
     Beyond,
     /// There is no cursor, and this dispatcher never knew one.
@@ -122,13 +124,13 @@ impl<M: Mark, E> Timeline<M, E> {
         Some(place).filter(|place| place.segment == live.number && place.next >= self.base)
     }
 
-    /// The beginning of the first segment that lies after a marker that is not here. Leaders' markers rise, and a place
-    /// is always named by the last marker before it. So a segment with a later marker begins after the place.
+    /// The beginning of the first segment that lies after a marker that is not here. A place is always named by the
+    /// last marker before it, so such a segment begins after the place.
     ///
     /// A cursor older than the whole ring usually means that Redis came back with data older than the ring.
     fn beginning_after(&self, marker: &M) -> Option<RingPlace> {
         let wanted = marker.leader_place()?;
-        let segment = self.segments.iter().find(|segment| segment.has_later(&wanted))?;
+        let segment = self.segments.iter().find(|segment| segment.lies_after(&wanted))?;
         let RingPlace { next, .. } = segment.first_place();
         Some(RingPlace { next: next.max(self.base.min(segment.end.unwrap_or(u64::MAX))), segment: segment.number })
     }

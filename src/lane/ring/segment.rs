@@ -133,6 +133,15 @@ impl<M: Mark> Segment<M> {
         self.markers.iter().rev().find(|(known, _)| known == marker).map(|(_, next)| *next)
     }
 
+    /// Whether it lies after the place of a marker that is not in it: its leaders' markers are later, and none is
+    /// earlier. With earlier ones as well it was received on another server than that marker: leaders' markers rise
+    /// along the stream of one server, so that one would be between them. After a failover both the old primary and the
+    /// new one may have leaders.
+    pub fn lies_after(&self, place: &M::LeaderPlace) -> bool {
+        let first = self.markers.iter().find_map(|(marker, _)| marker.leader_place());
+        self.has_later(place) && first.is_none_or(|first| first > *place)
+    }
+
     /// Whether it has a leader's marker that is later than `place`.
     pub fn has_later(&self, place: &M::LeaderPlace) -> bool {
         let others = self.others.iter().map(|known| &known.marker);

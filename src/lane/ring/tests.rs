@@ -1,3 +1,5 @@
+mod servers;
+
 use std::time::Duration;
 
 use super::*;
@@ -526,6 +528,34 @@ fn a_long_stretch_after_the_join_of_other_interests_is_divided() {
     assert_eq!([0, 32].map(|at| taken(at, two)), [32, 8]);
     let bytes = Limits { bytes: ENTRY_BYTES + 1, ..LIMITS };
     assert_eq!([0, 16, 32, 40].map(|at| taken(at, bytes)), [16, 16, 8, 1]);
+}
+
+/// It has not heard what follows the cursor, and need not: it stores what is left here, and nothing else.
+#[test]
+fn without_interests_a_dispatcher_lacks_nothing_but_what_it_holds() {
+    let ring = ring();
+    let found = |ring: &Ring, cursor: Option<&Cursor>| {
+        let found = ring.resolve_without_interests(cursor).expect("it is subscribed");
+        (found.place.segment(), found.place.sequence(), found.standing, found.gap, found.follows.is_some())
+    };
+    ring.end_segment();
+    ring.begin_segment();
+    ring.append([Seen::Marker(join())]);
+    let unheard = Cursor::unheard_since(5);
+    let all = (1, 3, Standing::Idle, None, true);
+    for cursor in [None, Some(&unheard), Some(&at(1, 1)), Some(&at(9, 1))] {
+        assert_eq!(found(&ring, cursor), if cursor.is_none() { (0, 0, Standing::Fresh, None, false) } else { all });
+    }
+    assert_eq!(
+        found(&ring, Some(&at(0, 1))),
+        (0, 1, Standing::Continues, None, false),
+        "the rest is still to be stored"
+    );
+    // One that listens has missed something.
+    let missed = ring.resolve(Some(&unheard)).expect("it is subscribed");
+    assert_eq!((missed.standing, missed.gap, missed.place.segment()), (Standing::Beyond, Some("not-subscribed"), 1));
+    ring.note_cursor(place(&ring, at(1, 1)), Instant::now());
+    assert_eq!(found(&ring, None), (1, 3, Standing::Idle, Some(CURSOR_LOST), true));
 }
 
 #[test]

@@ -103,7 +103,7 @@ impl Comparison {
         let ended = &self.ended;
         Totals {
             heard: ended.heard + latest.position.saturating_sub(first.position),
-            stored: ended.stored + signed(latest.counts.stored()) - signed(first.counts.stored()),
+            stored: ended.stored + latest.counts.stored() - first.counts.stored(),
             gaps: ended.gaps + latest.counts.gaps.saturating_sub(first.counts.gaps),
             time: ended.time + Duration::from_millis(latest.redis_ms.saturating_sub(first.redis_ms)),
         }
@@ -223,6 +223,15 @@ mod tests {
             assert_eq!((totals.heard, totals.difference()), (30, 3), "{why}");
             assert_eq!(comparison.restarts(), (1, Some(why)));
         }
+    }
+
+    #[test]
+    fn a_replayed_letter_is_pending_again_and_no_deletion() {
+        let died = counts(0, 100, 7);
+        let replayed = GroupCounts { replayed: 5, ..counts(5, 100, 7) };
+        let recorded = GroupCounts { replayed: 5, ..counts(0, 105, 7) };
+        let comparison = compared(&[point(1, 100, died), point(1, 100, replayed), point(1, 110, recorded)]);
+        assert_eq!((comparison.totals().stored, comparison.restarts()), (0, (0, None)));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use super::finding::{Effect, Finding};
 use super::needs::Program;
 use super::patient::Patient;
+use super::place::Places;
+use super::places;
 use super::rights;
 use super::server::{self, Condition, Written};
 use super::steps;
@@ -37,31 +39,58 @@ pub struct Diagnosis {
     pub warnings: Vec<(Warning, Option<String>)>,
     /// Each program that was asked for.
     pub programs: Vec<Examined>,
+    /// The servers beside it.
+    pub places: Places,
 }
 
 /// Examines a server for these programs.
 ///
 /// # Errors
 ///
-/// If the server can't be reached, refuses the login, or is loading its data.
+/// If the server can't be reached, refuses the login, or is loading its data. In a Redis Cluster: if no node answers.
+/// A login that may not ask nodes for the slots is a finding.
 pub fn diagnose(patient: &Patient<'_>, programs: &[Program]) -> Result<Diagnosis> {
     let trial = Trial::new(&patient.keys, patient.trial_time());
     let mut connection = Connection::new(patient.server.clone(), patient.reply_time());
     if let Err(error) = server::greet(&mut connection) {
-        if !is_unselectable(&error, patient) {
+        if is_unselectable(&error, patient) {
+            let finding = server::unselectable(patient.server.user(), patient.server.database());
+            return Ok(nothing_works(programs, &finding, Places::default()));
+        }
+        if !patient.server.is_cluster() {
             return Err(error);
         }
-        let finding = server::unselectable(patient.server.user(), patient.server.database());
-        let examined =
-            |program: &Program| Examined { program: *program, findings: vec![finding.clone()], notes: Vec::new() };
-        return Ok(Diagnosis { warnings: Vec::new(), programs: programs.iter().map(examined).collect() });
+        // No node is found, although each has accepted the login.
+        if error.refusal() == Some(Refusal::Right) {
+            let finding = places::no_right_to_slots(patient.server.user());
+            return Ok(nothing_works(programs, &finding, Places::default()));
+        }
+        // What other nodes say is worth knowing now.
+        let (places, _) = places::look(patient, &mut connection);
+        if places.each.iter().all(|place| place.says.is_err()) {
+            return Err(error);
+        }
+        let finding = Finding::stops(format!("the node with the group's keys: {error}"), None);
+        return Ok(nothing_works(programs, &finding, places));
     }
     let condition = server::look(patient, &mut connection, &trial)?;
+    let (mut places, others) = places::look(patient, &mut connection);
     let mut examined = Vec::new();
     for program in programs {
         let outcome = examine(patient, *program, &trial, &condition);
         let left = trial.remove(&mut connection);
         let mut outcome = outcome?;
+        if outcome.works() {
+            for other in &others {
+                let Some((finding, stops)) = rights::try_elsewhere(patient, *program, &trial, other) else { continue };
+                outcome.findings.push(finding);
+                if stops {
+                    places
+                        .problems
+                        .push(format!("after a failover or a move to {other}: {} would not work", program.name()));
+                }
+            }
+        }
         for key in left? {
             outcome.notes.push(format!("the key {key} of the trial could not be removed: delete it"));
         }
@@ -71,7 +100,14 @@ pub fn diagnose(patient: &Patient<'_>, programs: &[Program]) -> Result<Diagnosis
         let line = server::line_for(&warning);
         (warning, line)
     });
-    Ok(Diagnosis { warnings: warnings.collect(), programs: examined })
+    Ok(Diagnosis { warnings: warnings.collect(), programs: examined, places })
+}
+
+/// The diagnosis if one thing stops all programs.
+fn nothing_works(programs: &[Program], finding: &Finding, places: Places) -> Diagnosis {
+    let examined =
+        |program: &Program| Examined { program: *program, findings: vec![finding.clone()], notes: Vec::new() };
+    Diagnosis { warnings: Vec::new(), programs: programs.iter().map(examined).collect(), places }
 }
 
 fn examine(patient: &Patient<'_>, program: Program, trial: &Trial, condition: &Condition) -> Result<Examined> {

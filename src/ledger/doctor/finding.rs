@@ -42,3 +42,25 @@ impl Finding {
         Finding::new(Effect::Stops, problem, remedy)
     }
 }
+
+/// What was found for a program, and what could not be tried.
+#[derive(Default)]
+pub(super) struct Tried {
+    pub(super) findings: Vec<Finding>,
+    pub(super) notes: Vec<String>,
+}
+
+/// The server does not know a command.
+pub(super) fn unknown(effect: Effect, name: &str) -> Finding {
+    let remedy = Remedy::Do(format!(
+        "if it was renamed, remove `rename-command {name}` from redis.conf and restart the server; else use Redis 6.2 \
+         or newer, or a service that has it"
+    ));
+    Finding::new(effect, format!("the server does not have {name}"), remedy)
+}
+
+/// The user may not use a channel.
+pub(super) fn no_channel(effect: Effect, user: &str, name: &str) -> Finding {
+    let grant = Remedy::Grant(format!("&{name}"));
+    Finding::new(effect, format!("the user {user} may not use the channel {name}"), grant)
+}

@@ -68,6 +68,8 @@ pub(super) fn of(command: &str, trial: &Trial) -> Form {
         "pubsub|numsub" => (&["PUBSUB", "NUMSUB", &trial.channel], None),
         "pubsub|channels" => (&["PUBSUB", "CHANNELS", &trial.channel], None),
         "cluster|slots" => (&["CLUSTER", "SLOTS"], None),
+        "role" => (&["ROLE"], None),
+        "wait" => (&["WAIT", "0", "1"], None),
         "cluster|myid" => (&["CLUSTER", "MYID"], None),
         other => unreachable!("{other} has no form"),
     };

@@ -1,8 +1,9 @@
 //! Finds out whether a server lets each program work: `oncecast doctor`.
 //!
-//! Runs on the caller's thread, in three parts. `rights` tries each command that a program needs, in a form that
+//! Runs on the caller's thread, in four parts. `rights` tries each command that a program needs, in a form that
 //! changes nothing, and each of the group's keys and channels. `steps` then carries out the program's own steps on keys
-//! of a trial, which it removes. `server` looks at the settings of the server. `needs` says what each program needs.
+//! of a trial, which it removes. `server` looks at the settings of the server, and `places` at the Sentinels or nodes
+//! of the URL (`nodes`) and at what may take the server's place. `needs` says what each program needs.
 //!
 //! What it guarantees: of a group it changes nothing. The trial's keys begin with `<group>:put-back:doctor-`, for
 //! which every program's user has the right, and whose keyspace events the group ignores as its own. Its channels begin
@@ -15,11 +16,15 @@
 //! beginning (`Seal`). Other groups hear of the trial if they listen to all
 //! channels (`*`) or to keyspace events of all keys, as they hear of everything that this group does.
 
+mod channels;
 mod diagnose;
 mod finding;
 mod forms;
 mod needs;
+mod nodes;
 mod patient;
+mod place;
+mod places;
 mod reply;
 mod rights;
 mod server;
@@ -30,3 +35,4 @@ pub use self::diagnose::{Diagnosis, Examined, diagnose};
 pub use self::finding::{Effect, Finding, Remedy};
 pub use self::needs::Program;
 pub use self::patient::Patient;
+pub use self::place::{Place, Places};

@@ -3,6 +3,7 @@
 //! docs/OPERATIONS.md has the same as lines of `ACL SETUSER`; a test takes each right away in turn.
 
 use super::finding::Effect::{self, Partly, Slower, Stops};
+use super::patient::Setup;
 use crate::ledger::keys::Keys;
 
 /// A program, or a subcommand of `oncecast`.
@@ -36,6 +37,8 @@ pub(super) struct KeyNeed {
     pub(super) right: String,
     pub(super) uses: &'static [Use],
     pub(super) effect: Effect,
+    /// Whether another node of the cluster may have it.
+    pub(super) is_elsewhere: bool,
 }
 
 const BOTH: &[Use] = &[Use::Reads, Use::Writes];
@@ -138,9 +141,27 @@ const STATUS: &[(&str, Effect)] = &[
 
 const AUDIT: &[(&str, Effect)] = &[("xlen", Stops), ("xrange", Stops), ("zcard", Stops), ("zrangebyscore", Stops)];
 
+/// What is needed beside these through the URL of Sentinels.
+const BY_SENTINELS: &[(&str, Effect)] =
+    &[("role", Partly("a server that is a replica by now may be noticed only when it refuses something"))];
+/// What is needed beside these if there may be lanes.
+const DISPATCHER_WITH_LANES: &[(&str, Effect)] = &[
+    ("smembers", Stops),
+    ("sadd", Stops),
+    // A new lane is given the group's settings, also one that delivers to a stream.
+    ("hmget", Stops),
+    ("hset", Stops),
+    ("hdel", Stops),
+];
+const STATUS_WITH_LANES: &[(&str, Effect)] = &[("smembers", Partly(STATUS_PART))];
+const AUDIT_WITH_LANES: &[(&str, Effect)] = &[("smembers", Stops)];
+/// What a dispatcher needs that waits for replicas.
+const WAITING: &[(&str, Effect)] = &[("wait", Stops)];
+
 /// What is needed beside these through the URL of a Redis Cluster.
 const IN_CLUSTER: &[(&str, Effect)] = &[("cluster|slots", Stops)];
 const DISPATCHER_IN_CLUSTER: &[(&str, Effect)] = &[("cluster|slots", Stops), ("cluster|myid", Stops)];
+const SHARDED_PUBLISHER: &[(&str, Effect)] = &[("cluster|slots", Stops), ("exists", Stops)];
 const PUBLISHER_IN_CLUSTER: &[(&str, Effect)] =
     &[("cluster|slots", Stops), ("exists", Stops), ("pubsub|numsub", Stops)];
 
@@ -169,14 +190,23 @@ impl Program {
 
     /// The commands that it calls, as they are named in `ACL SETUSER`, and what follows if one is missing. SUBSCRIBE
     /// and PSUBSCRIBE are tried with the channels.
-    pub(super) fn commands(self, in_cluster: bool) -> impl Iterator<Item = (&'static str, Effect)> {
-        let more: &[(&str, Effect)] = match self {
-            _ if !in_cluster => &[],
+    pub(super) fn commands(self, setup: Setup) -> impl Iterator<Item = (&'static str, Effect)> {
+        let in_cluster: &[(&str, Effect)] = match self {
+            _ if !setup.in_cluster => &[],
             Program::Dispatcher | Program::StreamDispatcher => DISPATCHER_IN_CLUSTER,
+            Program::Publisher if setup.is_sharded => SHARDED_PUBLISHER,
             Program::Publisher => PUBLISHER_IN_CLUSTER,
             Program::Consumer | Program::Status | Program::Audit => IN_CLUSTER,
         };
-        let parts: [&[(&str, Effect)]; 2] = match self {
+        let by_sentinels = if setup.by_sentinels { BY_SENTINELS } else { &[] };
+        let with_lanes: &[(&str, Effect)] = match self {
+            Program::Dispatcher | Program::StreamDispatcher if setup.has_lanes => DISPATCHER_WITH_LANES,
+            Program::Status if setup.has_lanes => STATUS_WITH_LANES,
+            Program::Audit if setup.has_lanes => AUDIT_WITH_LANES,
+            _ => &[],
+        };
+        let waiting = if setup.waits && self.listens() { WAITING } else { &[] };
+        let own: [&[(&str, Effect)]; 2] = match self {
             Program::Dispatcher => [EVERY_DISPATCHER, DISPATCHER],
             Program::StreamDispatcher => [EVERY_DISPATCHER, STREAM_DISPATCHER],
             Program::Consumer => [CONSUMER, &[]],
@@ -184,23 +214,48 @@ impl Program {
             Program::Status => [STATUS, &[]],
             Program::Audit => [AUDIT, &[]],
         };
-        parts.into_iter().chain([more]).flatten().copied()
+        // Before its own, since MULTI is the last of these.
+        [in_cluster, with_lanes, by_sentinels, waiting].into_iter().chain(own).flatten().copied()
     }
 
     /// The command by which it is tried whether a key may be read: one that it needs anyway.
     pub(super) fn reads_with(self) -> &'static str {
-        if self == Program::Audit { "XLEN" } else { "GET" }
+        match self {
+            Program::Audit => "XLEN",
+            Program::Publisher => "EXISTS",
+            _ => "GET",
+        }
     }
 
     /// The keys that it uses. `trial` is the key of a trial.
-    pub(super) fn keys(self, keys: &Keys, trial: &str) -> Vec<KeyNeed> {
+    pub(super) fn keys(self, keys: &Keys, trial: &str, setup: Setup) -> Vec<KeyNeed> {
+        let lane = keys.lane(1).filter(|_| setup.has_lanes && self != Program::Publisher);
+        let mut needs = self.keys_of(keys, trial, setup);
+        if let Some(lane) = lane {
+            // One lane stands for all.
+            let of_all = |right: String| right.replacen("/1}", "/*}", 1);
+            let own = self.keys_of(&lane, &format!("{}doctor-none", lane.put_back_prefix), setup);
+            let own = own.into_iter().filter(|need| need.key.starts_with(&lane.group));
+            needs.extend(own.map(|need| KeyNeed { right: of_all(need.right), is_elsewhere: true, ..need }));
+        }
+        needs
+    }
+
+    /// What a publisher reads to follow the slot of a sharded channel: the key that is called like the channel.
+    pub(super) fn key_of_channel(channel: &[u8]) -> Option<KeyNeed> {
+        let key = std::str::from_utf8(channel).ok()?.to_owned();
+        let right = format!("~{}", literal(&key));
+        Some(KeyNeed { key, right, uses: &[Use::Reads], effect: Stops, is_elsewhere: true })
+    }
+
+    fn keys_of(self, keys: &Keys, trial: &str, setup: Setup) -> Vec<KeyNeed> {
         let all = format!("~{}:*", literal(&keys.group));
         let need = |key: &str, uses: &'static [Use], effect| {
             let right = match key.starts_with(&format!("{}:", keys.group)) {
                 true => all.clone(),
                 false => format!("~{}", literal(key)),
             };
-            KeyNeed { key: key.to_owned(), right, uses, effect }
+            KeyNeed { key: key.to_owned(), right, uses, effect, is_elsewhere: false }
         };
         let own = |key: &str, uses, effect| KeyNeed { right: format!("~{}", literal(key)), ..need(key, uses, effect) };
         match self {
@@ -220,8 +275,13 @@ impl Program {
                     right: format!("~{}*", literal(&keys.put_back_prefix)),
                     uses: &[Use::Writes],
                     effect: Stops,
+                    is_elsewhere: false,
                 },
             ],
+            // By it the publisher learns that the group has moved.
+            Program::Publisher if setup.in_cluster && !setup.is_sharded => {
+                vec![own(&keys.leader, &[Use::Reads], Stops)]
+            }
             Program::Publisher => Vec::new(),
             Program::Status => keys.types().map(|(key, _)| need(key, &[Use::Reads], Partly(STATUS_PART))).collect(),
             Program::Audit => {

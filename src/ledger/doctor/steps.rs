@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use redis::Value;
+
 use super::finding::{Effect, Finding, Remedy};
 use super::needs::Program;
 use super::patient::Patient;
@@ -30,6 +32,8 @@ use crate::ledger::types::{
 const MADE_PENDING: &str = "redis.call('ZADD', KEYS[1], ARGV[4], '')";
 /// How long a marker may take from one connection to the other.
 const HEARING_TIME: Duration = Duration::from_secs(2);
+/// How long replicas may take to confirm: longer than a leader waits in each step, which it repeats.
+const REPLICAS_LIMIT_MS: &str = "2000";
 /// How long a read of the subscription waits.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -85,7 +89,7 @@ impl Steps<'_> {
         let marker = Marker::of_leader(epoch, 0);
         self.ledger.publish_marker(epoch, &marker, &interests)?;
         self.hear(&mut subscription, &marker, attempt.counted)?;
-        let first = MessageId::ZERO.next(wall_clock_us());
+        let first = MessageId::ZERO.next(epoch, wall_clock_us());
         let cursor = |count: u64| Cursor {
             position: Position { marker: marker.clone(), offset: count },
             last_id: MessageId(first.0 + count),
@@ -113,6 +117,24 @@ impl Steps<'_> {
         }
         self.widest()?;
         self.ledger.release(lease)?;
+        self.wait(patient.wait_replicas)
+    }
+
+    /// Whether enough replicas confirm what was written.
+    fn wait(&mut self, wanted: u32) -> Result<()> {
+        if wanted == 0 {
+            return Ok(());
+        }
+        let wait = Command::of(&["WAIT", &wanted.to_string(), REPLICAS_LIMIT_MS]);
+        let confirmed = match self.ledger.connection().query("waiting for replicas", wait)? {
+            Value::Int(confirmed) => u32::try_from(confirmed).unwrap_or(0),
+            other => return Err(Error::Failed(format!("WAIT was answered with {other:?}"))),
+        };
+        if confirmed < wanted {
+            let problem = format!("only {confirmed} of {wanted} replicas confirm what is stored (--wait-replicas)");
+            let remedy = "start more replicas, or lower --wait-replicas; INFO replication shows which are connected";
+            self.found.push(Finding::stops(problem, Remedy::Do(remedy.to_owned())));
+        }
         Ok(())
     }
 
@@ -213,7 +235,7 @@ impl Steps<'_> {
     /// A consumer's results. No step leaves anything for the next one.
     fn record(&mut self) -> Result<()> {
         let run_id = self.ledger.run_id()?.unwrap_or_else(|| "unknown".to_owned());
-        let first = MessageId::ZERO.next(wall_clock_us());
+        let first = MessageId::ZERO.next(Epoch::default(), wall_clock_us());
         let id = |count: u64| MessageId(first.0 + count);
         self.ledger.connection().set_seal(Seal::Replace(""));
         self.begin(&run_id, first)?;

@@ -79,6 +79,12 @@ if held or may_take ~= '1' then
   return answer
 end
 
+local info = redis.pcall('INFO', 'server')
+local run_id = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or 'unknown'
+-- Whatever the key holds must not keep a leader from beginning.
+local recall = redis.pcall('GET', recall_key)
+local run_id_before = type(recall) == 'string' and string.match(recall, '^%d+ (%w+) %d+$')
+
 -- The clock keeps epochs from going back when the data set was wiped. The old value and the caller's floor keep them
 -- from going back with the clock.
 local before = redis.call('GET', epoch_key)
@@ -90,6 +96,14 @@ for key, text in pairs({[epoch_key] = before or '0', ['the control channel'] = f
   else
     note(key, text)
   end
+end
+-- After a failover the old primary may live on, with leaders of its own. So epochs change their parity with the server:
+-- neither an epoch nor an id, which depends on the parity, is assigned at both.
+local known = before and epoch_in(before)
+if known then
+  local moved = run_id_before and run_id_before ~= run_id
+  local parity = (known + (moved and 1 or 0)) % 2
+  epoch = epoch + (epoch + parity) % 2
 end
 epoch = string.format('%.0f', epoch)
 -- A missing epoch (false) differs from a foreign one ('0').
@@ -126,11 +140,6 @@ for _, key in ipairs({leader_key, epoch_key, recall_key}) do
   try_set(key)
 end
 -- From here on, any message that earlier leaders delivered may be delivered again.
-local info = redis.pcall('INFO', 'server')
-local run_id = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or 'unknown'
--- Whatever the key holds must not keep a leader from beginning.
-local recall = redis.pcall('GET', recall_key)
-local run_id_before = type(recall) == 'string' and string.match(recall, '^%d+ (%w+) %d+$')
 redis.call('SET', epoch_key, epoch)
 -- With many foreign members the newest message may not be found. The cursor has the highest id assigned.
 local reached = math.max(tonumber(newest or '0'), tonumber(string.match(cursor or '', '%d+$') or '0'))

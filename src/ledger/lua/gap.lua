@@ -1,5 +1,5 @@
--- Records that messages may have been missed. If the newest entry is the same, nothing is added: a reply was lost, or
--- the term ended before the cursor had passed the gap.
+-- Records that messages may have been missed. If the newest entry says the same, nothing is added: a reply was lost, or
+-- a term ended before the cursor had passed the gap, and the next leader, often another dispatcher, finds it again.
 -- KEYS  epoch, gaps
 -- ARGV  my_epoch, most_entries, then the entry's fields: name, value, …; the first five say what is missing
 -- Gives 'OK' | {'STALE', epoch}
@@ -10,11 +10,22 @@ if epoch ~= my_epoch then
   return {'STALE', epoch or ''}
 end
 local FIRST = 3
--- Names and values of five fields. The others, the epoch among them, say when it was found.
-local SAME = 10
-local newest = redis.call('XREVRANGE', gaps_key, '+', '-', 'COUNT', 1)[1]
-if newest and #newest[2] >= SAME
-    and table.concat(newest[2], '\n', 1, SAME) == table.concat(ARGV, '\n', FIRST, FIRST + SAME - 1) then
+-- Where the five values are among names and values. The other fields, the epoch among them, say when it was found.
+local REASON, DISPATCHER, BEGIN, END, COUNT = 2, 4, 6, 8, 10
+-- Whether it is what the newest entry says.
+local function is_known()
+  local newest = redis.call('XREVRANGE', gaps_key, '+', '-', 'COUNT', 1)[1]
+  local function same(field)
+    return newest[2][field] == ARGV[FIRST + field - 1]
+  end
+  if not newest or not (same(REASON) and same(BEGIN) and same(END) and same(COUNT)) then
+    return false
+  end
+  -- Two dispatchers mean the same place only if both know it.
+  local is_placed = newest[2][BEGIN] ~= 'none' and newest[2][END] ~= 'unknown'
+  return same(DISPATCHER) or is_placed
+end
+if is_known() then
   return 'OK'
 end
 -- Trimmed first, because when the memory is full a script may continue if its first write needs none.

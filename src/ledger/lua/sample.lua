@@ -4,10 +4,10 @@
 --       the time in ms
 --       the cursor, false for none
 --       the number of pending messages
---       how many entries were ever added to processed, dead, gaps and stream; without a stream, 0. Dead letters that
---       were replayed are not counted, since they are pending again
+--       how many entries were ever added to processed, dead, gaps and stream; without a stream, 0
+--       how many of those of dead were replayed, so that they are pending again
 --       1 if these numbers are exact; 0 if the server does not count them (before Redis 7), so that deleted entries are
---       missing
+--       missing, replayed ones among them, of which 0 are told then
 local cursor_key, pending_key, processed_key, dead_key, gaps_key, replayed_key, stream_key = unpack(KEYS)
 local exact = 1
 local function added(key)
@@ -28,8 +28,6 @@ end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local counts = {added(processed_key), added(dead_key), added(gaps_key), added(stream_key)}
-if exact == 1 then
-  counts[2] = counts[2] - (tonumber(redis.call('GET', replayed_key)) or 0)
-end
+local replayed = exact == 1 and tonumber(redis.call('GET', replayed_key)) or 0
 return {now, redis.call('GET', cursor_key), redis.call('ZCARD', pending_key), counts[1], counts[2], counts[3],
-  counts[4], exact}
+  counts[4], replayed, exact}

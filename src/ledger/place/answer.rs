@@ -1,7 +1,10 @@
 //! Reads what a Sentinel says of a primary. Pure.
 
+use std::io::{self, ErrorKind};
+
 use redis::Value;
 
+use crate::base::refusal::is_needless_password;
 use crate::ledger::value::text;
 use crate::net::Address;
 
@@ -42,6 +45,21 @@ fn epoch(master: &Value) -> Option<u64> {
     let Value::Array(words) = master else { return None };
     let mut pairs = words.chunks_exact(2);
     pairs.find(|pair| text(&pair[0]) == Some("config-epoch")).and_then(|pair| text(&pair[1])?.parse().ok())
+}
+
+/// Why a Sentinel could not be asked.
+pub(super) fn failed(error: &io::Error) -> String {
+    let text = error.to_string();
+    let small = text.to_ascii_lowercase();
+    let advice = match () {
+        () if is_needless_password(&text) => "it has no password: leave sentinel_password out of the Redis URL",
+        () if small.contains("wrongpass") || small.contains("invalid password") => {
+            "check sentinel_user and sentinel_password in the Redis URL"
+        }
+        () if error.kind() == ErrorKind::ConnectionRefused => "is the Sentinel running there?",
+        () => return text,
+    };
+    format!("{text} ({advice})")
 }
 
 /// What to do about a Sentinel's refusal.

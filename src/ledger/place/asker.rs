@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 
+use crate::base::tls::TlsProblem;
 use crate::ledger::login::log_in;
-use crate::ledger::receiving::{BufferSize, ReceiveBuffer};
+use crate::ledger::receiving::{BufferSize, ReceiveBuffer, is_no_answer};
 use crate::ledger::resp::MAX_REPLY_BYTES;
 use crate::ledger::secure::Secure;
 use crate::net::{self, Address, Wait, WriteHalf};
@@ -41,13 +42,28 @@ impl Asker {
         &self.address
     }
 
-    /// Sends commands in one write and returns their replies, within `limit`. An error reply is a value.
+    /// Sends commands in one write and returns their replies, within `limit`. An error reply is a value. An error says
+    /// what to do if TLS is the reason.
     pub(super) fn ask(&mut self, commands: &[u8], replies: usize, limit: Duration) -> io::Result<Vec<Value>> {
         let deadline = Instant::now() + limit;
         let was_open = self.open.is_some();
-        match self.exchange(commands, replies, deadline) {
+        let outcome = match self.exchange(commands, replies, deadline) {
             Err(error) if was_open && error.kind() != ErrorKind::TimedOut => self.exchange(commands, replies, deadline),
             outcome => outcome,
+        };
+        outcome.map_err(|error| self.explained(error))
+    }
+
+    fn explained(&self, error: io::Error) -> io::Error {
+        const PLAIN: &str = "it does not answer plain Redis commands: is this a port for TLS? then the URL must begin \
+                             with rediss";
+        match (&self.secure, TlsProblem::of(&error)) {
+            (Some(secure), Some(problem)) => match secure.hint(problem, "the Redis URL") {
+                Some(hint) => io::Error::new(error.kind(), format!("{problem} ({hint})")),
+                None => error,
+            },
+            (None, _) if is_no_answer(&error) => io::Error::new(error.kind(), PLAIN),
+            _ => error,
         }
     }
 

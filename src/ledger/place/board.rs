@@ -67,6 +67,11 @@ impl Board {
         self.is_majority(told) || asked.count() == self.seats.len()
     }
 
+    /// Whether one has named the primary to this lookup.
+    pub(super) fn is_told(&self, lookup: u64) -> bool {
+        self.seats.iter().any(|seat| seat.lookup >= lookup && seat.answer.is_ok())
+    }
+
     fn is_majority(&self, sentinels: usize) -> bool {
         2 * sentinels > self.seats.len()
     }
@@ -75,17 +80,16 @@ impl Board {
     pub(super) fn judge(&mut self, lookup: u64) -> Result<Address, String> {
         // Also those that are a moment older: the first to know of a failover may not have answered again yet.
         let answers: Vec<&Told> = self.seats.iter().filter_map(|seat| seat.answer.as_ref().ok()).collect();
-        if !self.seats.iter().any(|seat| seat.lookup >= lookup && seat.answer.is_ok()) {
+        if !self.is_told(lookup) {
             return Err(self.problems(lookup));
         }
         match newest(&answers) {
-            Some((newest, _)) if newest.epoch >= self.highest || self.is_majority(answers.len()) => {
+            Some((newest, agree)) if newest.epoch >= self.highest || self.is_majority(agree) => {
                 self.highest = newest.epoch;
                 Ok(newest.address)
             }
-            Some((older, _)) => Err(format!(
-                "only {} of {} Sentinels answered, and they name {}, the primary before the last failover",
-                answers.len(),
+            Some((older, agree)) => Err(format!(
+                "only {agree} of {} Sentinels name {}, the primary before the last failover: more than half must",
                 self.seats.len(),
                 older.address
             )),
@@ -160,6 +164,8 @@ mod tests {
         assert_eq!(ask(&mut board, [down(), told(2, 11), down()]), Ok(at(11)));
         let partitioned = ask(&mut board, [told(1, 10), down(), down()]).expect_err("an old one");
         assert!(partitioned.contains("only 1 of 3") && partitioned.contains("h:10"), "{partitioned}");
+        let divided = ask(&mut board, [told(0, 12), told(1, 11), told(0, 12)]).expect_err("one of three says so");
+        assert!(divided.contains("only 1 of 3") && divided.contains("h:11"), "{divided}");
         assert_eq!(ask(&mut board, [told(0, 12), told(0, 12), down()]), Ok(at(12)), "they were set up anew");
     }
 

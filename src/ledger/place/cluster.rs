@@ -4,48 +4,39 @@
 //! who owns which slots, and that is asked when a connection is opened, unless it was asked just before. Each node may
 //! take [`ANSWER_LIMIT`]; those that do not answer are asked last next time. `MOVED` names the new owner at once. A
 //! failed connection, `CLUSTERDOWN` or `READONLY` show that what is known may be wrong: then other nodes are asked
-//! first. Threads that look at the same time wait for one answer, and after a failure nobody asks for [`PAUSE`], so
-//! that a cluster in trouble is not flooded.
+//! first. Threads that look at the same time wait for one answer, and after a failure nobody asks for
+//! [`PAUSE`](board::PAUSE), so that a cluster in trouble is not flooded.
 //!
 //! Limitation: a node that is cut off from the others still names the old owner. Such an owner refuses writes after
 //! `cluster-node-timeout`, and then another node is asked.
 
+mod board;
+mod question;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use redis::RedisError;
 
-use super::asker::Asker;
+use self::board::Board;
+pub(super) use self::question::{Ask, Problem, ask};
+use self::question::{Silence, owner_in, with_reason};
+use super::guides::ask_all;
 use super::known::{Found, Known};
-use crate::base::failure::Failure;
-use crate::base::refusal::{self, Refusal};
-use crate::ledger::command::command;
+use crate::base::refusal;
 use crate::ledger::topology::Topology;
 use crate::net::Address;
 
 /// How long a node may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
-/// How long an answer is used for further connections.
-const FRESH_FOR: Duration = Duration::from_millis(300);
-/// The least time between two questions after a failure.
-const PAUSE: Duration = Duration::from_millis(100);
 /// The most nodes whose problems an error names.
 const MOST_NAMED: usize = 3;
-
-/// Asks a node for the topology, within a time limit.
-pub(super) type Ask = dyn Fn(&Address, Duration) -> Result<Topology, Problem> + Send + Sync;
-
-/// Why a node gave no topology.
-#[derive(Debug)]
-pub(super) enum Problem {
-    /// It refuses the login. A connection to it will be refused in the same way, with a better error.
-    Login,
-    /// Something else, in words.
-    Other(String),
-}
+const REFUSES_LOGIN: &str = "it refuses the login: users must be set on every node";
 
 /// See the module's text.
 pub(super) struct Cluster {
@@ -54,28 +45,6 @@ pub(super) struct Cluster {
     board: Mutex<Board>,
     /// What is known of the place of each slot that is used; `None`: of any node.
     slots: Mutex<BTreeMap<Option<u16>, Arc<Known>>>,
-}
-
-/// What was learned last.
-#[derive(Default)]
-struct Board {
-    topology: Topology,
-    /// Owners that `MOVED` named since then.
-    moved: BTreeMap<u16, Address>,
-    /// The node that answered last.
-    answered: Option<Address>,
-    /// When that was.
-    read: Option<Instant>,
-    /// When a node was asked last.
-    asked: Option<Instant>,
-    /// Why no node answered, if none did.
-    problem: Option<String>,
-    /// A node that refuses the login, if one does and none answers.
-    refusing: Option<Address>,
-    /// Whether there is a sign that the topology is no longer right.
-    suspect: bool,
-    /// How many nodes were asked in vain: where to begin.
-    turns: usize,
 }
 
 impl Cluster {
@@ -95,11 +64,12 @@ impl Cluster {
         if !board.is_usable() {
             self.ask_around(&mut board, slot, limit);
         }
-        if let Some(problem) = &board.problem {
-            return match &board.refusing {
-                Some(node) => Ok(Found { address: node.clone(), generation: known.generation() }),
-                None => Err(io::Error::other(problem.clone())),
-            };
+        match &board.silence {
+            Some(Silence::Login(node)) => {
+                return Ok(Found { address: node.clone(), generation: known.generation() });
+            }
+            Some(silence) => return Err(silence.error()),
+            None => {}
         }
         let address = match slot {
             Some(slot) => board.owner(slot).ok_or_else(|| {
@@ -120,10 +90,49 @@ impl Cluster {
         if !board.is_usable() {
             self.ask_around(&mut board, None, limit);
         }
-        match &board.problem {
-            Some(problem) => Err(io::Error::other(problem.clone())),
+        match &board.silence {
+            Some(silence) => Err(silence.error()),
             None => Ok(board.topology.clone()),
         }
+    }
+
+    /// All nodes that are known, or those of the shard that has a slot, and in both cases those that nobody names any
+    /// more: a node that has just been replaced is not named until all have heard that it is a replica now. Of the
+    /// URL's nodes those without a name, which could take long to look up, and would lead to a node that is named.
+    pub(super) fn nodes(&self, shard: Option<u16>, limit: Duration) -> io::Result<Vec<Address>> {
+        self.topology(limit)?;
+        let board = self.board.lock();
+        let topology = &board.topology;
+        let mut nodes: Vec<Address> = match shard {
+            Some(slot) => topology.shard(slot).cloned().collect(),
+            None => topology.nodes().cloned().collect(),
+        };
+        let former = board.former.iter().map(|(node, _)| node).chain(self.seeds.iter().filter(|seed| is_number(seed)));
+        for node in former.chain(board.moved.values()) {
+            if !nodes.contains(node) && (shard.is_none() || !topology.nodes().any(|named| named == node)) {
+                nodes.push(node.clone());
+            }
+        }
+        Ok(nodes)
+    }
+
+    /// What each node says, those that others name and those of the URL, each within `limit`.
+    pub(super) fn ask_each(&self, limit: Duration) -> Vec<(Address, Result<Topology, String>)> {
+        // What is known is asked anew by the first question, if it is not fresh.
+        let known = self.topology(limit).unwrap_or_default();
+        let mut nodes: Vec<Address> = Vec::new();
+        for node in known.nodes().chain(&self.seeds) {
+            if !nodes.contains(node) {
+                nodes.push(node.clone());
+            }
+        }
+        ask_all(nodes, |node| {
+            (self.ask)(node, limit).map_err(|problem| match problem {
+                Problem::Login => REFUSES_LOGIN.to_owned(),
+                Problem::Refused { problem, reply } => format!("{problem} ({reply})"),
+                Problem::Other(problem) => problem,
+            })
+        })
     }
 
     /// Looks at an error reply on a connection that was opened at this generation. Returns whether another node must be
@@ -132,12 +141,14 @@ impl Cluster {
         match refusal::code(text) {
             Some("MOVED") => {
                 // What an outdated connection leads to is known.
-                let owner = moved_slot(text).filter(|moved| Some(*moved) == slot && known.generation() == generation);
+                let owner =
+                    refusal::moved_slot(text).filter(|moved| Some(*moved) == slot && known.generation() == generation);
                 let address = owner.and_then(|_| owner_in(text, known.last().as_ref()));
                 match owner.zip(address) {
                     Some((slot, owner)) => {
+                        // First the board: a lookup that is under way would otherwise move everything back.
+                        self.note_moved(slot, owner.clone());
                         known.note_found(&owner);
-                        self.note_moved(slot, owner);
                     }
                     None => self.suspect(),
                 }
@@ -178,7 +189,7 @@ impl Cluster {
     /// Asks one node after the other until one answers.
     fn ask_around(&self, board: &mut Board, slot: Option<u16>, limit: Duration) {
         let deadline = Instant::now() + limit;
-        let (mut problems, mut refusing, mut asked) = (Vec::new(), None, 0);
+        let (mut problems, mut refused, mut asked) = (Vec::new(), Vec::new(), 0);
         let nodes = board.nodes(&self.seeds, slot);
         let count = nodes.len();
         for node in nodes {
@@ -191,10 +202,19 @@ impl Cluster {
                 Ok(topology) => {
                     let turns = if board.suspect { board.turns + asked } else { 0 };
                     let (answered, now) = (Some(node), Some(Instant::now()));
-                    *board = Board { topology, answered, read: now, asked: now, turns, ..Board::default() };
+                    board.remember(Instant::now());
+                    let former = std::mem::take(&mut board.former);
+                    *board = Board { topology, former, answered, read: now, asked: now, turns, ..Board::default() };
                     return;
                 }
-                Err(Problem::Login) => refusing = refusing.or(Some(node)),
+                Err(Problem::Login) => {
+                    problems.push(format!("{node}: {REFUSES_LOGIN}"));
+                    refused.push(Silence::Login(node));
+                }
+                Err(Problem::Refused { problem, reply }) => {
+                    problems.push(format!("{node}: {problem}"));
+                    refused.push(Silence::Refused(with_reason(&reply, &format!("node {node}: {problem}"))));
+                }
                 Err(Problem::Other(problem)) => problems.push(format!("{node}: {problem}")),
             }
         }
@@ -204,210 +224,14 @@ impl Cluster {
         let more = count.saturating_sub(problems.len().min(MOST_NAMED));
         problems.truncate(MOST_NAMED);
         let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        board.problem = Some(format!("no node of the Redis Cluster answers: {}{more}", problems.join("; ")));
-        board.refusing = refusing;
+        let problem = format!("no node of the Redis Cluster answers: {}{more}", problems.join("; "));
+        // If not all refuse, others may answer later.
+        let refuse = refused.len() == count;
+        board.silence = refused.into_iter().next().filter(|_| refuse).or(Some(Silence::NoAnswer(problem)));
     }
 }
 
-impl Board {
-    /// Whether it may be used without asking again.
-    fn is_usable(&self) -> bool {
-        let since = |time: Option<Instant>, limit| time.is_some_and(|time: Instant| time.elapsed() < limit);
-        if self.suspect { since(self.asked, PAUSE) } else { since(self.read, FRESH_FOR) }
-    }
-
-    fn owner(&self, slot: u16) -> Option<Address> {
-        let told = || self.topology.owner(slot).map(|primary| primary.address.clone());
-        self.moved.get(&slot).cloned().or_else(told)
-    }
-
-    /// All nodes, in the order in which they are to be asked.
-    fn nodes(&self, seeds: &[Address], slot: Option<u16>) -> Vec<Address> {
-        let mut nodes: Vec<Address> = Vec::new();
-        for node in self.topology.nodes().chain(self.answered.as_ref()).chain(seeds) {
-            if !nodes.contains(node) {
-                nodes.push(node.clone());
-            }
-        }
-        let count = nodes.len().max(1);
-        nodes.rotate_left(self.turns % count);
-        let owner = slot.and_then(|slot| self.owner(slot));
-        // Sorting keeps the order among equals.
-        match self.suspect {
-            true => nodes.sort_by_key(|node| Some(node) == owner.as_ref()),
-            false => nodes.sort_by_key(|node| Some(node) != self.answered.as_ref()),
-        }
-        nodes
-    }
-}
-
-/// The slot of `MOVED <slot> <address>`.
-fn moved_slot(text: &str) -> Option<u16> {
-    let mut words = text.split(' ').skip_while(|word| word.trim_start_matches('-') != "MOVED");
-    words.nth(1)?.parse().ok()
-}
-
-/// The owner that `MOVED` names. Without a host it is on the host of the node that was asked.
-fn owner_in(text: &str, asked: Option<&Address>) -> Option<Address> {
-    let (host, port) = refusal::moved_to(text)?.rsplit_once(':')?;
-    let port = port.parse().ok().filter(|port| *port > 0)?;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let host = match (host, asked) {
-        ("", Some(Address::Tcp { host, .. })) => host.clone(),
-        // No host name is known of the owner.
-        ("" | "?", _) => return None,
-        (host, _) => host.to_owned(),
-    };
-    Some(Address::Tcp { host, port })
-}
-
-/// Asks a node for the topology.
-pub(super) fn ask(asker: &mut Asker, limit: Duration) -> Result<Topology, Problem> {
-    let mut asking = Vec::new();
-    command(&mut asking, &["CLUSTER", "SLOTS"]);
-    let replies = asker.ask(&asking, 1, limit).map_err(|error| match error.downcast::<RedisError>() {
-        Ok(refused) => problem_of(Failure::new(refused)),
-        Err(error) => Problem::Other(error.to_string()),
-    })?;
-    let reply = &replies[0];
-    let Err(error) = reply.clone().extract_error() else {
-        let unreadable = || Problem::Other("its answer to CLUSTER SLOTS can't be read".to_owned());
-        return Topology::of_slots(reply, asker.address()).ok_or_else(unreadable);
-    };
-    Err(problem_of(Failure::new(error)))
-}
-
-/// What an error reply means.
-fn problem_of(refused: Failure) -> Problem {
-    let text = refused.reply_text().unwrap_or_else(|| refused.to_string());
-    match Refusal::of(&text) {
-        Refusal::Login => Problem::Login,
-        Refusal::Right => Problem::Other(format!("its user lacks the right +cluster|slots ({text})")),
-        _ if text.contains("cluster support disabled") => {
-            Problem::Other("it is no node of a Redis Cluster: its URL begins with redis://".to_owned())
-        }
-        _ => Problem::Other(text),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ledger::topology::Primary;
-
-    const LIMIT: Duration = Duration::from_secs(2);
-
-    fn node(port: u16) -> Address {
-        Address::Tcp { host: "n".to_owned(), port }
-    }
-
-    fn owned_by(port: u16) -> Topology {
-        let one = Primary { id: format!("id-{port}"), address: node(port), slots: vec![0..=16_383] };
-        Topology { primaries: vec![one], replicas: vec![node(9)] }
-    }
-
-    /// What each node says, by its port, and which were asked.
-    #[derive(Default)]
-    struct World {
-        says: Mutex<BTreeMap<u16, u16>>,
-        asked: Mutex<Vec<u16>>,
-    }
-
-    fn cluster(world: &Arc<World>, seeds: &[u16]) -> Cluster {
-        let world = world.clone();
-        let ask = move |at: &Address, _| {
-            let Address::Tcp { port, .. } = at else { unreachable!("nodes have ports") };
-            world.asked.lock().push(*port);
-            let owner = world.says.lock().get(port).copied();
-            owner.map(owned_by).ok_or_else(|| Problem::Other("it is down".to_owned()))
-        };
-        Cluster::new(seeds.iter().copied().map(node).collect(), Box::new(ask))
-    }
-
-    fn port(found: io::Result<Found>) -> Result<u16, String> {
-        match found.map(|found| found.address) {
-            Ok(Address::Tcp { port, .. }) => Ok(port),
-            other => Err(format!("{other:?}")),
-        }
-    }
-
-    #[test]
-    fn dead_seeds_are_passed_over_and_the_owner_is_found() {
-        let world = Arc::new(World::default());
-        world.says.lock().insert(3, 5);
-        let cluster = cluster(&world, &[1, 2, 3]);
-        let known = cluster.known(Some(7));
-        assert_eq!(port(cluster.find(Some(7), &known, LIMIT)), Ok(5));
-        assert_eq!(port(cluster.find(Some(7), &known, LIMIT)), Ok(5));
-        assert_eq!(port(cluster.find(None, &cluster.known(None), LIMIT)), Ok(3));
-        assert_eq!(*world.asked.lock(), [1, 2, 3], "an answer is used for a while");
-        assert_eq!(known.generation(), 0);
-    }
-
-    #[test]
-    fn a_moved_slot_is_followed_at_once_and_the_generation_rises_once() {
-        let world = Arc::new(World::default());
-        world.says.lock().insert(1, 5);
-        let cluster = cluster(&world, &[1]);
-        let (known, other) = (cluster.known(Some(7)), cluster.known(Some(8)));
-        for (slot, known) in [(7, &known), (8, &other)] {
-            assert_eq!(port(cluster.find(Some(slot), known, LIMIT)), Ok(5));
-        }
-        assert!(cluster.judge(Some(7), &known, 0, "MOVED 7 :6"));
-        assert!(cluster.judge(Some(7), &known, 0, "MOVED 7 n:5"), "an outdated connection");
-        cluster.board.lock().suspect = false;
-        assert_eq!(port(cluster.find(Some(7), &known, LIMIT)), Ok(6));
-        assert_eq!(port(cluster.find(Some(8), &other, LIMIT)), Ok(5));
-        assert_eq!((known.generation(), other.generation()), (1, 0));
-        assert_eq!(*world.asked.lock(), [1]);
-    }
-
-    #[test]
-    fn what_a_refusal_means_is_known() {
-        let world = Arc::new(World::default());
-        let cluster = cluster(&world, &[1]);
-        let known = cluster.known(Some(7));
-        for (text, wrong, suspect) in [
-            ("ASK 7 n:5", false, false),
-            ("TRYAGAIN Multiple keys request during rehashing of slot", false, false),
-            ("MOVED 8 n:5", true, true),
-            ("MOVED 7 ?:5", true, true),
-            ("CLUSTERDOWN The cluster is down", true, true),
-            ("READONLY You can't write against a read only replica.", true, true),
-            ("LOADING Redis is loading the dataset in memory", false, false),
-        ] {
-            cluster.board.lock().suspect = false;
-            assert_eq!(cluster.judge(Some(7), &known, known.generation(), text), wrong, "{text}");
-            assert_eq!(cluster.board.lock().suspect, suspect, "{text}");
-        }
-        assert_eq!(known.generation(), 1, "READONLY ends the generation");
-        assert_eq!(owner_in("MOVED 7 [::1]:5", None), Some(Address::Tcp { host: "::1".to_owned(), port: 5 }));
-    }
-
-    #[test]
-    fn after_a_sign_of_trouble_others_than_the_owner_are_asked_and_not_too_often() {
-        let world = Arc::new(World::default());
-        world.says.lock().extend([(5, 5), (9, 9)]);
-        let cluster = cluster(&world, &[5]);
-        let known = cluster.known(Some(7));
-        assert_eq!(port(cluster.find(Some(7), &known, LIMIT)), Ok(5));
-        cluster.suspect();
-        assert_eq!(port(cluster.find(Some(7), &known, LIMIT)), Ok(5), "it was asked just before");
-        cluster.board.lock().asked = None;
-        assert_eq!(port(cluster.find(Some(7), &known, LIMIT)), Ok(9));
-        assert_eq!((*world.asked.lock()).as_slice(), [5, 9]);
-        assert_eq!(known.generation(), 1);
-    }
-
-    #[test]
-    fn what_is_wrong_is_said() {
-        let world = Arc::new(World::default());
-        let cluster = cluster(&world, &[1, 2, 3, 4, 5]);
-        let known = cluster.known(Some(7));
-        let error = port(cluster.find(Some(7), &known, LIMIT)).expect_err("no node answers");
-        assert!(error.contains("n:1: it is down; n:2: it is down; n:3: it is down; and 2 more"), "{error}");
-        let asked = world.asked.lock().len();
-        port(cluster.find(Some(7), &known, LIMIT)).expect_err("still none");
-        assert_eq!(world.asked.lock().len(), asked, "no storm");
-    }
+/// Whether an address has no name that must be looked up.
+fn is_number(address: &Address) -> bool {
+    matches!(address, Address::Tcp { host, .. } if host.parse::<IpAddr>().is_ok())
 }

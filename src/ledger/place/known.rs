@@ -16,6 +16,19 @@ pub(in crate::ledger) struct Found {
     pub(in crate::ledger) generation: u64,
 }
 
+/// Where the dispatchers of a lane may subscribe to what it listens to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Planned {
+    /// Wherever the lane's keys are: it is the only lane of its group.
+    #[default]
+    Anywhere,
+    /// On the node of this id. When the keys are on another one, other lanes may listen there, so the group's lanes
+    /// must be planned anew first.
+    On(String),
+    /// Nowhere: the lane does not listen.
+    Nowhere,
+}
+
 /// See the module's text.
 #[derive(Default)]
 pub(in crate::ledger) struct Known {
@@ -23,6 +36,8 @@ pub(in crate::ledger) struct Known {
     last: Mutex<Option<Address>>,
     /// In a Redis Cluster, the id of the node at which the present subscription is.
     subscribed_on: Mutex<Option<String>>,
+    /// Where dispatchers of this lane may subscribe.
+    planned: Mutex<Planned>,
     /// The sessions that end with their generation, each with that.
     sessions: Mutex<Vec<(u64, Weak<Closer>)>>,
 }
@@ -34,7 +49,7 @@ impl Known {
     }
 
     /// The address that was found last.
-    pub(super) fn last(&self) -> Option<Address> {
+    pub(in crate::ledger) fn last(&self) -> Option<Address> {
         self.last.lock().clone()
     }
 
@@ -46,6 +61,16 @@ impl Known {
     /// A subscription begins at this node.
     pub(in crate::ledger) fn note_subscribed_on(&self, node: Option<String>) {
         *self.subscribed_on.lock() = node;
+    }
+
+    /// Where dispatchers of this lane may subscribe, as the last plan says.
+    pub(in crate::ledger) fn planned(&self) -> Planned {
+        self.planned.lock().clone()
+    }
+
+    /// There is another plan.
+    pub(in crate::ledger) fn note_planned(&self, planned: Planned) {
+        *self.planned.lock() = planned;
     }
 
     /// The server is at this address now. If it was elsewhere before, a new generation begins. Returns the generation.

@@ -13,13 +13,16 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use redis::Value;
 
-use super::answer::{Told, read};
+use super::answer::{Told, failed, read};
 use super::asker::Asker;
 use super::board::{ANSWER_LIMIT, Board};
+use super::guides::{Witness, ask_all};
 use super::known::{Found, Known};
 use crate::base::text::Quoted;
 use crate::ledger::command::command;
+use crate::net::Address;
 
 /// How often a Sentinel is asked.
 const ASK_EVERY: Duration = Duration::from_millis(200);
@@ -31,9 +34,13 @@ const STACK_BYTES: usize = 256 << 10;
 pub(super) struct Sentinels {
     inquiry: Arc<Inquiry>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Those whose thread has not started yet.
-    askers: Mutex<Vec<Asker>>,
+    /// The Sentinels of the URL.
+    addresses: Vec<Address>,
+    /// Makes what asks one of them.
+    asker: Box<MakeAsker>,
 }
+
+type MakeAsker = dyn Fn(&Address) -> Asker + Send + Sync;
 
 /// What the threads share.
 struct Inquiry {
@@ -46,10 +53,10 @@ struct Inquiry {
 
 impl Sentinels {
     /// Nothing is asked yet.
-    pub(super) fn new(name: &str, askers: Vec<Asker>, known: Arc<Known>) -> Sentinels {
-        let board = Board::new(askers.iter().map(|asker| asker.address().clone()));
+    pub(super) fn new(name: &str, addresses: Vec<Address>, asker: Box<MakeAsker>, known: Arc<Known>) -> Sentinels {
+        let board = Board::new(addresses.iter().cloned());
         let inquiry = Inquiry { name: name.to_owned(), known, board: Mutex::new(board), changed: Condvar::new() };
-        Sentinels { inquiry: Arc::new(inquiry), threads: Mutex::default(), askers: Mutex::new(askers) }
+        Sentinels { inquiry: Arc::new(inquiry), threads: Mutex::default(), addresses, asker }
     }
 
     /// The name of the primary.
@@ -63,32 +70,59 @@ impl Sentinels {
     }
 
     /// Asks all Sentinels, and returns where the primary is once more than half of them have answered, or all that
-    /// have done so in time.
+    /// have done so in time. If none has, those are waited for that are still finding out what is wrong.
     pub(super) fn find(&self, limit: Duration) -> io::Result<Found> {
         self.start()?;
-        let deadline = Instant::now() + limit.min(ANSWER_LIMIT);
+        let now = Instant::now();
+        let (soon, at_last) = (now + limit.min(ANSWER_LIMIT), now + limit);
         let inquiry = &*self.inquiry;
         let mut board = inquiry.board.lock();
         board.lookups += 1;
         let lookup = board.lookups;
         inquiry.changed.notify_all();
-        while !board.is_decided(lookup) && !inquiry.changed.wait_until(&mut board, deadline).timed_out() {}
+        while !board.is_decided(lookup) {
+            let deadline = if board.is_told(lookup) { soon } else { at_last };
+            let now = Instant::now();
+            if now >= deadline {
+                break;
+            }
+            // Also when it is time to be content with what was said.
+            let wake = if now < soon { soon } else { deadline };
+            inquiry.changed.wait_until(&mut board, wake);
+        }
         let address = board.judge(lookup).map_err(io::Error::other)?;
         let generation = inquiry.known.note_found(&address);
         Ok(Found { address, generation })
     }
 
+    /// What each of them says, asked on connections of their own, each within `limit`.
+    pub(super) fn ask_each(&self, limit: Duration) -> Vec<(Address, Result<Witness, String>)> {
+        let questions = questions(self.name());
+        ask_all(self.addresses.clone(), |address| {
+            let replies = (self.asker)(address).ask(&questions, 2, limit).map_err(|error| failed(&error))?;
+            let hides_epoch = matches!(replies[1], Value::ServerError(_));
+            read(&replies).map(|told| Witness::new(told, hides_epoch))
+        })
+    }
+
     fn start(&self) -> io::Result<()> {
-        let mut askers = self.askers.lock();
         let mut threads = self.threads.lock();
-        while let Some(asker) = askers.pop() {
-            let seat = askers.len();
+        while let Some(address) = self.addresses.get(threads.len()) {
+            let (seat, asker) = (threads.len(), (self.asker)(address));
             let watch = Watch { inquiry: self.inquiry.clone(), seat, asker, is_down: false };
             let thread = thread::Builder::new().name(format!("sentinel-{seat}")).stack_size(STACK_BYTES);
             threads.push(thread.spawn(move || watch.run())?);
         }
         Ok(())
     }
+}
+
+/// Where the primary is, and the number of the last failover.
+fn questions(name: &str) -> Vec<u8> {
+    let mut commands = Vec::new();
+    command(&mut commands, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", name]);
+    command(&mut commands, &["SENTINEL", "MASTER", name]);
+    commands
 }
 
 impl Drop for Sentinels {
@@ -121,12 +155,10 @@ struct Watch {
 impl Watch {
     fn run(mut self) {
         let _ended = Ended(self.inquiry.clone());
-        let mut commands = Vec::new();
-        command(&mut commands, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", &self.inquiry.name]);
-        command(&mut commands, &["SENTINEL", "MASTER", &self.inquiry.name]);
+        let commands = questions(&self.inquiry.name);
         while let Some(lookup) = self.wait() {
             let asked = self.asker.ask(&commands, 2, ANSWER_LIMIT);
-            let answer = asked.map_err(|error| error.to_string()).and_then(|replies| read(&replies));
+            let answer = asked.map_err(|error| failed(&error)).and_then(|replies| read(&replies));
             self.log(&answer);
             self.take(lookup, answer);
         }

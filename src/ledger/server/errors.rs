@@ -1,6 +1,6 @@
 //! Errors about a server: they name it, never its password, and say what to do where that is known. Pure.
 
-use std::io::{self, ErrorKind};
+use std::io;
 
 use redis::Value;
 
@@ -10,7 +10,7 @@ use crate::base::failure::Failure;
 use crate::base::hint::Hint;
 use crate::base::refusal::{self, Refusal};
 use crate::base::text::beginning;
-use crate::ledger::receiving::speaks_tls;
+use crate::ledger::receiving::is_no_answer;
 
 impl Server {
     /// A failure as an error, with a hint if there is one.
@@ -22,14 +22,7 @@ impl Server {
 
     /// The error for a connection that broke before the server had answered anything.
     pub(in crate::ledger) fn unanswered(&self, step: impl Into<Step>, error: io::Error) -> Error {
-        let broke = matches!(
-            error.kind(),
-            ErrorKind::UnexpectedEof
-                | ErrorKind::ConnectionReset
-                | ErrorKind::ConnectionAborted
-                | ErrorKind::BrokenPipe
-        );
-        if self.secure.is_some() || !broke && !speaks_tls(&error) {
+        if self.secure.is_some() || !is_no_answer(&error) {
             return self.error(step, error);
         }
         let (server, step, hint) = (self.shown(), step.into(), Hint::NoAnswer(self.setting()));
@@ -55,8 +48,10 @@ impl Server {
         Some(match Refusal::of(text) {
             Refusal::Login if refusal::is_needless_password(text) => Hint::NoPassword(setting),
             Refusal::Login if self.is_anonymous() => Hint::Password(setting),
+            Refusal::Login if self.is_cluster() => Hint::NodeLogin(setting),
             Refusal::Login => Hint::Login(setting),
-            Refusal::Right => Hint::Right(setting, None),
+            Refusal::Right if self.is_examined => Hint::Right(setting, None),
+            Refusal::Right => Hint::RightOfAnother(setting, None),
             Refusal::Memory => Hint::Memory,
             // Where others say which server is the primary, the setting is right.
             Refusal::Replica if !self.must_be_primary() && !self.is_cluster() => Hint::Replica(setting),
@@ -102,10 +97,7 @@ pub(in crate::ledger) fn name_the_rights(error: Error, rights: impl FnOnce() -> 
     let is_about_names = error.refusal() == Some(Refusal::Right) && error.to_string().contains("to access ");
     match error {
         Error::Redis { server, step, cause, hint: Some(hint) } if is_about_names => {
-            let hint = match *hint {
-                Hint::Right(setting, None) => Hint::Right(setting, Some(rights())),
-                other => other,
-            };
+            let hint = if hint.lacks_rights() { hint.with_rights(rights()) } else { *hint };
             Error::Redis { server, step, cause, hint: Some(Box::new(hint)) }
         }
         error => error,

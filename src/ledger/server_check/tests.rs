@@ -53,6 +53,23 @@ fn each_danger_is_found_and_says_what_to_set() {
 }
 
 #[test]
+fn too_few_replicas_are_a_problem() {
+    let judged = |good: &[(&str, &str)], least: &[(&str, &str)]| judge(&map(least), &map(good), URL);
+    let least = &[("min-replicas-to-write", "2")];
+    let found = judged(&[("min_slaves_good_slaves", "1")], least);
+    assert_eq!(found, [Warning::TooFewReplicas { good: 1, least: Some(2), refuses_all: true }]);
+    assert!(found[0].is_problem() && found[0].to_string().contains("NOREPLICAS"), "{}", found[0]);
+    assert_eq!(judged(&[("min_slaves_good_slaves", "2")], least), []);
+    // Without the right to CONFIG GET.
+    assert_eq!(judged(&[("min_slaves_good_slaves", "0")], &[]).len(), 1);
+    let before_7 = judged(&[("min_slaves_good_slaves", "1"), ("redis_version", "6.2.14")], least);
+    assert!(!before_7[0].is_problem() && before_7[0].to_string().contains("stored all the same"), "{}", before_7[0]);
+    assert_eq!(judged(&[("min_slaves_good_slaves", "0"), ("role", "slave")], least).len(), 1, "it is no primary");
+    assert_eq!(judged(&[("min_slaves_good_slaves", "1")], &[]), []);
+    assert_eq!(judged(&[], least), [], "it is not counted");
+}
+
+#[test]
 fn an_eviction_policy_is_reported_even_without_maxmemory() {
     let found = judge(&map(&[("maxmemory", "0"), ("maxmemory-policy", "volatile-ttl")]), &HashMap::new(), URL);
     assert_eq!(found, [Warning::Eviction { policy: "volatile-ttl".to_owned(), maxmemory: None }]);

@@ -51,9 +51,14 @@ impl Subscriber {
     }
 
     fn channel(&self, keys: &Keys) -> String {
+        format!("{}{}", self.prefix(keys), self.id())
+    }
+
+    /// What the names of such channels begin with.
+    pub(super) fn prefix<'a>(&self, keys: &'a Keys) -> &'a str {
         match self {
-            Subscriber::Dispatcher(id) => format!("{}{id}", keys.alive_prefix),
-            Subscriber::Shadow(id) => format!("{}{id}", keys.shadow_prefix),
+            Subscriber::Dispatcher(_) => &keys.alive_prefix,
+            Subscriber::Shadow(_) => &keys.shadow_prefix,
         }
     }
 }

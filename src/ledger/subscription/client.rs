@@ -9,12 +9,10 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use redis::Value;
-
-use super::channels::{Channels, OWN_CHANNELS};
+use super::bus::{await_bus, node_of};
+use super::channels::{Channels, OWN_CHANNELS, Subscriber};
 use super::copies::Copies;
 use super::gathering::Gathering;
 use super::own_events::is_own_event;
@@ -33,7 +31,6 @@ use crate::ledger::resp::{EXCERPT_BYTES, Received, Unreadable, bulk_bytes, recei
 use crate::ledger::server::errors::name_the_rights;
 use crate::ledger::server::{CONNECT_TIMEOUT, Server};
 use crate::ledger::session::{BufferSize, Session};
-use crate::ledger::value::text;
 use crate::net::Wait;
 use crate::wire::{MAX_BODY_BYTES, MAX_CHANNEL_BYTES};
 
@@ -43,6 +40,7 @@ pub struct Subscription {
     server: Server,
     interests: Arc<Interests>,
     keys: Arc<Keys>,
+    subscriber: Subscriber,
     /// In a Redis Cluster, the node that it is subscribed on.
     node: Option<String>,
     /// What markers name that stand among the same messages.
@@ -58,8 +56,10 @@ pub struct Subscription {
     unanswered: usize,
     /// Whether all subscriptions are being ended.
     leaving: bool,
-    /// A sharded channel whose subscription Redis has ended.
+    /// The sharded channel of the notices, if Redis has ended the subscription to it.
     ended: Option<String>,
+    /// Other sharded channels of which Redis has done so.
+    silent: Option<Silent>,
     /// The numbers of the pings whose pongs have not arrived, in order. Bounded, because the listener sends few.
     pings: VecDeque<u64>,
     /// Whether it was logged that a dispatcher of the group has other interests.
@@ -72,8 +72,18 @@ pub struct Subscription {
     warned_of_stranger: bool,
 }
 
-/// How often it is asked whether other dispatchers have left.
-const ASK_OTHERS_EVERY: Duration = Duration::from_millis(5);
+/// Sharded channels whose slots have moved to other nodes: nothing comes on them any more. Redis says so to all
+/// subscribers at the same place among the messages, so that they still count alike.
+struct Silent {
+    /// The first of them, for errors.
+    channel: String,
+    since: Instant,
+    channels: usize,
+}
+
+/// How long a subscription goes on without some of its channels. Its lane is planned anew meanwhile. If that does not
+/// replace it, the slot may have come back, and a dispatcher that subscribes now hears more.
+const SILENT_FOR: Duration = Duration::from_secs(5);
 
 /// What `CLIENT LIST` shows as the name of a dispatcher's subscription; its id follows.
 pub const CLIENT_NAME_PREFIX: &str = "oncecast:";
@@ -86,7 +96,7 @@ const READING: &str = "reading the subscription";
 
 impl Subscription {
     /// Connects, subscribes, and publishes the join marker, if there is one, in the same write. `patience` is how long
-    /// a read waits.
+    /// a read waits. In a Redis Cluster a dispatcher first waits for the [bus](super::bus).
     ///
     /// The greeting selects the database, switches to RESP3, and names the connection. Channels don't depend on
     /// databases, but a database that the commands can't use is a wrong setting, and must not look like a working
@@ -95,12 +105,25 @@ impl Subscription {
         const SUBSCRIBING: &str = "subscribing";
         let (server, keys) = (channels.server.for_key(&channels.keys.control), &channels.keys);
         let name = format!("{CLIENT_NAME_PREFIX}{}", channels.subscriber.id());
+        let expected = match join {
+            Some(_) => await_bus(&server, channels)
+                .map_err(|error| name_the_rights(error, || rights(&channels.interests, keys, &channels.subscriber)))?,
+            None => None,
+        };
         let mut session = Session::open(&server, CONNECT_TIMEOUT, BUFFER, |greeting| {
             command(greeting, &["HELLO", "3", "SETNAME", &name]);
             1
         })?;
-        session.outlive_its_generation();
         let node = if server.is_cluster() { Some(node_of(&mut session, &server)?) } else { None };
+        if expected.is_some() && expected != node {
+            return Err(Error::Failed("the keys have moved again".to_owned()));
+        }
+        let may_listen = |node: &String| channels.interests.is_none() || server.may_listen_on(node);
+        if join.is_some() && !node.as_ref().is_none_or(may_listen) {
+            let problem = "the lane's keys are on another node now, where another lane may listen: it waits for a plan";
+            return Err(Error::Failed(problem.to_owned()));
+        }
+        session.outlive_its_generation();
         let identity = on_node(channels.interests.identity(), node.as_deref());
         server.note_subscribed_on(node.clone());
         let mut subscription = Subscription {
@@ -108,6 +131,7 @@ impl Subscription {
             server,
             interests: channels.interests.clone(),
             keys: keys.clone(),
+            subscriber: channels.subscriber.clone(),
             node,
             identity,
             copies: Copies::default(),
@@ -117,6 +141,7 @@ impl Subscription {
             unanswered: 0,
             leaving: false,
             ended: None,
+            silent: None,
             pings: VecDeque::new(),
             warned_of_interests: false,
             on_long_channels: 0,
@@ -137,6 +162,9 @@ impl Subscription {
     pub fn read(&mut self) -> Result<Option<Batch>> {
         if let Some(channel) = &self.ended {
             return Err(self.failed(READING, slot_moved(channel)));
+        }
+        if let Some(silent) = self.silent.as_ref().filter(|silent| silent.since.elapsed() >= SILENT_FOR) {
+            return Err(self.failed(READING, slot_moved(&silent.channel)));
         }
         let incoming = &mut self.session.incoming;
         incoming.settle();
@@ -189,36 +217,11 @@ impl Subscription {
         }
         command(&mut commands, &["UNSUBSCRIBE"]);
         command(&mut commands, &["PING"]);
-        self.unanswered += patterns + self.interests.channels().count() + control + OWN_CHANNELS;
+        let silent = self.silent.as_ref().map_or(0, |silent| silent.channels);
+        self.unanswered += patterns + self.interests.channels().count() + control + OWN_CHANNELS - silent;
         self.leaving = true;
         self.pings.push_back(number);
         self.send("ending a subscription", &commands)
-    }
-
-    /// After [`leave`](Subscription::leave) is done: waits until no dispatcher is subscribed any more on this node of a
-    /// Redis Cluster, for at most `limit`.
-    ///
-    /// Each message reaches the subscribers of all nodes. If one dispatcher were subscribed on the next node while
-    /// another still is on this one, both would receive a message at places that can't be compared, and it would be
-    /// stored twice. One more answer of this node also means that it has passed on to the others what it had sent to
-    /// its own subscribers.
-    pub fn wait_for_others(&mut self, limit: Duration) -> Result<()> {
-        const ASKING: &str = "looking for other dispatchers";
-        if self.node.is_none() {
-            return Ok(());
-        }
-        let deadline = Instant::now() + limit;
-        let set = self.session.incoming.set_wait(Wait::Until(deadline));
-        set.map_err(|error| self.failed(ASKING, error))?;
-        let asking = Command::of(&["PUBSUB", "CHANNELS", &format!("{}*", self.keys.alive_prefix)]).into_bytes();
-        loop {
-            self.send(ASKING, &asking)?;
-            let reply = self.session.incoming.value().map_err(|error| self.failed(ASKING, error))?;
-            if !matches!(&reply, Value::Array(channels) if !channels.is_empty()) || Instant::now() >= deadline {
-                return Ok(());
-            }
-            thread::sleep(ASK_OTHERS_EVERY);
-        }
     }
 
     fn take_apart(&mut self) -> Result<Batch> {
@@ -245,14 +248,7 @@ impl Subscription {
                 Received::Message { pattern: None, channel, payload } if channel == self.keys.control.as_bytes() => {
                     let notice = std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok());
                     match notice {
-                        Some(Notice::Released(epoch)) => batch.released = Some(epoch),
-                        Some(Notice::Returned(ids)) => batch.returned.extend(ids),
-                        Some(Notice::Settings) => batch.settings = true,
-                        Some(Notice::Where(question)) => batch.asked.push(question),
-                        Some(Notice::Marker(marker, of)) if of == self.identity => {
-                            self.gathering.push(Seen::Marker(marker));
-                        }
-                        Some(Notice::Marker(marker, of)) => self.take_others_marker(marker, &of),
+                        Some(notice) => self.take_notice(notice, &mut batch),
                         None => warn_of_stranger(&mut self.warned_of_stranger, payload.len()),
                     }
                 }
@@ -277,6 +273,12 @@ impl Subscription {
                     (self.skip, self.skips_payload) = (rest, true);
                 }
                 Received::Ended { .. } if self.leaving => self.unanswered = self.unanswered.saturating_sub(1),
+                Received::Ended { channel } if channel != self.keys.control.as_bytes() => {
+                    let channel = || channel.escape_ascii().to_string();
+                    let first = || Silent { channel: channel(), since: Instant::now(), channels: 0 };
+                    self.silent.get_or_insert_with(first).channels += 1;
+                    batch.moved = true;
+                }
                 // What came before it is returned first.
                 Received::Ended { channel } => {
                     self.ended = Some(channel.escape_ascii().to_string());
@@ -285,7 +287,7 @@ impl Subscription {
                 Received::Error(text) if self.unanswered > 0 && !text.starts_with(b"LOADING") => {
                     let failure = Failure::of_reply(text);
                     let (error, _) = self.session.refusal(&self.server, "subscribing", failure);
-                    return Err(name_the_rights(error, || rights(&self.interests, &self.keys)));
+                    return Err(name_the_rights(error, || rights(&self.interests, &self.keys, &self.subscriber)));
                 }
                 // Redis may refuse a PING because of its disk or while it loads its data. The connection works
                 // nevertheless.
@@ -295,6 +297,17 @@ impl Subscription {
                 },
             }
             self.session.incoming.take(length);
+        }
+    }
+
+    fn take_notice(&mut self, notice: Notice, batch: &mut Batch) {
+        match notice {
+            Notice::Released(epoch) => batch.released = Some(epoch),
+            Notice::Returned(ids) => batch.returned.extend(ids),
+            Notice::Settings => batch.settings = true,
+            Notice::Where(question) => batch.asked.push(question),
+            Notice::Marker(marker, of) if of == self.identity => self.gathering.push(Seen::Marker(marker)),
+            Notice::Marker(marker, of) => self.take_others_marker(marker, &of),
         }
     }
 
@@ -339,17 +352,6 @@ impl Subscription {
         };
         self.failed(READING, error)
     }
-}
-
-/// The id of the node that a session leads to.
-fn node_of(session: &mut Session, server: &Server) -> Result<String> {
-    const ASKING: &str = "asking for the node's id";
-    let mut asking = Vec::new();
-    command(&mut asking, &["CLUSTER", "MYID"]);
-    let reply = session.send(&asking).and_then(|()| session.incoming.value());
-    let reply = reply.map_err(|error| session.error(server, ASKING, error))?;
-    let reply = reply.extract_error().map_err(|error| server.error(ASKING, Failure::new(error)))?;
-    text(&reply).map(str::to_owned).ok_or_else(|| server.unexpected_reply(ASKING, &reply))
 }
 
 /// Keeps a message, with its channel if that is recorded. Of one over a limit only the beginning is kept: `payload` is

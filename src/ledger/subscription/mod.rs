@@ -1,5 +1,6 @@
 //! The subscription of a dispatcher or a shadow, and what it receives.
 
+mod bus;
 mod channels;
 mod client;
 mod copies;

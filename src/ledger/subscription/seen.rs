@@ -51,6 +51,8 @@ pub struct Batch {
     pub returned: Vec<MessageId>,
     /// Whether the group's settings have changed.
     pub settings: bool,
+    /// Whether a sharded channel's slot has moved to another node.
+    pub moved: bool,
     /// Questions of operators' tools, which the leader answers.
     pub asked: Vec<Question>,
     /// The number of the last ping that was answered, if any.

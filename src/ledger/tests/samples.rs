@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn stored(f: &mut Fixture) -> u64 {
+fn stored(f: &mut Fixture) -> i64 {
     f.ledger.sample().expect("it is read").counts.stored()
 }
 

@@ -32,6 +32,37 @@ fn changes_are_kept_until_they_are_taken_back() {
     assert_eq!(f.number(&["EXISTS", "messages:settings"]), 0);
 }
 
+/// A tool pauses and resumes lane 0 and then the new lane, again and again, as long as the new lane gets its settings.
+#[test]
+fn a_new_lane_has_the_groups_settings_whatever_changes_meanwhile() {
+    let f = fixture();
+    let ledger = |lane| {
+        let keys = Keys::new("{orders}").lane(lane).expect("it has a tag");
+        Ledger::new(f.redis.server(), Arc::new(keys), Duration::from_secs(10))
+    };
+    let read = |ledger: &mut Ledger| ledger.settings().expect("it is read").settings;
+    let (mut home, mut new) = (ledger(0), ledger(1));
+    for round in 0..200 {
+        let (mut home_of_tool, mut new_of_tool) = (ledger(0), ledger(1));
+        let tool = std::thread::spawn(move || {
+            for change in [pause(None, "tool"), resume(), pause(None, "tool")].iter().cycle().take(3 + round % 2) {
+                home_of_tool.change_settings(change).expect("it is allowed");
+                new_of_tool.change_settings(change).expect("it is allowed");
+            }
+        });
+        new.inherit_settings(&mut home).expect("it is allowed");
+        tool.join().expect("no panic");
+        let (wanted, found) = (read(&mut home).pause, read(&mut new).pause);
+        assert_eq!(found.is_some(), wanted.is_some(), "round {round}");
+        change_of(&mut home, &resume());
+        change_of(&mut new, &resume());
+    }
+}
+
+fn change_of(ledger: &mut Ledger, change: &SettingsChange) {
+    ledger.change_settings(change).expect("it is allowed");
+}
+
 #[test]
 fn a_pause_that_is_prolonged_has_begun_when_it_began() {
     let mut f = fixture();

@@ -7,9 +7,9 @@
 //!
 //! The settings themselves are defined beside what they configure. Nothing in this folder knows them.
 //!
-//! `warnings` reports likely mistakes that are no reason to stop: variables that no program knows, and secret files
-//! that every user can read. A variable has the same meaning for all programs, so one file of variables may serve all.
-//! A URL with a password is never shown, and only a secret setting accepts one.
+//! `warnings` reports likely mistakes that are no reason to stop: variables that no program knows, secrets that are
+//! given twice, and secret files that every user can read. A variable has the same meaning for all programs, so one
+//! file of variables may serve all. A URL with a password is never shown, and only a secret setting accepts one.
 
 mod command;
 mod secret;

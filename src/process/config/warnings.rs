@@ -1,5 +1,8 @@
-//! Likely mistakes in the environment that are no reason to stop: variables that no program knows, and secret files
-//! that every user can read.
+//! Likely mistakes in the environment that are no reason to stop: variables that no program knows, a secret that is
+//! given twice, and secret files that every user can read.
+//!
+//! A secret that is given as a value and as a file is a warning: the value is taken, as an environment file overrides
+//! what a unit file of systemd sets.
 //!
 //! A variable that another program knows is fine: one file of variables may serve all programs. The same is true of the
 //! names that Kubernetes generates for a service called `oncecast…`.
@@ -22,6 +25,9 @@ use crate::base::text::{Quoted, beginning};
 const MAX_UNKNOWN: usize = 10;
 const MAX_NAME_BYTES: usize = 64;
 
+/// What the variable for the file of a secret ends with.
+const FILE: &str = "_FILE";
+
 /// Likely mistakes in these variables, one line of the log each. `settings` are those of all programs.
 pub fn warnings<'a>(
     variables: &[(OsString, OsString)],
@@ -38,7 +44,15 @@ pub fn warnings<'a>(
     });
     let files = texts().filter(|(name, value)| known.files.iter().any(|file| file == name) && !value.is_empty());
     let exposed = files.filter_map(|(name, path)| exposed(format_args!("variable={name}"), Path::new(path)));
-    unknown.take(MAX_UNKNOWN).chain(exposed).collect()
+    let given = |name: &str| texts().any(|(given, value)| given == name && !value.is_empty());
+    let unused = texts().filter_map(|(file, _)| {
+        let value = known.files.iter().find(|known| *known == file)?.strip_suffix(FILE)?;
+        (given(value) && given(file)).then(|| {
+            let problem = format!("{value} is set, too: the file is not used; unset one of the two");
+            format!("event=variable-unused variable={file} problem={}", Quoted(problem))
+        })
+    });
+    unknown.take(MAX_UNKNOWN).chain(unused).chain(exposed).collect()
 }
 
 /// The names of all variables of all programs.
@@ -54,7 +68,7 @@ impl KnownVariables {
         for setting in settings {
             let variable = variable_of(setting.name);
             if setting.secret {
-                known.files.push(format!("{variable}_FILE"));
+                known.files.push(format!("{variable}{FILE}"));
             }
             known.variables.push(variable);
         }
@@ -100,7 +114,8 @@ mod tests {
 
     fn of(variables: &[(&str, &str)]) -> Vec<String> {
         let variables: Vec<_> = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
-        warnings(&variables, SETTINGS)
+        // Several programs have the same settings.
+        warnings(&variables, SETTINGS.iter().chain(SETTINGS))
     }
 
     #[test]
@@ -122,6 +137,18 @@ mod tests {
         assert!(found[1].contains("variable=ONCECAST_GROUP_FILE "), "a file only for secrets: {found:?}");
         assert!(found[2].contains("no program has such a setting") && !found[2].contains("mean"), "{found:?}");
         assert!(!found.concat().contains("s3cret"));
+    }
+
+    #[test]
+    fn a_secret_that_is_given_twice_is_reported() {
+        let both = [("ONCECAST_REDIS_URL", "redis://:s3cret@a"), ("ONCECAST_REDIS_URL_FILE", "/no/such/file")];
+        let found = of(&both);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("variable=ONCECAST_REDIS_URL_FILE ") && found[0].contains("ONCECAST_REDIS_URL is"));
+        assert!(!found.concat().contains("s3cret"));
+        for one in [&both[..1], &both[1..], &[("ONCECAST_REDIS_URL", ""), both[1]]] {
+            assert_eq!(of(one), [""; 0], "an empty one counts as not given");
+        }
     }
 
     #[test]

@@ -48,26 +48,46 @@ pub struct MetricsServer {
     thread: Option<JoinHandle<()>>,
 }
 
-impl MetricsServer {
-    /// Listens on an address and serves from now on.
-    pub fn start(place: &MetricsPlace, site: Site) -> Result<MetricsServer> {
+/// An address that is listened on, and not served yet: connections wait.
+pub struct MetricsSocket {
+    listener: Listener,
+    address: SocketAddr,
+    access: Access,
+}
+
+impl MetricsSocket {
+    /// Listens from now on.
+    pub fn bind(place: &MetricsPlace) -> Result<MetricsSocket> {
         let (access, address) = (Access::new(place)?, &place.address);
         let refused = || Error::io(format!("listening on {address} (--metrics-addr / ONCECAST_METRICS_ADDR)"));
         let listener = Listener::bind(address.as_str()).map_err(refused())?;
-        let bound = listener.address().map_err(refused())?;
+        let address = listener.address().map_err(refused())?;
+        log::info!("event=metrics-listening address={address}");
+        if place.is_open() {
+            let advice = "whoever reaches this address can read the metrics and pages; set --metrics-token-file, or \
+                          listen on a loopback address";
+            log::warn!("event=metrics-open address={address} problem={}", Quoted(advice));
+        }
+        Ok(MetricsSocket { listener, address, access })
+    }
+
+    /// Serves from now on.
+    pub fn serve(self, site: Site) -> Result<MetricsServer> {
+        let MetricsSocket { listener, address, access } = self;
         let stopping = Arc::new(AtomicBool::new(false));
-        let acceptor = Acceptor { listener, address: bound, stopping: stopping.clone(), site, access };
+        let acceptor = Acceptor { listener, address, stopping: stopping.clone(), site, access };
         let thread = thread::Builder::new()
             .name("metrics".to_owned())
             .spawn(move || acceptor.run())
             .map_err(Error::io("starting the metrics thread"))?;
-        log::info!("event=metrics-listening address={bound}");
-        if place.is_open() {
-            let advice = "whoever reaches this address can read the metrics and pages; set --metrics-token-file, or \
-                          listen on a loopback address";
-            log::warn!("event=metrics-open address={bound} problem={}", Quoted(advice));
-        }
-        Ok(MetricsServer { address: bound, stopping, thread: Some(thread) })
+        Ok(MetricsServer { address, stopping, thread: Some(thread) })
+    }
+}
+
+impl MetricsServer {
+    /// Listens on an address and serves from now on.
+    pub fn start(place: &MetricsPlace, site: Site) -> Result<MetricsServer> {
+        MetricsSocket::bind(place)?.serve(site)
     }
 
     /// The address that it listens on.

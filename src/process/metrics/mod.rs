@@ -21,7 +21,7 @@ mod token;
 
 pub use self::access::Access;
 pub use self::answer::{Response, Visitor, answer};
-pub use self::http::{MAX_CONNECTIONS, MAX_REQUEST_BYTES, MetricsServer, REQUEST_TIME};
+pub use self::http::{MAX_CONNECTIONS, MAX_REQUEST_BYTES, MetricsServer, MetricsSocket, REQUEST_TIME};
 pub use self::number::{Labels, MetricKind, Number};
 pub use self::registry::Metrics;
 pub use self::settings::MetricsPlace;

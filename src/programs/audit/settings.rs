@@ -23,6 +23,8 @@ pub struct AuditConfig {
     pub ids: Option<PathBuf>,
     /// The result's field with the id.
     pub id_field: String,
+    /// As JSON.
+    pub json: bool,
     /// How long Redis may be unreachable before the audit gives up. Not a setting of the program.
     pub patience: Duration,
 }
@@ -43,6 +45,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     Setting::new("expect", "N", Found("unknown"), "How many distinct messages to expect"),
     Setting::new("ids", "FILE", Found("unknown"), "A file with the ids to expect, one per line"),
+    Setting::switch("json", "Print JSON, one object on one line"),
     Setting::new("id-field", "NAME", Text("message_id"), "The field of each result that holds the message's id"),
     LOG_LEVEL,
 ];
@@ -56,15 +59,16 @@ Counts the results: entries, distinct ids, and ids recorded more than once; with
 foreign ids.
 
 An id is lost if it was expected and is neither in the results nor in the dead letters nor pending. It is foreign if it
-has a result and was not expected.",
+has a result and was not expected. In a group with several lanes the counts of each lane stand before those of all.",
         "\
 Examples:
   oncecast audit --expect 1000000
   oncecast audit --group orders --ids ids.txt
+  oncecast audit --expect 1000000 --json | jq .recorded_twice
   oncecast audit --group orders --stream orders:messages --ids ids.txt
 
 Exit codes: 0 nothing lost or recorded twice, 1 Redis can't be read, 2 invalid settings, 3 something lost or recorded
-twice.",
+twice, or some of several lanes can't be read.",
         SETTINGS,
     )
 }
@@ -83,6 +87,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<AuditC
         common,
         expect: values.optional_number("expect", 0, u64::MAX >> 1)?,
         ids: values.path("ids")?,
+        json: values.is_on("json")?,
         id_field: values.required("id-field", "a field's name")?,
         patience: PATIENCE,
     })

@@ -31,6 +31,7 @@ pub use self::trace::TraceContext;
 
 /// Runs a consumer with the built-in handler until a signal asks it to stop. Returns the exit code.
 pub fn run(mut config: ConsumerConfig) -> Result<u8> {
+    config.common.scheduling.apply();
     let supervisor = Supervisor::from_environment();
     let tracing = Tracing(config.trace);
     match config.handler.clone() {
@@ -177,6 +178,7 @@ mod tests {
             (Consumer::builder().concurrency(0), "--concurrency (ONCECAST_CONCURRENCY): got 0, takes a whole number"),
             (Consumer::builder().prefetch(0), "--prefetch (ONCECAST_PREFETCH): got 0, takes "),
             (Consumer::builder().group("a@3"), "--group (ONCECAST_GROUP): got \"a@3\", takes "),
+            (Consumer::builder().group("{a/3}"), "--group (ONCECAST_GROUP): got \"{a/3}\", takes "),
             (Consumer::builder().consumer_id(""), "--consumer-id (ONCECAST_CONSUMER_ID): got \"\", takes "),
             (Consumer::builder().redis_url("x"), "--redis-url (ONCECAST_REDIS_URL): got a URL that can't be used"),
         ] {

@@ -18,6 +18,7 @@ use crate::process::config::{Environment, PLAIN_NAME, Setting, Values, check_hos
 use crate::process::log::settings::LOG_LEVEL;
 use crate::process::metrics::settings::{METRICS_ADDR, METRICS_HOST, METRICS_TOKEN_FILE};
 use crate::process::program::{self, CommandLine};
+use crate::process::scheduling::SCHEDULING;
 use crate::programs::common::{
     CommonConfig, GROUP, LINK_SECRET_FILE, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL, TLS_CERT, TLS_KEY, host_name,
     identity,
@@ -139,6 +140,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     TRACE,
     Setting::new("result-maxlen", "N", Text("0"), "Trim the result stream to about this many entries; 0: keep all"),
+    SCHEDULING,
     LOG_LEVEL,
     METRICS_ADDR,
     METRICS_HOST,

@@ -1,11 +1,14 @@
 //! A dead letter: whether it is selected, and how it is shown. Pure.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::settings::Selection;
 use crate::base::text::{Escaped, beginning};
 use crate::ledger::reading::Entry;
 use crate::process::log::Timestamp;
+use crate::programs::lanes::LaneConfig;
 use crate::programs::messages::{self, or_dash};
 use crate::programs::status::json_text;
 
@@ -18,8 +21,10 @@ pub(super) struct Letter<'a>(pub(super) &'a Entry);
 
 impl<'a> Letter<'a> {
     /// What stands above [`line`](Letter::line).
-    pub(super) const HEADER: &'static str =
-        "id                died                      deliveries  replays     bytes  consumer          reason";
+    pub(super) fn header(lane: &LaneConfig) -> String {
+        let width = lane.id_columns();
+        format!("{:<width$}  died                      deliveries  replays     bytes  consumer          reason", "id")
+    }
 
     /// The message's id, as it is written.
     pub(super) fn id(self) -> String {
@@ -40,24 +45,25 @@ impl<'a> Letter<'a> {
         self.number("deliveries") == 0
     }
 
-    /// Whether all conditions hold, except that on the time.
-    pub(super) fn is_in(self, selection: &Selection) -> bool {
-        let Selection { ids, reason, consumer, since: _ } = selection;
-        (ids.is_empty() || ids.contains(&self.id()))
+    /// Whether all conditions hold, except that on the time. `ids` are those of the letter's lane.
+    pub(super) fn is_in(self, selection: &Selection, ids: &BTreeSet<String>) -> bool {
+        let Selection { names, reason, consumer, since: _ } = selection;
+        (names.is_empty() || ids.contains(&self.id()))
             && reason.as_ref().is_none_or(|glob| glob.matches(self.0.field("reason").unwrap_or_default()))
             && consumer.as_ref().is_none_or(|consumer| self.0.field("consumer") == Some(consumer.as_bytes()))
     }
 
     /// The letter on one line, without its payload.
-    pub(super) fn line(self, json: bool) -> String {
+    pub(super) fn line(self, lane: &LaneConfig, json: bool) -> String {
         if json {
-            return json_text(&self.to_json());
+            return json_text(&self.to_json(lane));
         }
+        let width = lane.id_columns();
         let reason = self.0.text("reason");
         let shown = beginning(&reason, SHOWN_REASON);
         let line = format!(
-            "{:<16}  {}  {:>10}  {:>7}  {:>8}  {:<16}  {}{}{}",
-            self.id(),
+            "{:<width$}  {}  {:>10}  {:>7}  {:>8}  {:<16}  {}{}{}",
+            lane.name_of(&self.id()),
             self.died(),
             self.number("deliveries"),
             self.number("replays"),
@@ -71,9 +77,9 @@ impl<'a> Letter<'a> {
     }
 
     /// The letter with its payload, on several lines.
-    pub(super) fn whole(self) -> String {
+    pub(super) fn whole(self, lane: &LaneConfig) -> String {
         let mut lines = vec![
-            ("id", self.id()),
+            ("id", lane.name_of(&self.id())),
             ("died", self.died()),
             ("reason", self.0.text("reason")),
             ("consumer", or_dash(&self.0.text("consumer")).to_owned()),
@@ -97,13 +103,13 @@ impl<'a> Letter<'a> {
     }
 
     /// The letter with its payload, as JSON: as text, or in base64 if it is not UTF-8.
-    pub(super) fn whole_json(self) -> String {
-        let mut json = self.to_json();
+    pub(super) fn whole_json(self, lane: &LaneConfig) -> String {
+        let mut json = self.to_json(lane);
         messages::add_bytes(&mut json, "payload", self.payload());
         json_text(&json)
     }
 
-    fn to_json(self) -> Value {
+    fn to_json(self, lane: &LaneConfig) -> Value {
         let text = |name: &str| self.0.field(name).map(|_| self.0.text(name));
         let replays = self.number("replays");
         let earlier = (replays > 0).then(|| {
@@ -114,6 +120,7 @@ impl<'a> Letter<'a> {
             })
         });
         json!({
+            "lane": lane.number,
             "id": self.id(),
             "entry": self.0.id,
             "died": self.died(),

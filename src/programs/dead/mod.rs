@@ -15,7 +15,7 @@ use crate::ledger::{Ledger, MOST_RETURNED, parts};
 use crate::process::log as process_log;
 use crate::process::output::{self, StdoutReader};
 use crate::programs::absent::warn_if_absent;
-use crate::programs::lanes::{LaneConfig, heading, lanes_of, only_lane};
+use crate::programs::lanes::{LaneConfig, by_lane, heading, lanes_of, lanes_to_change};
 use crate::programs::patience::patiently;
 
 mod letter;
@@ -32,116 +32,182 @@ const REPLY_TIME: Duration = Duration::from_secs(10);
 /// The subcommand. Returns the exit code.
 pub fn run(config: &DeadConfig) -> Result<u8> {
     let _log = process_log::init(config.common.log_level, "oncecast", "dead")?;
-    let lanes = lanes_of(&config.common, config.patience)?;
-    if !config.selection.ids.is_empty() {
-        only_lane(&lanes)?;
-    }
-    let mut code = 0;
-    for LaneConfig { number, common } in &lanes {
-        if !config.json && output::print(heading(&lanes, *number))? == StdoutReader::Gone {
-            break;
-        }
-        code = code.max(run_on(&DeadConfig { common: common.clone(), ..config.clone() })?);
-    }
-    Ok(code)
-}
-
-/// The same for one lane.
-fn run_on(config: &DeadConfig) -> Result<u8> {
-    let ledger = Ledger::new(config.common.redis.clone(), config.common.keys.clone().into(), REPLY_TIME);
-    let mut clerk = Clerk { config, ledger, missing: config.selection.ids.clone() };
+    let lanes = match config.action {
+        Action::List(_) | Action::Show => lanes_of(&config.common, config.patience)?,
+        Action::Replay(_) | Action::Drop(_) => lanes_to_change(&config.common, config.patience)?,
+    };
+    let mut named = by_lane(&lanes, &config.selection.names)?;
+    let are_named = !named.is_empty();
+    let clerk = |lane: &'_ LaneConfig| {
+        let ids = named.remove(&lane.number).unwrap_or_default();
+        (!are_named || !ids.is_empty()).then(|| Clerk::new(config, lane.clone(), ids))
+    };
+    let mut clerks: Vec<Clerk<'_>> = lanes.iter().filter_map(clerk).collect();
     match config.action {
-        Action::List(limit) => clerk.list(limit),
-        Action::Show => clerk.show(),
-        Action::Replay(consent) => clerk.change(consent, "replay", |ledger, entries, tally| {
+        Action::List(limit) => list(&mut clerks, limit),
+        Action::Show => clerks.iter_mut().try_fold(0, |code, clerk| Ok(clerk.show()?.max(code))),
+        Action::Replay(consent) => change(&mut clerks, consent, "replay", |ledger, entries, tally| {
             tally.note_replayed(&ledger.replay(entries)?);
             Ok(())
         }),
-        Action::Drop(consent) => clerk.change(consent, "drop", |ledger, entries, tally| {
+        Action::Drop(consent) => change(&mut clerks, consent, "drop", |ledger, entries, tally| {
             tally.note_dropped(entries.len() as u64, ledger.drop_letters(entries)?);
             Ok(())
         }),
     }
 }
 
-struct Clerk<'a> {
-    config: &'a DeadConfig,
-    ledger: Ledger,
-    /// The ids that were asked for and not found yet.
-    missing: BTreeSet<String>,
+fn list(clerks: &mut [Clerk<'_>], limit: Option<u64>) -> Result<u8> {
+    let (mut listed, mut existing) = (0, 0);
+    for clerk in &mut *clerks {
+        let Some((some, all)) = clerk.list(limit)? else { return Ok(0) };
+        listed += some;
+        existing += all;
+    }
+    if let [first, _, ..] = &*clerks
+        && !first.config.json
+    {
+        let lanes = clerks.len();
+        output::print(format_args!("all {lanes} lanes: {listed} listed, {existing} dead letters\n"))?;
+    }
+    Ok(0)
 }
 
-impl Clerk<'_> {
-    fn list(&mut self, limit: Option<u64>) -> Result<u8> {
-        let json = self.config.json;
-        let stream = self.ledger.keys().dead.clone();
-        if warn_if_absent(&self.config.common, &mut self.ledger, &stream)? {
-            return Ok(0);
+/// Changes the selected letters that exist now, of all lanes, if the operator agrees. Nothing is changed before.
+fn change(
+    clerks: &mut [Clerk<'_>],
+    consent: Consent,
+    verb: &'static str,
+    step: impl Fn(&mut Ledger, &[&str], &mut Tally) -> Result<()>,
+) -> Result<u8> {
+    let mut newest = Vec::with_capacity(clerks.len());
+    let mut sum = Tally::new(verb, consent == Consent::Dry);
+    for clerk in &mut *clerks {
+        clerk.tally = Tally::new(verb, consent == Consent::Dry);
+        newest.push(clerk.newest()?);
+        if let (Some(Some(newest)), true) = (newest.last(), consent != Consent::Given) {
+            clerk.count(newest)?;
         }
-        if !json && output::print(format_args!("{}\n", Letter::HEADER))? == StdoutReader::Gone {
-            return Ok(0);
+    }
+    let matching = clerks.iter().map(|clerk| clerk.tally.matching).sum();
+    if consent == Consent::Ask && matching > 0 {
+        let place = match &*clerks {
+            [only] => only.ledger.keys().dead.clone(),
+            several => format!("{} lanes", several.len()),
+        };
+        ask(verb, matching, &place)?;
+    }
+    let mut code = 0;
+    for (clerk, newest) in clerks.iter_mut().zip(newest) {
+        if let Some(newest) = newest.filter(|_| consent != Consent::Dry) {
+            clerk.change(&newest, &step)?;
+        }
+        let Clerk { config, lane, tally, .. } = &*clerk;
+        let heading = if config.json { String::new() } else { heading(lane) };
+        output::print(heading + &tally.shown(lane.number, config.json))?;
+        sum.add(tally);
+        code = code.max(clerk.exit_code());
+    }
+    if let [first, _, ..] = &*clerks
+        && !first.config.json
+    {
+        output::print(format_args!("all {} lanes:\n{}", clerks.len(), sum.shown(0, false)))?;
+    }
+    Ok(code)
+}
+
+/// Works on the letters of one lane.
+struct Clerk<'a> {
+    config: &'a DeadConfig,
+    lane: LaneConfig,
+    ledger: Ledger,
+    /// The ids that were asked for.
+    ids: BTreeSet<String>,
+    /// Those of them that were not found yet.
+    missing: BTreeSet<String>,
+    tally: Tally,
+}
+
+impl<'a> Clerk<'a> {
+    fn new(config: &'a DeadConfig, lane: LaneConfig, ids: BTreeSet<String>) -> Clerk<'a> {
+        let ledger = Ledger::new(lane.common.redis.clone(), lane.common.keys.clone().into(), REPLY_TIME);
+        Clerk { config, lane, ledger, missing: ids.clone(), ids, tally: Tally::default() }
+    }
+
+    /// Returns how many were listed, and how many there are. `None` if the reader has gone.
+    fn list(&mut self, limit: Option<u64>) -> Result<Option<(u64, u64)>> {
+        let (json, lane) = (self.config.json, self.lane.clone());
+        if !json && output::print(heading(&lane))? == StdoutReader::Gone {
+            return Ok(None);
+        }
+        let stream = self.ledger.keys().dead.clone();
+        if warn_if_absent(&lane.common, &mut self.ledger, &stream)? {
+            return Ok(Some((0, 0)));
+        }
+        if !json && output::print(Letter::header(&lane) + "\n")? == StdoutReader::Gone {
+            return Ok(None);
         }
         let mut listed = 0;
         let whole = self.each_page(None, |_, letters| {
             let room = limit.map_or(u64::MAX, |limit| limit - listed);
             let letters = &letters[..letters.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
             listed += letters.len() as u64;
-            let lines: String = letters.iter().map(|letter| format!("{}\n", Letter(letter).line(json))).collect();
+            let lines: String = letters.iter().map(|letter| Letter(letter).line(&lane, json) + "\n").collect();
             Ok(output::print(lines)? == StdoutReader::Present && limit != Some(listed))
         })?;
-        if !json {
-            let count = patiently(&mut self.ledger, self.config.patience, Ledger::count_dead)?;
-            let more = if whole || listed == count { "" } else { "; --limit 0 lists all" };
-            output::print(format_args!("{listed} listed, {count} dead letters in {stream}{more}\n"))?;
+        if json {
+            return Ok((output::reader() == StdoutReader::Present).then_some((listed, listed)));
         }
-        Ok(0)
+        let count = patiently(&mut self.ledger, self.config.patience, Ledger::count_dead)?;
+        let more = if whole || listed == count { "" } else { "; --limit 0 lists all" };
+        let end = output::print(format_args!("{listed} listed, {count} dead letters in {stream}{more}\n"))?;
+        Ok((end == StdoutReader::Present).then_some((listed, count)))
     }
 
     fn show(&mut self) -> Result<u8> {
-        let json = self.config.json;
+        let (json, lane) = (self.config.json, self.lane.clone());
         self.each_page(None, |_, letters| {
-            let text = letters.iter().map(Letter).map(|letter| if json { letter.whole_json() } else { letter.whole() });
-            Ok(output::print(text.map(|text| text + "\n").collect::<String>())? == StdoutReader::Present)
+            let text =
+                |letter| if json { Letter::whole_json(letter, &lane) } else { Letter::whole(letter, &lane) } + "\n";
+            Ok(output::print(letters.iter().map(Letter).map(text).collect::<String>())? == StdoutReader::Present)
         })?;
-        Ok(self.exit_code(&Tally::default()))
+        Ok(self.exit_code())
     }
 
-    /// Changes the selected letters that exist now, if the operator agrees.
-    fn change(
-        &mut self,
-        consent: Consent,
-        verb: &'static str,
-        step: impl Fn(&mut Ledger, &[&str], &mut Tally) -> Result<()>,
-    ) -> Result<u8> {
+    /// The newest entry, if there is any letter.
+    fn newest(&mut self) -> Result<Option<String>> {
         let patience = self.config.patience;
-        let mut tally = Tally::new(verb, consent == Consent::Dry);
         let newest = patiently(&mut self.ledger, patience, |ledger| ledger.newest_entry(EntryStream::Dead))?;
         if newest.is_none() {
             let stream = self.ledger.keys().dead.clone();
-            warn_if_absent(&self.config.common, &mut self.ledger, &stream)?;
+            warn_if_absent(&self.lane.common, &mut self.ledger, &stream)?;
         }
-        if let (Some(newest), true) = (&newest, consent != Consent::Given) {
-            self.each_page(Some(newest), |_, letters| {
-                tally.matching += letters.len() as u64;
-                Ok(true)
-            })?;
-        }
-        if consent == Consent::Ask && tally.matching > 0 {
-            ask(verb, tally.matching, &self.ledger.keys().dead)?;
-        }
-        if let (Some(newest), true) = (&newest, consent != Consent::Dry) {
-            tally.matching = 0;
-            self.each_page(Some(newest), |clerk, letters| {
-                tally.matching += letters.len() as u64;
-                for part in letters.chunks(MOST_RETURNED).flat_map(|letters| parts(letters, size)) {
-                    let entries: Vec<&str> = part.iter().map(|letter| letter.id.as_str()).collect();
-                    patiently(&mut clerk.ledger, patience, |ledger| step(ledger, &entries, &mut tally))?;
-                }
-                Ok(true)
-            })?;
-        }
-        output::print(tally.shown(self.config.json))?;
-        Ok(self.exit_code(&tally))
+        Ok(newest)
+    }
+
+    /// Counts the selected letters.
+    fn count(&mut self, newest: &str) -> Result<()> {
+        self.tally.matching = 0;
+        self.each_page(Some(newest), |clerk, letters| {
+            clerk.tally.matching += letters.len() as u64;
+            Ok(true)
+        })?;
+        Ok(())
+    }
+
+    /// Changes the selected letters.
+    fn change(&mut self, newest: &str, step: &impl Fn(&mut Ledger, &[&str], &mut Tally) -> Result<()>) -> Result<()> {
+        self.tally.matching = 0;
+        self.each_page(Some(newest), |clerk, letters| {
+            clerk.tally.matching += letters.len() as u64;
+            for part in letters.chunks(MOST_RETURNED).flat_map(|letters| parts(letters, size)) {
+                let entries: Vec<&str> = part.iter().map(|letter| letter.id.as_str()).collect();
+                let Clerk { config, ledger, tally, .. } = &mut *clerk;
+                patiently(ledger, config.patience, |ledger| step(ledger, &entries, tally))?;
+            }
+            Ok(true)
+        })?;
+        Ok(())
     }
 
     /// Passes the selected letters to `take`, oldest first, page by page, until that returns `false` or behind the
@@ -163,7 +229,7 @@ impl Clerk<'_> {
         while let Some(mut page) = patiently(&mut self.ledger, patience, &mut read)? {
             let behind = page.iter().position(|letter| up_to.is_some_and(|up_to| letter.is_after(up_to)));
             page.truncate(behind.unwrap_or(page.len()));
-            page.retain(|letter| Letter(letter).is_in(&self.config.selection));
+            page.retain(|letter| Letter(letter).is_in(&self.config.selection, &self.ids));
             if !self.missing.is_empty() {
                 self.missing.retain(|id| !page.iter().any(|letter| Letter(letter).id() == *id));
             }
@@ -178,12 +244,12 @@ impl Clerk<'_> {
     }
 
     /// Names the ids that were asked for and have no letter. Returns the exit code.
-    fn exit_code(&self, tally: &Tally) -> u8 {
-        let missing: Vec<&str> = self.missing.iter().map(String::as_str).collect();
+    fn exit_code(&self) -> u8 {
+        let missing: Vec<String> = self.missing.iter().map(|id| self.lane.name_of(id)).collect();
         if !missing.is_empty() {
             log::warn!("event=no-such-letter ids={} stream={}", missing.join(","), self.ledger.keys().dead);
         }
-        if missing.is_empty() && tally.left() == 0 { 0 } else { 3 }
+        if missing.is_empty() && self.tally.left() == 0 { 0 } else { 3 }
     }
 }
 
@@ -193,13 +259,13 @@ fn size(letter: &Entry) -> (usize, usize) {
 }
 
 /// Asks the operator on the terminal.
-fn ask(verb: &str, letters: u64, stream: &str) -> Result<()> {
+fn ask(verb: &str, letters: u64, place: &str) -> Result<()> {
     let mut input = io::stdin().lock();
     if !io::stdin().is_terminal() {
         let problem = format!("no, and standard input is no terminal to ask whether to {verb} {letters} letters");
         return Err(ConfigError::new("yes", problem, "--yes to agree, or --dry-run to change nothing").into());
     }
-    output::print(format_args!("{verb} {letters} dead letters of {stream}? [y/N] "))?;
+    output::print(format_args!("{verb} {letters} dead letters of {place}? [y/N] "))?;
     let mut answer = String::new();
     input.read_line(&mut answer).map_err(Error::io("reading the answer"))?;
     match answer.trim() {

@@ -11,7 +11,7 @@ use crate::process::config::Default::{Found, Text};
 use crate::process::config::{self, Environment, Setting, Values, quoted};
 use crate::process::log::settings::LOG_LEVEL;
 use crate::programs::common::{CommonConfig, GROUP, LANE, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
-use crate::programs::messages::{ids, with_ids};
+use crate::programs::messages::{MessageName, ids, with_ids};
 use crate::programs::patience::PATIENCE;
 
 /// The settings of `oncecast dead`.
@@ -56,8 +56,8 @@ pub enum Consent {
 /// Which letters. Of the conditions that are given, all must hold.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// The messages' ids, as logs and letters show them; none for all.
-    pub ids: BTreeSet<String>,
+    /// These messages; none for all.
+    pub names: BTreeSet<MessageName>,
     /// What the reason must match.
     pub reason: Option<Glob>,
     /// The consumer of the last delivery.
@@ -85,7 +85,7 @@ const ALL: Setting = Setting::switch("all", "All letters, if no other condition 
 const DRY_RUN: Setting = Setting::switch("dry-run", "Only count, and change nothing");
 const YES: Setting = Setting::switch("yes", "Do not ask");
 const JSON: Setting = Setting::switch("json", "Print JSON, one object on each line");
-const LIMIT: Setting = Setting::new("limit", "N", Text("100"), "How many to list, 0 for all");
+const LIMIT: Setting = Setting::new("limit", "N", Text("100"), "How many to list of each lane, 0 for all");
 
 const LIST: &[Setting] =
     &[COMMON[0], COMMON[1], COMMON[2], COMMON[3], COMMON[4], LANE, REASON, CONSUMER, SINCE, LIMIT, JSON, COMMON[5]];
@@ -103,49 +103,63 @@ pub fn command() -> Command {
         .about("Lists, shows, replays and drops dead letters: messages that were given up.")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(config::command(
-            "list",
-            "\
+        .subcommand(list())
+        .subcommand(show())
+        .subcommand(replay())
+        .subcommand(drop_letters())
+}
+
+fn list() -> Command {
+    config::command(
+        "list",
+        "\
 Lists dead letters, oldest first.
 
-A letter that was replayed before has the number of its replays, the deliveries before them, and the first reason.",
-            "\
+A letter that was replayed before has the number of its replays, the deliveries before them, and the first reason. In a
+group with several lanes, each lane's are listed, with ids as LANE/ID.",
+        "\
 Examples:
   oncecast dead list --group orders
   oncecast dead list --since 1h --reason '*timeout*'
   oncecast dead list --limit 0 --json | jq -r .reason | sort | uniq -c
 
 Exit codes: 0 done, also if there is no such group (event=no-such-group), 1 Redis can't be read, 2 invalid settings.",
-            LIST,
-        ))
-        .subcommand(with_ids(
-            1,
-            "dead list",
-            config::command(
-                "show",
-                "Shows dead letters with their payloads.",
-                "\
+        LIST,
+    )
+}
+
+fn show() -> Command {
+    with_ids(
+        1,
+        "dead list",
+        config::command(
+            "show",
+            "Shows dead letters with their payloads.",
+            "\
 Examples:
   oncecast dead show 0006423f1c8a5e10
   oncecast dead show 0006423f1c8a5e10 --json | jq -r .payload
 
 Exit codes: 0 done, 1 Redis can't be read, 2 invalid settings, 3 there is no letter with one of the ids.",
-                SHOW,
-            ),
-        ))
-        .subcommand(with_ids(
-            0,
-            "dead list",
-            config::command(
-                "replay",
-                "\
+            SHOW,
+        ),
+    )
+}
+
+fn replay() -> Command {
+    with_ids(
+        0,
+        "dead list",
+        config::command(
+            "replay",
+            "\
 Processes the messages of dead letters again, in this group alone.
 
 Each becomes pending under its own id, in its place in the order, and its deliveries are counted anew. Its letter goes
 in the same step, so a message is replayed once, however many operators do it and whatever is killed meanwhile. Should
 it fail again, the new letter has the first reason as well. Letters that are written while this runs are left alone. So
 is a letter of which only the beginning of the message was kept: that one was too large.",
-                "\
+            "\
 Examples:
   oncecast dead replay 0006423f1c8a5e10
   oncecast dead replay --reason '*connection refused*' --since 2h --dry-run
@@ -153,19 +167,22 @@ Examples:
 
 Exit codes: 0 done, 1 Redis can't be read or written, or you said no, 2 invalid settings, 3 some letters could not be
 replayed, or there is no letter with one of the ids.",
-                CHANGE,
-            ),
-        ))
-        .subcommand(with_ids(
-            0,
-            "dead list",
-            config::command(
-                "drop",
-                "\
+            CHANGE,
+        ),
+    )
+}
+
+fn drop_letters() -> Command {
+    with_ids(
+        0,
+        "dead list",
+        config::command(
+            "drop",
+            "\
 Removes dead letters for good.
 
 Letters that are written while this runs are left alone.",
-                "\
+            "\
 Examples:
   oncecast dead drop 0006423f1c8a5e10
   oncecast dead drop --reason 'malformed*' --dry-run
@@ -173,9 +190,9 @@ Examples:
 
 Exit codes: 0 done, 1 Redis can't be read or written, or you said no, 2 invalid settings, 3 there is no letter with one
 of the ids.",
-                CHANGE,
-            ),
-        ))
+            CHANGE,
+        ),
+    )
 }
 
 /// Reads and checks the settings.
@@ -187,7 +204,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<DeadCo
         _ => CHANGE,
     };
     let values = &Values::new(matches, settings, environment);
-    let mut selection = Selection { ids: ids(matches), ..Selection::default() };
+    let mut selection = Selection { names: ids(matches), ..Selection::default() };
     if name != "show" {
         selection.reason = values.text("reason")?.map(|text| glob(&text)).transpose()?;
         selection.consumer = values.text("consumer")?;
@@ -211,7 +228,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<DeadCo
         }
     };
     Ok(DeadConfig {
-        common: CommonConfig::read(values)?,
+        common: CommonConfig::read(values)?.unexamined(),
         action,
         selection,
         json: values.is_on("json")?,
@@ -222,7 +239,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<DeadCo
 impl Selection {
     /// Whether there is any condition.
     fn is_some(&self) -> bool {
-        !self.ids.is_empty() || self.reason.is_some() || self.consumer.is_some() || self.since.is_some()
+        !self.names.is_empty() || self.reason.is_some() || self.consumer.is_some() || self.since.is_some()
     }
 }
 

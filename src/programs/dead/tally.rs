@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::json;
 
-use crate::ledger::Replayed;
+use crate::ledger::{LaneNumber, Replayed};
 
 /// See the module's text.
 #[derive(Clone, Debug, Default)]
@@ -51,14 +51,25 @@ impl Tally {
         self.pending + self.truncated + self.foreign
     }
 
+    /// Adds that of another lane.
+    pub(super) fn add(&mut self, other: &Tally) {
+        let Tally { verb: _, is_dry: _, matching, done, gone, pending, truncated, foreign } = other;
+        self.matching += matching;
+        self.done += done;
+        self.gone += gone;
+        self.pending += pending;
+        self.truncated += truncated;
+        self.foreign += foreign;
+    }
+
     /// As text or as JSON, with the end of the line.
-    pub(super) fn shown(&self, json: bool) -> String {
+    pub(super) fn shown(&self, lane: LaneNumber, json: bool) -> String {
         let Tally { verb, is_dry: _, matching, done, gone, pending, truncated, foreign } = self;
         let past = if *verb == "drop" { "dropped" } else { "replayed" };
         if json {
             let counts = json!({
-                "matching": matching, past: done, "gone": gone, "pending": pending, "truncated": truncated,
-                "foreign": foreign,
+                "lane": lane, "matching": matching, past: done, "gone": gone, "pending": pending,
+                "truncated": truncated, "foreign": foreign,
             });
             return format!("{counts}\n");
         }

@@ -1,18 +1,18 @@
 //! Decides when this process hands one of its lanes over, so that the lanes of a group spread over its dispatchers.
 //!
 //! From the status that each lane's reporter reads: a process that leads at least two lanes more than a dispatcher
-//! which could lead one of them in its place hands one such lane over. One at a time, and then not for [`PAUSE`], in
-//! which the status shows what came of it. A lane with a backlog stays where it is. Owned by the main thread.
+//! which could lead one of them in its place hands one such lane over. One at a time, and then none for a while, in
+//! which the status shows what came of it. The same holds after a lane was taken over: the status may still show the
+//! dispatcher that has died. A lane with a backlog stays where it is. Owned by the main thread.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::hosted::{Host, HostedLane};
 use crate::ledger::LaneNumber;
 use crate::programs::status::Status;
 
-/// The shortest time between two lanes that are handed over.
-const PAUSE: Duration = Duration::from_secs(10);
 /// A lane with more pending messages is not handed over.
 const MOST_PENDING: u64 = 1_000;
 
@@ -20,12 +20,10 @@ const MOST_PENDING: u64 = 1_000;
 pub(super) struct Balance {
     /// Since when nothing was handed over; at first since the start, when nobody leads yet.
     since: Instant,
-}
-
-impl Default for Balance {
-    fn default() -> Balance {
-        Balance { since: Instant::now() }
-    }
+    /// The shortest time between two lanes that are handed over.
+    pause: Duration,
+    /// How many lanes this process led when that was last looked at.
+    led: usize,
 }
 
 /// A lane as its status shows it.
@@ -39,18 +37,34 @@ struct LaneView {
 }
 
 impl Balance {
+    /// Hands over one lane in each `pause` at most; the first not before one has passed.
+    pub(super) fn new(pause: Duration) -> Balance {
+        Balance { since: Instant::now(), pause, led: 0 }
+    }
+
     /// The lane to hand over now, if there is one.
     pub(super) fn next(&mut self, host: &Host) -> Option<LaneNumber> {
-        if self.since.elapsed() < PAUSE {
+        let lanes = host.lanes();
+        let led = lanes.iter().filter(|hosted| leads(hosted)).count();
+        if led > std::mem::replace(&mut self.led, led) {
+            self.since = Instant::now();
+        }
+        if self.since.elapsed() < self.pause {
             return None;
         }
-        let lanes = host.lanes();
-        let views: Vec<LaneView> = lanes.iter().filter_map(|hosted| view(hosted)).collect();
-        let lane = choose(&views, host.id.as_str())?;
+        let own = host.id.as_str();
+        let views = lanes.iter().filter_map(|hosted| view(hosted).filter(|view| view.leader != own || leads(hosted)));
+        let views: Vec<LaneView> = views.collect();
+        let lane = choose(&views, own)?;
         self.since = Instant::now();
         log::info!("event=hand-over lane={lane} reason=\"another dispatcher leads fewer lanes\"");
         Some(lane)
     }
+}
+
+/// Whether this process leads the lane, whatever the status still says.
+fn leads(hosted: &HostedLane) -> bool {
+    hosted.lane.stats.leading.load(Ordering::Relaxed) == 1
 }
 
 fn view(hosted: &HostedLane) -> Option<LaneView> {

@@ -15,18 +15,18 @@ use crate::lane::{DeliveryState, LaneStats, LinkFigures, Shared};
 use crate::ledger::Destination;
 use crate::ledger::overview::Part;
 use crate::net::ClientTls;
-use crate::process::metrics::{Labels, MetricKind, Metrics, MetricsPlace, MetricsServer, Number, Site};
+use crate::process::metrics::{Labels, MetricKind, Metrics, MetricsServer, MetricsSocket, Number, Site};
 use crate::programs::certificates::{CERTIFICATE_HELP, CERTIFICATE_METRIC, series_of};
 use crate::programs::status::{PAGE, PAGE_POLICY, Status, combined, failure_to_json, json_text};
 
 /// Serves `/metrics`, `/healthz`, `/readyz`, and the status page at `/`.
-pub(super) fn serve(place: &MetricsPlace, host: &Arc<Host>) -> Result<MetricsServer> {
+pub(super) fn serve(socket: MetricsSocket, host: &Arc<Host>) -> Result<MetricsServer> {
     let (readiness, status) = (host.clone(), host.clone());
     let site = Site::new(metrics(host), move || health::ready(&readiness))
         .policy(PAGE_POLICY)
         .page("/", "text/html; charset=utf-8", || PAGE.to_owned())
         .page("/status.json", "application/json", move || status_json(&status));
-    MetricsServer::start(place, site)
+    socket.serve(site)
 }
 
 /// The status of lane 0, and if the group has several lanes, the status of each in `lanes`, by its number.

@@ -9,7 +9,7 @@ use crate::lane::health::{NotReady, late_loop};
 use crate::ledger::Destination;
 use crate::process::supervision::Condition;
 
-/// Ready if all lanes are. The error says what is missing.
+/// Ready if all lanes are, and all nodes of a Redis Cluster are heard. The error says what is missing.
 pub(super) fn ready(host: &Host) -> Result<(), String> {
     let lanes = host.lanes();
     if lanes.is_empty() {
@@ -17,7 +17,14 @@ pub(super) fn ready(host: &Host) -> Result<(), String> {
             "the nodes of the Redis Cluster are not known yet: none answers (--redis-url), or see its log".to_owned()
         );
     }
+    host.unheard().map_or(Ok(()), Err)?;
     lanes.iter().try_for_each(|lane| lane_ready(host, &lane.lane))
+}
+
+/// What this process reports of a lane as its trouble. What concerns no lane that runs, lane 0 tells.
+pub(super) fn trouble(host: &Host, hosted: &HostedLane) -> Option<String> {
+    let unheard = host.unheard().filter(|_| hosted.number == 0);
+    unheard.or_else(|| lane_ready(host, &hosted.lane).err())
 }
 
 /// The same for one lane.
@@ -55,14 +62,18 @@ fn explain(reason: NotReady, lane: &lane::Shared) -> String {
             let wanted = lane.settings.wait_replicas;
             format!("it leads, but fewer than {wanted} replicas of Redis have what it stores (--wait-replicas)")
         }
-        NotReady::NoIntake => "it leads, but can't store messages, or has not done so yet; see its log".to_owned(),
+        NotReady::NoIntake => match &*lane.stats.unstored.lock() {
+            Some(error) => format!("it leads, but can't store messages: {error}"),
+            None => "it leads, but can't store messages, or has not done so yet; see its log".to_owned(),
+        },
         NotReady::NotSubscribed => {
             let redis = lane.settings.redis.shown();
             format!("not subscribed: Redis at {redis} does not answer, or refuses the subscription (--redis-url)")
         }
-        NotReady::NoLeader => {
-            "no dispatcher leads, and this one may not lead yet or is refused by Redis; see its log".to_owned()
-        }
+        NotReady::NoLeader => match &*lane.stats.unelected.lock() {
+            Some(error) => format!("no dispatcher leads, and this one can't take the lease: {error}"),
+            None => "no dispatcher leads, and this one may not lead yet".to_owned(),
+        },
         NotReady::NotInSync => "not in sync with the leader yet".to_owned(),
     }
 }

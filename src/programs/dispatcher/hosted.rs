@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::{Mutex, RwLock};
 
 use super::board::Board;
 use crate::base::id::DispatcherId;
 use crate::base::pulse::Pulse;
+use crate::base::text::Quoted;
 use crate::lane;
 use crate::ledger::LaneNumber;
 
@@ -19,6 +21,9 @@ pub(super) struct Host {
     /// The pulse of the main thread, which monitors the other threads.
     pub(super) main: Pulse,
     lanes: RwLock<Arc<[Arc<HostedLane>]>>,
+    unheard: Mutex<Option<String>>,
+    /// A lane has heard that a sharded channel, or the lane itself, may be on another node now.
+    moved: (Sender<()>, Receiver<()>),
 }
 
 /// One lane, and the group's status as last seen.
@@ -32,7 +37,14 @@ pub(super) struct HostedLane {
 impl Host {
     /// A process without lanes.
     pub(super) fn new(id: DispatcherId, open_metrics: String) -> Host {
-        Host { id, open_metrics, main: Pulse::default(), lanes: RwLock::default() }
+        Host {
+            id,
+            open_metrics,
+            main: Pulse::default(),
+            lanes: RwLock::default(),
+            unheard: Mutex::default(),
+            moved: bounded(1),
+        }
     }
 
     /// The lanes that run now, the lowest first. There may be none: before the nodes of a cluster are known.
@@ -43,5 +55,33 @@ impl Host {
     /// From now on these run.
     pub(super) fn note_lanes(&self, lanes: impl Iterator<Item = Arc<HostedLane>>) {
         *self.lanes.write() = lanes.collect();
+    }
+
+    /// Where lanes say that slots have moved.
+    pub(super) fn moved(&self) -> &Sender<()> {
+        &self.moved.0
+    }
+
+    /// Where that comes, to one receiver.
+    pub(super) fn moves(&self) -> &Receiver<()> {
+        &self.moved.1
+    }
+
+    /// The nodes of a Redis Cluster on which messages are sent that no lane hears, for people.
+    pub(super) fn unheard(&self) -> Option<String> {
+        self.unheard.lock().clone()
+    }
+
+    /// From now on these are not heard. Logged when it changes.
+    pub(super) fn note_unheard(&self, nodes: Option<String>) {
+        let mut unheard = self.unheard.lock();
+        if *unheard == nodes {
+            return;
+        }
+        match &nodes {
+            Some(problem) => log::warn!("event=unheard problem={}", Quoted(problem)),
+            None => log::info!("event=heard note=\"all nodes with messages have a lane again\""),
+        }
+        *unheard = nodes;
     }
 }

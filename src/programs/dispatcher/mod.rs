@@ -10,6 +10,7 @@
 
 mod balance;
 mod board;
+mod changes;
 mod cluster_watch;
 mod exposition;
 mod health;

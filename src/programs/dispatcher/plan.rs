@@ -9,15 +9,15 @@
 //! All dispatchers that see the same owners of the slots make the same plan. While they see different ones, dispatchers
 //! of one lane may listen to something different for a moment, as during a rolling change of settings.
 //!
+//! A node of few slots may own the slot of no lane's name, of which there are 65,536. It has no lane then, and what is
+//! sent there is not heard: see [`unheard`].
+//!
 //! Limitation: in a cluster, a pattern that matches keyspace events and other channels, such as `*`, is listened to by
 //! lane 0 only, so the events of the other nodes don't come.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ledger::{Interests, LaneNumber, Primary, Topology, lane_name, slot_of};
-
-/// The highest number of a lane that is tried for a node.
-const MOST_LANES: LaneNumber = 4_096;
 
 /// What each lane listens to, by its number; to nothing if it drains.
 pub(super) type Plan = BTreeMap<LaneNumber, Interests>;
@@ -39,7 +39,7 @@ pub(super) fn plan(
             wanted.insert(&primary.id, these);
         }
     }
-    for lane in 0..=MOST_LANES {
+    for lane in 0..=LaneNumber::MAX {
         if wanted.is_empty() {
             break;
         }
@@ -50,6 +50,26 @@ pub(super) fn plan(
         }
     }
     Some(lanes)
+}
+
+/// The nodes on which messages are sent that no lane of the plan hears, for people.
+pub(super) fn unheard(topology: &Topology, group: &str, interests: &Interests, plan: &Plan) -> Option<String> {
+    let home = topology.owner(slot_of(group.as_bytes()))?;
+    let node_of = |lane| topology.owner(slot_of(lane_name(group, lane)?.as_bytes())).map(|node| &node.id);
+    let listening = plan.iter().filter(|(_, these)| !these.is_none());
+    let heard: BTreeSet<&String> = listening.filter_map(|(lane, _)| node_of(*lane)).collect();
+    let without = topology.primaries.iter().filter(|primary| !heard.contains(&primary.id));
+    let problem = |primary: &Primary| {
+        let these = interests_at(primary, home, interests)?;
+        Some(format!(
+            "no lane hears the node {}, which sends {}: its slots fit no lane of {group}; give it more slots, or move \
+             those of the channels",
+            primary.address,
+            these.summary(),
+        ))
+    };
+    let problems: Vec<String> = without.filter_map(problem).collect();
+    (!problems.is_empty()).then(|| problems.join("; "))
 }
 
 /// What the listening lane of a node listens to; `None` if there is nothing on this node. `home` has the group's slot.
@@ -120,6 +140,11 @@ mod tests {
         let topology = topology(&[0, 1, 2]);
         let plan = planned(&topology, &interests);
         assert_eq!((plan.len(), &plan[&0]), (3, &interests));
+        assert_eq!(
+            interests.patterns_with_key_events().collect::<Vec<_>>(),
+            [b"*"],
+            "they hear the events of one node"
+        );
         let nodes: BTreeSet<&str> = plan.keys().map(|lane| node_of(&topology, *lane)).collect();
         assert_eq!(nodes.len(), 3);
         for (_, these) in plan.iter().skip(1) {
@@ -146,6 +171,34 @@ mod tests {
     #[test]
     fn without_the_groups_node_there_is_no_plan() {
         assert_eq!(plan(&Topology::default(), "{orders}", &sharded(1), &BTreeSet::new()), None);
+    }
+
+    /// A cluster of two nodes, of which the second has one slot only.
+    fn with_a_node_of(slot: u16) -> Topology {
+        let node = |number: u16, slots| {
+            let address = Address::Tcp { host: "h".to_owned(), port: number };
+            Primary { id: format!("node-{number}"), address, slots }
+        };
+        let rest = vec![0..=slot - 1, slot + 1..=SLOTS - 1];
+        Topology { primaries: vec![node(0, rest), node(1, vec![slot..=slot])], replicas: Vec::new() }
+    }
+
+    #[test]
+    fn a_node_of_one_slot_has_a_lane_or_is_named() {
+        let slots_of = |lanes: std::ops::RangeInclusive<LaneNumber>| -> BTreeSet<u16> {
+            lanes.map(|lane| slot_of(lane_name("{orders}", lane).expect("it has a tag").as_bytes())).collect()
+        };
+        let (low, all) = (slots_of(0..=5_000), slots_of(0..=LaneNumber::MAX));
+        assert!(all.len() * 10 > usize::from(SLOTS) * 9, "{}", all.len());
+        let events = Interests::of(vec![b"__keyevent@0__:set".to_vec()], Vec::new()).expect("a good one");
+        let far = (1..SLOTS - 1).find(|slot| all.contains(slot) && !low.contains(slot)).expect("a slot");
+        let topology = with_a_node_of(far);
+        let plan = planned(&topology, &events);
+        assert_eq!((listening(&plan).len(), unheard(&topology, "{orders}", &events, &plan)), (2, None));
+        let none = (1..SLOTS - 1).find(|slot| !all.contains(slot)).expect("a slot");
+        let topology = with_a_node_of(none);
+        let problem = unheard(&topology, "{orders}", &events, &planned(&topology, &events)).expect("a problem");
+        assert!(problem.contains("h:1") && problem.contains("__keyevent@0__:set"), "{problem}");
     }
 
     proptest! {

@@ -1,9 +1,9 @@
 //! The reporter: once a second it writes this dispatcher's report to Redis, and checks the group's status.
 //!
 //! One thread for each lane, with two connections of its own, so that nothing it does can hold up the lease or a
-//! message. The status goes to the [`Board`](super::board::Board), for the metrics and the status page. No decision
-//! depends on it. A report expires by itself, so a dispatcher that hangs or has lost Redis vanishes from the group's
-//! status.
+//! message. The status goes to the [`Board`](super::board::Board), for the metrics, the status page and
+//! [`Balance`](super::balance::Balance): whether a lane is handed over depends on it, and no guarantee does. A report
+//! expires by itself, so a dispatcher that hangs or has lost Redis vanishes from the group's status.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -174,11 +174,12 @@ impl ReportLoop {
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             channel: lane.settings.interests.summary(),
+            node: lane.settings.redis.for_key(&lane.settings.keys.leader).last_node().unwrap_or_default(),
             leads,
             epoch: get(&stats.epoch),
             // The leader is in sync by definition.
             in_sync: get(&stats.in_sync) == 1 || leads,
-            trouble: health::lane_ready(&host, lane).err(),
+            trouble: health::trouble(&host, &hosted),
             uptime_s: self.began.elapsed().as_secs_f64(),
             ring_bytes: lane.ring.stats().bytes as u64,
             oldest: board.read(|status| status.snapshot.oldest).flatten().map(|oldest| oldest.0),

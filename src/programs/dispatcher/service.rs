@@ -14,15 +14,17 @@ use super::{exposition, health, shadow};
 use crate::base::error::{Error, Result};
 use crate::base::id::DispatcherId;
 use crate::base::shutdown::{ShutdownRequests, shutdown_channel};
+use crate::base::text::Quoted;
 use crate::lane::{self, Following};
 use crate::ledger::{Destination, Interests, LaneNumber};
 use crate::net::LinkSecret;
-use crate::process::metrics::MetricsPlace;
+use crate::process::metrics::{MetricsPlace, MetricsSocket};
 use crate::process::supervision::{CHECK_WITHIN, Supervisor};
 use crate::programs::common::link_secret;
 
 /// Runs the dispatcher, or the shadow, until it is asked to stop. Returns the exit code.
 pub fn run(config: DispatcherConfig) -> Result<u8> {
+    config.common.scheduling.apply();
     if config.shadow {
         return shadow::run(config);
     }
@@ -34,7 +36,8 @@ pub fn run(config: DispatcherConfig) -> Result<u8> {
     let metrics = config.common.metrics.clone();
     let open = metrics.as_ref().filter(|place| place.is_open()).map(|place| place.address.clone());
     let host = Arc::new(Host::new(id, open.unwrap_or_default()));
-    Process::start(&host, lane_settings(config, link_secret), metrics)?.run(&requests).map(|()| 0)
+    let balance = Balance::new(config.hand_over_every);
+    Process::start(&host, lane_settings(config, link_secret), balance, metrics)?.run(&requests).map(|()| 0)
 }
 
 /// A process that runs the lanes of a group.
@@ -44,29 +47,46 @@ pub(super) struct Process {
     first: Option<Plan>,
     metrics: Option<MetricsPlace>,
     watch: Option<ClusterWatch>,
+    balance: Balance,
 }
 
 impl Process {
     /// Prepares the lanes of the group whose lane 0 has these settings. In a Redis Cluster it may have others, too.
-    pub(super) fn start(host: &Arc<Host>, settings: lane::Settings, metrics: Option<MetricsPlace>) -> Result<Process> {
-        let several = settings.redis.is_cluster() && has_interests_of_nodes(&settings.interests);
-        let watch = several.then(|| ClusterWatch::start(&settings)).transpose()?;
+    pub(super) fn start(
+        host: &Arc<Host>,
+        settings: lane::Settings,
+        balance: Balance,
+        metrics: Option<MetricsPlace>,
+    ) -> Result<Process> {
+        let several = settings.redis.is_cluster() && settings.interests.are_of_nodes();
+        if settings.redis.is_cluster() {
+            warn_of_patterns(&settings.interests);
+        }
+        let watch = several.then(|| ClusterWatch::start(&settings, host)).transpose()?;
         let first = (!several).then(|| Plan::from([(0, (*settings.interests).clone())]));
         let make = move |number, these: &Interests| settings_of(&settings, number, these, several);
-        Ok(Process { host: host.clone(), lanes: Lanes::new(host, Box::new(make)), first, metrics, watch })
+        let lanes = Lanes::new(host, Box::new(make));
+        Ok(Process { host: host.clone(), lanes, first, metrics, watch, balance })
     }
 
     /// Runs until asked to stop.
     pub(super) fn run(self, requests: &ShutdownRequests) -> Result<()> {
-        let Process { host, lanes, first, metrics, watch } = self;
+        let Process { host, lanes, first, metrics, watch, balance } = self;
         let plans = watch.as_ref().map_or_else(never, ClusterWatch::plans);
-        run_lanes(&host, lanes, first, &plans, metrics.as_ref(), requests)
+        run_lanes(&host, lanes, first, &plans, balance, metrics.as_ref(), requests)
     }
 }
 
-/// Whether in a cluster each node sends some of these messages by itself.
-fn has_interests_of_nodes(interests: &Interests) -> bool {
-    interests.is_sharded() || interests.of_key_events().is_some()
+/// A pattern such as `*` is listened to by lane 0 alone, which hears of keyspace events only those of its node.
+fn warn_of_patterns(interests: &Interests) {
+    for pattern in interests.patterns_with_key_events() {
+        log::warn!(
+            "event=events-of-one-node pattern={} note=\"in a Redis Cluster this pattern hears the keyspace events of \
+             one node, and messages by PUBLISH of all; for the events of all nodes name them by --keyevent, or by a \
+             pattern that begins with __key\"",
+            Quoted(String::from_utf8_lossy(pattern))
+        );
+    }
 }
 
 /// Runs until asked to stop. Does not end because Redis can't be reached. Follows the `first` plan, if there is one,
@@ -76,14 +96,16 @@ pub(super) fn run_lanes(
     mut lanes: Lanes,
     first: Option<Plan>,
     plans: &Receiver<Plan>,
+    mut balance: Balance,
     metrics: Option<&MetricsPlace>,
     requests: &ShutdownRequests,
 ) -> Result<()> {
-    let metrics = metrics.map(|place| exposition::serve(place, host)).transpose()?;
+    let socket = metrics.map(MetricsSocket::bind).transpose()?;
     first.map_or(Ok(()), |plan| lanes.follow(plan))?;
+    // Served from here on, so that the first answer has the figures of the lanes.
+    let metrics = socket.map(|socket| exposition::serve(socket, host)).transpose()?;
     let ends = lanes.ends();
     let mut supervisor = Supervisor::from_environment();
-    let mut balance = Balance::default();
     let (mut stopping, mut outcome) = (false, Ok(()));
     // The main loop runs until all lanes have ended. If a lane ends by itself, which is a failure, the others are
     // stopped.
@@ -102,6 +124,7 @@ pub(super) fn run_lanes(
                     outcome = outcome.and(Err(Error::Failed("the thread cluster ended, which is a bug".to_owned())));
                 }
             },
+            recv(lanes.again()) -> _ => lanes.reconcile()?,
             recv(requests.receiver()) -> _ => stopping = true,
             recv(supervisor.ticks()) -> _ => {
                 if let Some(lane) = balance.next(host) {

@@ -19,6 +19,7 @@ use crate::process::config::{Environment, Setting, Values, is_plain_name, quoted
 use crate::process::log::settings::LOG_LEVEL;
 use crate::process::metrics::settings::{METRICS_ADDR, METRICS_HOST, METRICS_TOKEN_FILE};
 use crate::process::program::{self, CommandLine};
+use crate::process::scheduling::SCHEDULING;
 use crate::programs::common::{
     CommonConfig, GROUP, LINK_SECRET_FILE, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL, TLS_CA, TLS_CERT, TLS_KEY,
     host_name, link_tls,
@@ -48,6 +49,8 @@ pub struct DispatcherConfig {
     pub name: String,
     /// How long the lease lasts.
     pub lease_ttl: Duration,
+    /// The shortest time between two lanes that are handed over.
+    pub hand_over_every: Duration,
     /// How long a link may be silent.
     pub link_timeout: Duration,
     /// After this many failed deliveries a message becomes a dead letter.
@@ -124,6 +127,12 @@ pub const SETTINGS: &[Setting] = &[
          oncecast status shows the result. Flags about consumers and leading are refused, and such variables ignored",
     ),
     Setting::new(
+        "lane",
+        "N",
+        Found("0"),
+        "With --shadow: which lane it follows of a group that has several, as with sharded channels in a Redis Cluster",
+    ),
+    Setting::new(
         "dispatcher-id",
         "NAME",
         Found("host name and pid"),
@@ -134,6 +143,13 @@ pub const SETTINGS: &[Setting] = &[
         "MS",
         Text("2000"),
         "How long the lease on leadership lasts without renewal; a hung leader is replaced after this time",
+    ),
+    Setting::new(
+        "hand-over-every-ms",
+        "MS",
+        Text("10000"),
+        "The shortest time between two lanes that are handed over to a dispatcher that leads fewer, if the group has \
+         several lanes; each lane stands still for a moment",
     ),
     Setting::new(
         "link-timeout-ms",
@@ -194,6 +210,7 @@ pub const SETTINGS: &[Setting] = &[
         Text("33554432"),
         "Memory for messages waiting for a free consumer; further messages wait in Redis only",
     ),
+    SCHEDULING,
     LOG_LEVEL,
     METRICS_ADDR,
     METRICS_HOST,
@@ -239,8 +256,12 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Dispat
     let values = &Values::new(matches, SETTINGS, environment);
     let mut common = CommonConfig::read(values)?;
     let shadow = values.is_on("shadow")?;
-    if shadow {
-        refuse_unused(values)?;
+    match common.lane {
+        Some(lane) if lane != 0 && !shadow => {
+            return Err(ConfigError::new("lane", lane, "a lane only with --shadow: others work for all lanes"));
+        }
+        _ if shadow => refuse_unused(values)?,
+        _ => {}
     }
     let destination = destination(values, &common.keys)?;
     let order_key = order_key(values, &destination)?;
@@ -275,6 +296,8 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Dispat
             None => default_name(),
         },
         lease_ttl: values.millis("lease-ttl-ms", 100, 600_000)?,
+        // The status from which the next lane is chosen is up to a second old.
+        hand_over_every: values.millis("hand-over-every-ms", 2_000, 86_400_000)?,
         link_timeout: values.millis("link-timeout-ms", 100, 600_000)?,
         max_deliveries: values.number("max-deliveries", 1, 10_000)? as u32,
         retry: retry_policy(values)?,

@@ -4,16 +4,17 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, never, unbounded};
 use log::{Log, Metadata, Record};
 use parking_lot::Mutex;
 use tungstenite::{Message, WebSocket};
 
+use super::balance::Balance;
 use super::exposition;
 use super::hosted::Host;
-use super::lanes::Lanes;
+use super::lanes::{End, Lanes};
 use super::plan::Plan;
 use super::service::run_lanes;
 use crate::base::id::{DispatcherId, Epoch};
@@ -109,6 +110,31 @@ fn wait_for(host: &Host, what: &str, holds: impl Fn(&crate::lane::Shared) -> boo
     wait_until(LIMIT, what, || Ok(all())).expect("in time");
 }
 
+/// A consumer that does not answer keeps its dialer busy, as a lookup that hangs does. That holds up the end of the
+/// lane, and not the main thread.
+#[test]
+fn a_lane_that_is_slow_to_end_does_not_hold_up_the_main_thread() {
+    let redis = RedisServer::start(RedisOptions::default()).expect("a private Redis starts");
+    let mute = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = mute.local_addr().expect("it is bound").to_string();
+    let settings = settings_of(None, redis.server(), "slow", vec![address]);
+    let host = Arc::new(Host::new(DispatcherId::generate("d0"), String::new()));
+    let plan = Plan::from([(0, (*settings.interests).clone())]);
+    let mut lanes = Lanes::new(&host, Box::new(move |_, _| Some(settings.clone())));
+    lanes.follow(plan).expect("it starts");
+    let (_dialing, _) = mute.accept().expect("its dialer connects");
+    lanes.stop();
+    let ends = lanes.ends();
+    let began = Instant::now();
+    let election = ends.recv_timeout(LIMIT).expect("its election ends");
+    assert!(matches!(election, End::Election(0)));
+    let ended = began.elapsed();
+    assert!(lanes.join(election).expect("no failure") && !lanes.is_empty());
+    assert!(began.elapsed() - ended < Duration::from_millis(500), "{:?}", began.elapsed() - ended);
+    let threads = ends.recv_timeout(LIMIT).expect("its threads end");
+    assert!(lanes.join(threads).expect("no failure") && lanes.is_empty());
+}
+
 #[test]
 fn two_lanes_of_one_process_lead_deliver_and_log_each_by_itself() {
     log::set_logger(&Capture).expect("no other test logs");
@@ -132,7 +158,7 @@ fn two_lanes_of_one_process_lead_deliver_and_log_each_by_itself() {
         let host = host.clone();
         move || {
             let lanes = Lanes::new(&host, Box::new(move |lane, _| settings.get(usize::from(lane)).cloned()));
-            run_lanes(&host, lanes, Some(plan), &never(), None, &requests)
+            run_lanes(&host, lanes, Some(plan), &never(), Balance::new(Duration::MAX), None, &requests)
         }
     });
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::consumers::CheckedSource;
 use crate::base::text::Escaped;
-use crate::ledger::doctor::{Diagnosis, Effect, Examined, Finding, Patient, Remedy};
+use crate::ledger::doctor::{Diagnosis, Effect, Examined, Finding, Patient, Place, Places, Remedy};
 
 /// What was found, and where.
 pub struct Report {
@@ -42,9 +42,10 @@ impl Report {
         }
     }
 
-    /// 0 if every program works and every consumer is reached, else 3.
+    /// 0 if every program works, also after a failover, and every consumer is reached, else 3.
     pub fn exit_code(&self) -> u8 {
-        let works = self.diagnosis.programs.iter().all(Examined::works);
+        let Diagnosis { programs, places, .. } = &self.diagnosis;
+        let works = programs.iter().all(Examined::works) && places.problems.is_empty();
         if works && self.consumers.iter().all(CheckedSource::works) { 0 } else { 3 }
     }
 
@@ -70,6 +71,7 @@ impl Report {
     pub fn to_json(&self) -> Value {
         let programs: Vec<Value> =
             self.diagnosis.programs.iter().map(|examined| self.program_to_json(examined)).collect();
+        let places = &self.diagnosis.places;
         let warnings: Vec<Value> = self
             .diagnosis
             .warnings
@@ -83,6 +85,10 @@ impl Report {
             "user": self.user,
             "group": self.group,
             "programs": programs,
+            "places": places.each.iter().map(place_to_json).collect::<Value>(),
+            "problems": places.problems,
+            "warnings": places.warnings,
+            "notes": places.notes,
             "consumers": self.consumers.iter().map(CheckedSource::to_json).collect::<Value>(),
             "server": warnings,
         })
@@ -132,18 +138,23 @@ fn is_grant(finding: &Finding) -> bool {
     matches!(finding.remedy, Some(Remedy::Grant(_)))
 }
 
-/// Each problem with its finding. Commands that the user may not call are listed in one, if the effect is the same.
+/// Each problem with its finding. Commands that the user may not call, and channels that it may not use, are listed in
+/// one, if the effect is the same.
 fn together(findings: &[Finding]) -> Vec<(String, &Finding)> {
-    const CALL: &str = " may not call ";
+    const LISTED: [&str; 2] = [" may not call ", " may not use the channel "];
     let mut all: Vec<(String, &Finding)> = Vec::new();
     for finding in findings {
-        let same = |(problem, of): &&mut (String, &Finding)| of.effect == finding.effect && problem.contains(CALL);
-        match finding.problem.split_once(CALL) {
-            Some((_, command)) if let Some((problem, _)) = all.iter_mut().find(same) => {
+        let listed = LISTED.iter().find_map(|verb| Some((*verb, finding.problem.split_once(verb)?.1)));
+        let before = listed.and_then(|(verb, name)| {
+            let same = |(problem, of): &&mut (String, &Finding)| of.effect == finding.effect && problem.contains(verb);
+            Some((all.iter_mut().find(same)?, name))
+        });
+        match before {
+            Some(((problem, _), name)) => {
                 problem.push_str(", ");
-                problem.push_str(command);
+                problem.push_str(name);
             }
-            _ => all.push((finding.problem.clone(), finding)),
+            None => all.push((finding.problem.clone(), finding)),
         }
     }
     all
@@ -164,6 +175,24 @@ fn finding_to_json(finding: &Finding) -> Value {
     json!({"effect": effect, "why": why, "problem": finding.problem, "remedy": remedy})
 }
 
+fn place_to_json(place: &Place) -> Value {
+    let (says, error) = (place.says.as_ref().ok(), place.says.as_ref().err());
+    json!({"kind": place.kind, "address": place.address, "says": says, "error": error})
+}
+
+fn show_places(places: &Places, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if !places.each.is_empty() {
+        writeln!(f, "\nservers:")?;
+    }
+    for Place { kind, address, says } in &places.each {
+        let (Ok(text) | Err(text)) = says;
+        writeln!(f, "- {kind} {address}: {}", Escaped(text))?;
+    }
+    places.problems.iter().try_for_each(|problem| writeln!(f, "- {}", Escaped(problem)))?;
+    places.warnings.iter().try_for_each(|warning| writeln!(f, "- warning: {}", Escaped(warning)))?;
+    places.notes.iter().try_for_each(|note| writeln!(f, "- note: {}", Escaped(note)))
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { server, database, user, group, diagnosis, consumers } = self;
@@ -177,6 +206,7 @@ impl fmt::Display for Report {
                 self.show_program(examined, f)?;
             }
         }
+        show_places(&diagnosis.places, f)?;
         if !consumers.is_empty() {
             writeln!(f, "\nconsumers:")?;
         }

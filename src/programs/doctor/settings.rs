@@ -22,6 +22,8 @@ pub struct DoctorConfig {
     pub interests: Interests,
     /// The programs to examine the server for.
     pub programs: Vec<Program>,
+    /// How many replicas the dispatchers wait for.
+    pub wait_replicas: u32,
     /// The consumers to look for; none if there is nothing to look for.
     pub consumers: Vec<ConsumerSource>,
     /// As JSON.
@@ -56,6 +58,12 @@ pub const SETTINGS: &[Setting] = &[
     ),
     Setting::new("stream", "KEY", Found("<group>:messages"), "The stream of --deliver stream"),
     Setting::new(
+        "wait-replicas",
+        "N",
+        Text("0"),
+        "The dispatchers' --wait-replicas: also try whether so many replicas confirm what is stored",
+    ),
+    Setting::new(
         "consumers",
         "HOST:PORT,…",
         Found("none"),
@@ -65,6 +73,8 @@ pub const SETTINGS: &[Setting] = &[
     LOG_LEVEL,
 ];
 
+/// As for dispatchers.
+const MOST_REPLICAS: u64 = 100;
 const PROGRAMS: &str = "dispatcher, consumer, publisher, status or audit";
 const DELIVER: &str = "consumers or stream";
 const STREAM_FORM: &str = "a key that the group does not use itself, with --deliver stream";
@@ -78,6 +88,8 @@ Tries everything that each program needs of Redis, and says what is missing and 
 
 Each command is tried in a form that changes nothing, and then the programs' own steps on keys of a trial, which are
 removed: <group>:put-back:doctor-…. A group that runs is not disturbed.
+With a URL of Sentinels or of a Redis Cluster each of them is asked, and each server that may take the present one's
+place is tried with the same user.
 A program works, works slower or in part, for a reason that is given, or does not work. Then the line that helps is
 shown, such as ACL SETUSER … or CONFIG SET …, for an administrator of the server to type.",
         "\
@@ -85,10 +97,12 @@ Examples:
   oncecast doctor --redis-url redis://10.0.0.1:6379
   ONCECAST_REDIS_URL_FILE=/etc/oncecast/consumer-redis-url oncecast doctor --program consumer
   oncecast doctor --program dispatcher --consumers dns:consumers.internal:6969
+  oncecast doctor --redis-url redis+sentinel://10.0.0.1,10.0.0.2,10.0.0.3/orders --wait-replicas 1
   oncecast doctor --deliver stream --pattern 'orders.*' --program dispatcher --json
 
 Exit codes: 0 every program works, if need be slower, 1 Redis can't be reached or refuses the login, 2 invalid settings,
-3 a program does not work, or a consumer of --consumers can't be reached.",
+3 a program does not work, would not after a failover, a node that the URL names refuses, or a consumer of --consumers
+can't be reached.",
         SETTINGS,
     )
 }
@@ -120,6 +134,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Doctor
             Some(text) => consumer_sources::parse(&text)?,
             None => Vec::new(),
         },
+        wait_replicas: values.number("wait-replicas", 0, MOST_REPLICAS)? as u32,
         json: values.is_on("json")?,
         common,
     })

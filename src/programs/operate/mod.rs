@@ -3,6 +3,7 @@
 //! A change is one step in Redis, which also tells the leader. Then the tool waits until the leader's report shows it,
 //! so that what it prints is true. It may be killed at any time and started again.
 
+use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use crate::base::text::Quoted;
 use crate::ledger::{GroupSettings, Ledger, PauseChange, SettingsChange, SettingsReading};
 use crate::process::log as process_log;
 use crate::process::output;
-use crate::programs::lanes::{LaneConfig, heading, lanes_of};
+use crate::programs::lanes::{LaneConfig, heading, lanes_to_change};
 use crate::programs::patience::patiently;
 use crate::programs::status::report::Report;
 
@@ -32,18 +33,37 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The subcommands. Returns the exit code.
 pub fn run(config: &OperateConfig) -> Result<u8> {
     let _log = process_log::init(config.common.log_level, "oncecast", "operate")?;
-    let lanes = lanes_of(&config.common, config.patience)?;
-    let mut code = 0;
-    for LaneConfig { number, common } in &lanes {
-        output::print(if config.json { String::new() } else { heading(&lanes, *number) })?;
-        code = code.max(run_on(&OperateConfig { common: common.clone(), ..config.clone() })?);
+    let (mut code, mut done, mut failed) = (0, BTreeSet::new(), None);
+    // A lane that is recorded meanwhile may have been given the settings from before. Lanes are never removed.
+    loop {
+        let lanes = lanes_to_change(&config.common, config.patience)?;
+        let new: Vec<&LaneConfig> = lanes.iter().filter(|lane| !done.contains(&lane.number)).collect();
+        if new.is_empty() {
+            return failed.map_or(Ok(code), Err);
+        }
+        for lane in new {
+            output::print(if config.json { String::new() } else { heading(lane) })?;
+            match run_on(config, lane) {
+                Ok(of_lane) => code = code.max(of_lane),
+                Err(error) if lane.is_one_of_several => {
+                    log::error!(
+                        "event=lane-failed lane={number} error={} note=\"the other lanes are done all the same; repeat \
+                         it for this one: --lane {number}\"",
+                        Quoted(&error),
+                        number = lane.number
+                    );
+                    failed.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+            done.insert(lane.number);
+        }
     }
-    Ok(code)
 }
 
 /// The same for one lane.
-fn run_on(config: &OperateConfig) -> Result<u8> {
-    let mut ledger = Ledger::new(config.common.redis.clone(), config.common.keys.clone().into(), REPLY_TIME);
+fn run_on(config: &OperateConfig, lane: &LaneConfig) -> Result<u8> {
+    let mut ledger = Ledger::new(lane.common.redis.clone(), lane.common.keys.clone().into(), REPLY_TIME);
     let patience = config.patience;
     if config.change != SettingsChange::default() {
         patiently(&mut ledger, patience, |ledger| refuse_stream(ledger, &config.change))?;
@@ -59,7 +79,7 @@ fn run_on(config: &OperateConfig) -> Result<u8> {
     }
     let leader = patiently(&mut ledger, patience, |ledger| confirmed(ledger, &reading, read))?;
     let outcome = Outcome { settings: still_set(&reading, read), leader };
-    output::print(outcome.shown(&config.change, config.json))?;
+    output::print(outcome.shown(lane.number, &config.change, config.json))?;
     Ok(outcome.exit_code())
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::lane::{DeliveryState, Limit};
-use crate::ledger::{GroupSettings, PauseChange, SettingsChange};
+use crate::ledger::{GroupSettings, LaneNumber, PauseChange, SettingsChange};
 use crate::programs::status::delivery::{DeliveryReport, paused_in_words};
 use crate::programs::status::json_text;
 use crate::programs::status::report::Report;
@@ -49,9 +49,9 @@ impl Outcome {
     }
 
     /// As text or as JSON, with the end of the line.
-    pub(super) fn shown(&self, change: &SettingsChange, json: bool) -> String {
+    pub(super) fn shown(&self, lane: LaneNumber, change: &SettingsChange, json: bool) -> String {
         if json {
-            return json_text(&self.to_json()) + "\n";
+            return json_text(&self.to_json(lane)) + "\n";
         }
         let mut text = self.pause_in_words(change) + "\n";
         if change.pause.is_none() {
@@ -103,7 +103,7 @@ impl Outcome {
         )
     }
 
-    fn to_json(&self) -> Value {
+    fn to_json(&self, lane: LaneNumber) -> Value {
         let limit = |value| Limit { value, of_group: true };
         let set = DeliveryReport(DeliveryState {
             pause: self.settings.pause.clone(),
@@ -119,6 +119,7 @@ impl Outcome {
             Leader::None => (None, false, None, None),
         };
         json!({
+            "lane": lane,
             "paused": set["paused"],
             "max_in_flight": set["max_in_flight"],
             "rate": set["rate"],

@@ -38,7 +38,7 @@ const SETTINGS: &[Setting] = &[
     REDIS_KEY,
     GROUP,
     LANE,
-    Setting::switch("json", "Print JSON, one object on one line"),
+    Setting::switch("json", "Print JSON, one object on one line for each lane"),
     LOG_LEVEL,
 ];
 
@@ -159,7 +159,12 @@ pub fn read(name: &str, matches: &ArgMatches, environment: Environment<'_>) -> R
             change.rate = matches.get_one::<Option<DeliveryRate>>("rate").copied();
         }
     }
-    Ok(OperateConfig { common: CommonConfig::read(values)?, change, json: values.is_on("json")?, patience: PATIENCE })
+    Ok(OperateConfig {
+        common: CommonConfig::read(values)?.unexamined(),
+        change,
+        json: values.is_on("json")?,
+        patience: PATIENCE,
+    })
 }
 
 /// Who runs the tool, and where, as far as that can be told.

@@ -14,7 +14,7 @@ use crate::ledger::{Ledger, Location, Looked};
 use crate::process::log as process_log;
 use crate::process::output::{self, StdoutReader};
 use crate::programs::absent::warn_if_absent;
-use crate::programs::lanes::{LaneConfig, heading, lanes_of, only_lane};
+use crate::programs::lanes::{LaneConfig, by_lane, heading, lanes_of};
 use crate::programs::patience::patiently;
 
 mod asker;
@@ -34,44 +34,56 @@ const PAGE: u64 = 1_000;
 pub fn run(config: &PendingConfig) -> Result<u8> {
     let _log = process_log::init(config.common.log_level, "oncecast", "pending")?;
     let lanes = lanes_of(&config.common, config.patience)?;
-    if matches!(config.action, Action::Show(_)) {
-        only_lane(&lanes)?;
-    }
-    let mut code = 0;
-    for LaneConfig { number, common } in &lanes {
-        if !config.json && output::print(heading(&lanes, *number))? == StdoutReader::Gone {
-            break;
-        }
-        code = code.max(run_on(&PendingConfig { common: common.clone(), ..config.clone() })?);
-    }
-    Ok(code)
-}
-
-/// The same for one lane.
-fn run_on(config: &PendingConfig) -> Result<u8> {
-    let ledger = Ledger::new(config.common.redis.clone(), config.common.keys.clone().into(), REPLY_TIME);
-    let mut looker = Looker { config, ledger, asker: Asker::new(config.asks, config.patience) };
     match &config.action {
-        Action::List { limit, older_than } => looker.list(*limit, *older_than),
-        Action::Show(ids) => looker.show(ids),
+        Action::List { limit, older_than } => list(config, &lanes, *limit, *older_than),
+        Action::Show(names) => {
+            let mut named = by_lane(&lanes, names)?;
+            let named = |lane: &LaneConfig| Some((lane.clone(), named.remove(&lane.number)?));
+            let lanes: Vec<_> = lanes.iter().filter_map(named).collect();
+            lanes.iter().try_fold(0, |code, (lane, ids)| Ok(Looker::new(config, lane).show(ids)?.max(code)))
+        }
     }
 }
 
+fn list(config: &PendingConfig, lanes: &[LaneConfig], limit: Option<u64>, older: Option<Duration>) -> Result<u8> {
+    let (mut listed, mut existing) = (0, 0);
+    for lane in lanes {
+        let Some((some, all)) = Looker::new(config, lane).list(limit, older)? else { return Ok(0) };
+        listed += some;
+        existing += all;
+    }
+    if lanes.len() > 1 && !config.json {
+        output::print(format_args!("all {} lanes: {listed} listed, {existing} pending\n", lanes.len()))?;
+    }
+    Ok(0)
+}
+
+/// Looks at the messages of one lane.
 struct Looker<'a> {
     config: &'a PendingConfig,
+    lane: &'a LaneConfig,
     ledger: Ledger,
     asker: Asker,
 }
 
-impl Looker<'_> {
-    fn list(&mut self, limit: Option<u64>, older_than: Option<Duration>) -> Result<u8> {
+impl<'a> Looker<'a> {
+    fn new(config: &'a PendingConfig, lane: &'a LaneConfig) -> Looker<'a> {
+        let ledger = Ledger::new(lane.common.redis.clone(), lane.common.keys.clone().into(), REPLY_TIME);
+        Looker { config, lane, ledger, asker: Asker::new(config.asks, config.patience) }
+    }
+
+    /// Returns how many were listed, and how many there are. `None` if the reader has gone.
+    fn list(&mut self, limit: Option<u64>, older_than: Option<Duration>) -> Result<Option<(u64, u64)>> {
         let (patience, json) = (self.config.patience, self.config.json);
-        let key = self.ledger.keys().pending.clone();
-        if warn_if_absent(&self.config.common, &mut self.ledger, &key)? {
-            return Ok(0);
+        if !json && output::print(heading(self.lane))? == StdoutReader::Gone {
+            return Ok(None);
         }
-        if !json && output::print(format_args!("{}\n", Row::HEADER))? == StdoutReader::Gone {
-            return Ok(0);
+        let key = self.ledger.keys().pending.clone();
+        if warn_if_absent(&self.lane.common, &mut self.ledger, &key)? {
+            return Ok(Some((0, 0)));
+        }
+        if !json && output::print(Row::header(self.lane) + "\n")? == StdoutReader::Gone {
+            return Ok(None);
         }
         let up_to = match older_than {
             Some(age) => MessageId(
@@ -91,17 +103,19 @@ impl Looker<'_> {
             foreign += page.foreign;
             listed += page.messages.len() as u64;
             if self.print(&page.messages, |row| row.line(json) + "\n")? == StdoutReader::Gone {
-                return Ok(0);
+                return Ok(None);
             }
         }
+        let mut existing = listed;
         if !json {
             let count = patiently(&mut self.ledger, patience, Ledger::count_pending)?;
             let more = if whole || listed == count { "" } else { "; --limit 0 lists all" };
             let strange = if foreign > 0 { format!("; {foreign} that no dispatcher stored") } else { String::new() };
             output::print(format_args!("{listed} listed, {count} pending in {key}{strange}{more}\n"))?;
+            existing = count;
         }
         self.explain_silence();
-        Ok(0)
+        Ok(Some((listed, existing)))
     }
 
     fn show(&mut self, ids: &BTreeSet<String>) -> Result<u8> {
@@ -116,7 +130,7 @@ impl Looker<'_> {
                         return Ok(0);
                     }
                 }
-                None => missing.push(id.as_str()),
+                None => missing.push(self.lane.name_of(id)),
             }
         }
         self.explain_silence();
@@ -133,7 +147,7 @@ impl Looker<'_> {
         let located: IdMap<Location> = self.asker.locate(&mut self.ledger, &ids)?;
         // Read after the messages, so that none is from the future.
         let now_us = patiently(&mut self.ledger, self.config.patience, Ledger::clock_us)?;
-        let row = |looked| Row { looked, location: located.get(&looked.id), now_us };
+        let row = |looked| Row { lane: self.lane, looked, location: located.get(&looked.id), now_us };
         output::print(messages.iter().map(|looked| text(&row(looked))).collect::<String>())
     }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::base::text::{Escaped, beginning};
 use crate::ledger::{Location, Looked};
 use crate::process::log::Timestamp;
+use crate::programs::lanes::LaneConfig;
 use crate::programs::messages::{self, or_dash};
 use crate::programs::status::json_text;
 
@@ -15,6 +16,7 @@ const SHOWN_CHANNEL: usize = 40;
 
 /// A pending message, and where it is.
 pub(super) struct Row<'a> {
+    pub(super) lane: &'a LaneConfig,
     pub(super) looked: &'a Looked,
     /// `None`: the leader has not said.
     pub(super) location: Option<&'a Location>,
@@ -24,8 +26,11 @@ pub(super) struct Row<'a> {
 
 impl Row<'_> {
     /// What stands above [`line`](Row::line).
-    pub(super) const HEADER: &'static str =
-        "id                       age  delivery     bytes  where                                     channel";
+    pub(super) fn header(lane: &LaneConfig) -> String {
+        let width = lane.id_columns();
+        let place = "where";
+        format!("{:<width$}         age  delivery     bytes  {place:<40}  channel", "id")
+    }
 
     /// The message on one line, without its payload.
     pub(super) fn line(&self, json: bool) -> String {
@@ -36,7 +41,7 @@ impl Row<'_> {
         let shown = beginning(&channel, SHOWN_CHANNEL);
         let line = format!(
             "{}  {:>10}  {:>8}  {:>8}  {:<40}  {}{}",
-            self.looked.id,
+            self.name(),
             seconds(self.age()),
             self.looked.delivery,
             self.looked.bytes,
@@ -51,7 +56,7 @@ impl Row<'_> {
     pub(super) fn whole(&self) -> String {
         let looked = self.looked;
         let mut lines = vec![
-            ("id", looked.id.to_string()),
+            ("id", self.name()),
             ("pending since", Timestamp(looked.id.0).to_string()),
             ("age", seconds(self.age())),
             ("delivery", looked.delivery.to_string()),
@@ -80,6 +85,7 @@ impl Row<'_> {
 
     fn to_json(&self) -> Value {
         json!({
+            "lane": self.lane.number,
             "id": self.looked.id.to_string(),
             "since": Timestamp(self.looked.id.0).to_string(),
             "age_s": self.age().as_millis() as f64 / 1_000.0,
@@ -90,6 +96,10 @@ impl Row<'_> {
             "bytes": self.looked.bytes,
             "where": self.location.map(to_json),
         })
+    }
+
+    fn name(&self) -> String {
+        self.lane.name_of(&self.looked.id.to_string())
     }
 
     /// An id is the time of intake, by the clock of the dispatcher that led then.

@@ -10,7 +10,7 @@ use crate::process::config::Default::{Found, Text};
 use crate::process::config::{self, Environment, Setting, Values};
 use crate::process::log::settings::LOG_LEVEL;
 use crate::programs::common::{CommonConfig, GROUP, LANE, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
-use crate::programs::messages::{ids, with_ids};
+use crate::programs::messages::{MessageName, ids, with_ids};
 use crate::programs::patience::PATIENCE;
 
 /// The settings of `oncecast pending`.
@@ -39,12 +39,12 @@ pub enum Action {
         older_than: Option<Duration>,
     },
     /// These, with their payloads.
-    Show(BTreeSet<String>),
+    Show(BTreeSet<MessageName>),
 }
 
 const NO_ASK: Setting = Setting::switch("no-ask", "Do not ask the leader where the messages are");
 const JSON: Setting = Setting::switch("json", "Print JSON, one object on each line");
-const LIMIT: Setting = Setting::new("limit", "N", Text("100"), "How many to list, 0 for all");
+const LIMIT: Setting = Setting::new("limit", "N", Text("100"), "How many to list of each lane, 0 for all");
 const OLDER_THAN: Setting = Setting::new(
     "older-than",
     "TIME",
@@ -68,7 +68,8 @@ pub fn command() -> Command {
 Lists pending messages, oldest first, without their payloads. Changes nothing.
 
 Only the leader knows where a message is: at a consumer and for how long, waiting for a consumer or for the time of its
-next delivery, or in Redis only. It is asked, and has two seconds to answer. '?' means that it did not.",
+next delivery, or in Redis only. It is asked, and has two seconds to answer. '?' means that it did not. In a group with
+several lanes, each lane's are listed, with ids as LANE/ID.",
             "\
 Examples:
   oncecast pending list --group orders
@@ -107,7 +108,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Pendin
         _ => Action::Show(ids(matches)),
     };
     Ok(PendingConfig {
-        common: CommonConfig::read(values)?,
+        common: CommonConfig::read(values)?.unexamined(),
         action,
         json: values.is_on("json")?,
         asks: !values.is_on("no-ask")?,

@@ -8,6 +8,10 @@
 //! asked for, since only that is refused once the keys have moved. While they move, no subscriber on one node may mean
 //! one on another. So a message that reached none is unknown there, and before the first message the link waits until a
 //! dispatcher is subscribed.
+//!
+//! `SPUBLISH` is refused by a node that has not the channel's slot, but not by a replica of the one that has it, as a
+//! primary is after a failover: it counts its own subscribers and passes the message on. So a key of the channel's slot
+//! is asked for here, too, which a replica refuses. Only a message that reached nobody in such a pipeline is unknown.
 
 use std::time::{Duration, Instant};
 
@@ -15,6 +19,7 @@ use redis::Value;
 
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result, Step};
+use crate::base::refusal::Refusal;
 use crate::base::text::Quoted;
 use crate::ledger::{Command, Connection, Keys, Server, slot_of};
 
@@ -40,10 +45,10 @@ pub(super) enum PublishOutcome {
 
 /// What is asked for beside publishing, in a Redis Cluster.
 struct Asked {
-    /// A key of the group.
-    key: String,
-    /// The dispatchers' control channel.
-    control: String,
+    /// A key of the group, or one in the slot of the sharded channels.
+    key: Vec<u8>,
+    /// The dispatchers' control channel, unless the channels are sharded.
+    control: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,6 +72,8 @@ pub(super) struct RedisLink {
     reached: bool,
     /// In a Redis Cluster.
     asked: Option<Asked>,
+    /// Whether messages of the last pipeline that no subscriber received may have reached one on another node.
+    unsure: bool,
 }
 
 struct RedisTrouble {
@@ -77,8 +84,7 @@ struct RedisTrouble {
 }
 
 impl RedisLink {
-    /// `sharded` is one of the sharded channels, if messages are published on such. A node that has not a channel's
-    /// slot refuses the message, so nothing else is asked for.
+    /// `sharded` is one of the sharded channels, if messages are published on such.
     pub(super) fn new(
         server: &Server,
         keys: &Keys,
@@ -86,11 +92,16 @@ impl RedisLink {
         refusal_patience: Duration,
         now: Instant,
     ) -> RedisLink {
-        let asked = || Asked { key: keys.leader.clone(), control: keys.control.clone() };
+        let asked = || match sharded {
+            // Any key of this slot will do.
+            Some(channel) => Asked { key: channel.to_vec(), control: None },
+            None => Asked { key: keys.leader.clone().into_bytes(), control: Some(keys.control.clone()) },
+        };
         let server_of_channels = sharded.map(|channel| server.for_slot(slot_of(channel)));
         RedisLink {
             connection: Connection::new(server_of_channels.unwrap_or_else(|| server.for_key(&keys.leader)), REPLY_TIME),
-            asked: (server.is_cluster() && sharded.is_none()).then(asked),
+            asked: server.is_cluster().then(asked),
+            unsure: false,
             state: LinkState::Down,
             backoff: Backoff::new(CONNECT_WAIT.0, CONNECT_WAIT.1),
             refusal_patience,
@@ -107,11 +118,10 @@ impl RedisLink {
         if now < self.retry_at {
             return Ok(false);
         }
-        let is_ready = match &self.asked {
-            Some(asked) if self.state != LinkState::Up => has_dispatcher(&mut self.connection, asked),
-            None if self.state == LinkState::Down => {
-                self.connection.query(Step::Connecting, Command::of(&["PING"])).map(|_| true)
-            }
+        let is_ready = match (&self.asked, self.state) {
+            (_, LinkState::Up) => return Ok(true),
+            (Some(Asked { key, control: Some(control) }), _) => has_dispatcher(&mut self.connection, key, control),
+            (_, LinkState::Down) => self.connection.query(Step::Connecting, Command::of(&["PING"])).map(|_| true),
             _ => return Ok(true),
         };
         match is_ready {
@@ -132,9 +142,9 @@ impl RedisLink {
         }
     }
 
-    /// Whether a message that no subscriber received may have reached one on another node.
+    /// Whether a message of the last pipeline that no subscriber received may have reached one on another node.
     pub(super) fn is_unsure(&self) -> bool {
-        self.asked.is_some()
+        self.unsure
     }
 
     /// Some messages reached no subscriber.
@@ -187,10 +197,13 @@ impl RedisLink {
     fn exchange(&mut self, mut commands: Vec<Command>) -> Result<Vec<Value>> {
         const DOING: &str = "publishing";
         let Some(asked) = &self.asked else { return self.connection.pipeline(DOING, commands) };
-        commands.push(Command::of(&["EXISTS", &asked.key]));
+        commands.push(exists(&asked.key));
         let mut replies = self.connection.pipeline_each(DOING, commands)?;
         // If the keys have moved, the connection has noticed it. What was published is published all the same.
-        if let Some(Err(error)) = replies.pop() {
+        let elsewhere = replies.pop().and_then(Result::err);
+        self.unsure = asked.control.is_some()
+            || elsewhere.as_ref().is_some_and(|error| error.refusal() == Some(Refusal::Cluster));
+        if let Some(error) = elsewhere {
             log::debug!("event=keys-elsewhere reason={}", Quoted(error));
         }
         replies.into_iter().collect()
@@ -229,10 +242,15 @@ impl RedisLink {
 }
 
 /// Whether a dispatcher is subscribed on the node that has the group's keys.
-fn has_dispatcher(connection: &mut Connection, asked: &Asked) -> Result<bool> {
-    let commands = vec![Command::of(&["EXISTS", &asked.key]), Command::of(&["PUBSUB", "NUMSUB", &asked.control])];
+fn has_dispatcher(connection: &mut Connection, key: &[u8], control: &str) -> Result<bool> {
+    let commands = vec![exists(key), Command::of(&["PUBSUB", "NUMSUB", control])];
     let replies = connection.pipeline("looking for dispatchers", commands)?;
     Ok(matches!(replies.get(1), Some(Value::Array(parts)) if matches!(parts.get(1), Some(Value::Int(1..)))))
+}
+
+/// Asks for a key, which only the node that owns its slot answers.
+fn exists(key: &[u8]) -> Command {
+    Command::new(2).arg("EXISTS").arg(key)
 }
 
 /// Whether a setting is the likely cause, so that waiting is unlikely to help.

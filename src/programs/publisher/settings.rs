@@ -12,6 +12,7 @@ use crate::process::config::{Environment, Setting, Values, quoted};
 use crate::process::log::settings::LOG_LEVEL;
 use crate::process::metrics::settings::{METRICS_ADDR, METRICS_HOST, METRICS_TOKEN_FILE};
 use crate::process::program::{self, CommandLine};
+use crate::process::scheduling::SCHEDULING;
 use crate::programs::common::{CommonConfig, GROUP, REDIS_CA, REDIS_CERT, REDIS_KEY, REDIS_URL};
 use crate::programs::interests::{CHANNEL, SHARDED_CHANNEL, published_channels, sharded_channels};
 use crate::wire::MAX_CHANNEL_BYTES;
@@ -85,6 +86,7 @@ pub const SETTINGS: &[Setting] = &[
         Found("none"),
         "Write the id of each message that a subscriber received to this file, one per line, for oncecast audit --ids",
     ),
+    SCHEDULING,
     LOG_LEVEL,
     METRICS_ADDR,
     METRICS_HOST,

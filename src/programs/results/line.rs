@@ -3,12 +3,13 @@
 use data_encoding::BASE64;
 use serde_json::{Map, Value, json};
 
+use crate::ledger::LaneNumber;
 use crate::ledger::reading::Entry;
 use crate::process::log::Timestamp;
 use crate::programs::status::json_text;
 
 /// The line, with its end.
-pub(super) fn line(entry: &Entry) -> String {
+pub(super) fn line(lane: LaneNumber, entry: &Entry) -> String {
     let mut fields = Map::new();
     for (name, value) in &entry.fields {
         let value = value_of(value);
@@ -21,7 +22,7 @@ pub(super) fn line(entry: &Entry) -> String {
         }
     }
     let at = Timestamp(entry.at_ms().saturating_mul(1_000)).to_string();
-    json_text(&json!({ "entry": entry.id, "at": at, "fields": fields })) + "\n"
+    json_text(&json!({ "lane": lane, "entry": entry.id, "at": at, "fields": fields })) + "\n"
 }
 
 fn value_of(value: &[u8]) -> Value {
@@ -40,8 +41,8 @@ mod tests {
         let field = |name: &str, value: &[u8]| (name.as_bytes().to_vec(), value.to_vec());
         let fields =
             vec![field("a", b"1"), field("b", b"\xff"), field("a", b"2"), field("a", b"3"), field("c", b"\x1b[31m")];
-        let shown = line(&Entry { id: "1000-2".to_owned(), fields });
-        let expected = "{\"entry\":\"1000-2\",\"at\":\"1970-01-01T00:00:01.000Z\",\"fields\":{\
+        let shown = line(3, &Entry { id: "1000-2".to_owned(), fields });
+        let expected = "{\"lane\":3,\"entry\":\"1000-2\",\"at\":\"1970-01-01T00:00:01.000Z\",\"fields\":{\
                         \"a\":[\"1\",\"2\",\"3\"],\"b\":{\"base64\":\"/w==\"},\"c\":\"\\u001b[31m\"}}\n";
         assert_eq!(shown, expected);
     }

@@ -13,11 +13,11 @@ use crate::base::error::{Error, Result};
 use crate::base::shutdown::shutdown_channel;
 use crate::base::text::Quoted;
 use crate::ledger::reading::EntryStream;
-use crate::ledger::{Followed, Follower, Ledger};
+use crate::ledger::{Followed, Follower, LaneNumber, Ledger};
 use crate::process::log as process_log;
 use crate::process::output::{self, StdoutReader};
 use crate::programs::absent::warn_if_absent;
-use crate::programs::lanes::{lanes_of, only_lane};
+use crate::programs::lanes::{LaneConfig, lanes_of, only_lane};
 use crate::programs::patience::{may_pass, patiently};
 
 mod line;
@@ -36,12 +36,13 @@ pub fn run(config: &ResultsConfig) -> Result<u8> {
     let _log = process_log::init(config.common.log_level, "oncecast", "results")?;
     let (handle, requests) = shutdown_channel();
     handle.on_signals_with_certificates(config.common.has_renewed_files())?;
-    only_lane(&lanes_of(&config.common, config.patience)?)?;
-    let mut ledger = Ledger::new(config.common.redis.clone(), config.common.keys.clone().into(), REPLY_TIME);
+    let lanes = lanes_of(&config.common, config.patience)?;
+    let LaneConfig { number, common, .. } = only_lane(&lanes)?;
+    let mut ledger = Ledger::new(common.redis.clone(), common.keys.clone().into(), REPLY_TIME);
     let stream = if ledger.keys().stream.is_some() { EntryStream::Messages } else { EntryStream::Processed };
     let key = stream.key(ledger.keys()).to_owned();
     // Its first result may still come.
-    warn_if_absent(&config.common, &mut ledger, &key)?;
+    warn_if_absent(common, &mut ledger, &key)?;
     let follower = match config.begin {
         Begin::Start => Follower::from_start(stream),
         Begin::Now => patiently(&mut ledger, config.patience, |ledger| Follower::from_now(ledger, stream))?,
@@ -50,10 +51,11 @@ pub fn run(config: &ResultsConfig) -> Result<u8> {
             Follower::since(stream, (now_us / 1_000).saturating_sub(ago.as_millis() as u64))
         }
     };
-    Tail { ledger, follower, left: config.count, stop: requests.receiver() }.run()
+    Tail { lane: *number, ledger, follower, left: config.count, stop: requests.receiver() }.run()
 }
 
 struct Tail<'a> {
+    lane: LaneNumber,
     ledger: Ledger,
     follower: Follower,
     /// How many entries are still to be printed, if there is an end.
@@ -108,6 +110,6 @@ impl Tail<'_> {
         let most =
             self.left.map_or(entries.len(), |left| entries.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
         self.left = self.left.map(|left| left - most as u64);
-        output::print(entries[..most].iter().map(line).collect::<String>())
+        output::print(entries[..most].iter().map(|entry| line(self.lane, entry)).collect::<String>())
     }
 }

@@ -93,7 +93,7 @@ Exit codes: 0 interrupted, the reader has gone or --count is reached; 1 Redis ca
 pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ResultsConfig, ConfigError> {
     let (_, matches) = matches.subcommand().expect("clap demands a subcommand");
     let values = &Values::new(matches, TAIL, environment);
-    let mut common = CommonConfig::read(values)?;
+    let mut common = CommonConfig::read(values)?.unexamined();
     if let Some(stream) = values.text("stream")? {
         if stream.is_empty() {
             return Err(ConfigError::new("stream", quoted(&stream), "the key of a stream"));

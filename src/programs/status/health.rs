@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::delivery::{LONG_PAUSE, paused_in_words};
 use super::report::{Report, SourceReport};
 use super::shadow::ShadowMember;
-use super::show::addresses_in_words;
+use super::show::{NOT_WRITTEN, addresses_in_words};
 use super::state::{MANY_DEATHS, Member, Status};
 use crate::lane::DEATHS_WINDOW;
 use crate::ledger::overview::Part;
@@ -29,21 +29,26 @@ fn tried(addresses: &[String]) -> String {
 impl Status {
     /// What needs attention now. Empty if the group is healthy.
     pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
+        let stopping = self.settings.iter().filter(|warning| warning.is_problem());
+        let mut problems: Vec<String> = stopping.map(ToString::to_string).collect();
         match (self.leader(), self.leaders_report()) {
             (None, _) if self.refused.contains(&Part::Lease) => problems.push(
                 "the leader is unknown: Redis refuses GET (no right, no such command, or a key of another type)"
                     .to_owned(),
             ),
+            (None, _) if self.has_drained() => {}
             (None, _) if self.members.is_empty() && !self.refused.contains(&Part::Members) => {
                 problems.push("no dispatcher is subscribed".to_owned())
             }
-            (None, _) => problems.push("no dispatcher leads".to_owned()),
+            (None, _) => problems.extend(self.leaderless()),
             // Figures from reports are left out, and a note says so.
             (Some(_), None) if self.refused.contains(&Part::Reports) => {}
+            (Some(leader), None) if self.refuses_reports() => {
+                problems.push(format!("the leader {} {NOT_WRITTEN}", leader.holder));
+            }
             (Some(leader), None) => problems.push(format!(
                 "the leader {} does not report: it has just started, or hangs, or Redis refuses its report (is Redis \
-                 full?)",
+                 full, or short of replicas?)",
                 leader.holder
             )),
             (Some(leader), Some(report)) => {
@@ -95,6 +100,22 @@ impl Status {
         problems
     }
 
+    /// That no dispatcher leads, and what dispatchers report about it.
+    fn leaderless(&self) -> Vec<String> {
+        let report = |member: &'_ Member| member.report.clone().map(|report| (member.id.clone(), report));
+        let reports: Vec<(String, Report)> = self.members.iter().filter_map(report).collect();
+        // A report is up to a second older than what is read of the lease.
+        let first = match reports.iter().find(|(_, report)| report.leads) {
+            Some((id, _)) => format!(
+                "no dispatcher holds the lease, though {id} reported a moment ago that it leads: it can't renew the \
+                 lease, or hands it over, as in a failover; if that lasts, its log says why"
+            ),
+            None => "no dispatcher leads".to_owned(),
+        };
+        let troubles = reports.iter().filter_map(|(id, report)| Some(format!("{id}: {}", report.trouble.as_ref()?)));
+        [first].into_iter().chain(troubles).collect()
+    }
+
     /// The problems with consumers that the leader reports.
     fn consumers_problems(&self, report: &Report) -> Vec<String> {
         let overdue = report.consumers.iter().filter(|consumer| consumer.overdue > 0).map(|consumer| {
@@ -124,6 +145,13 @@ impl Status {
     /// What is worth knowing, but needs no attention now.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = self.omissions();
+        if self.refuses_reports() && !(self.members.is_empty() && self.shadows.is_empty()) {
+            notes.push(
+                "Redis refuses to write reports now (NOREPLICAS): what is shown of dispatchers, consumers, rates and \
+                 shadows is what they reported before, or missing"
+                    .to_owned(),
+            );
+        }
         let leader = self.leader().map(|leader| &leader.holder);
         let mut standbys = self.members.iter().filter(|member| Some(&member.id) != leader);
         let reports = self.known(Part::Reports, ()).and_then(|()| self.known(Part::Members, ()));
@@ -174,7 +202,10 @@ impl Status {
         let since_ms = (self.now_us / 1_000).saturating_sub(RECENT.as_millis() as u64);
         let recent = self.gaps.iter().filter(|gap| gap.at_ms >= since_ms).count();
         if recent > 0 {
-            notes.push(format!("gaps in the last hour: {recent}"));
+            notes.push(format!(
+                "gaps in the last hour, messages may be missing: {recent} (docs/OPERATIONS.md, OncecastGapRecorded: \
+                 how to tell)"
+            ));
         }
         if self.snapshot.dead > 0 {
             notes.push(format!("dead letters: {}, in the stream {}:dead", self.snapshot.dead, self.group));

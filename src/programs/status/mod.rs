@@ -6,6 +6,7 @@ mod lanes;
 pub mod order;
 mod page;
 mod reader;
+mod readers;
 mod records;
 pub mod report;
 mod run;

@@ -7,7 +7,7 @@ pub const PAGE: &str = include_str!("page.html");
 /// from. Nothing else runs or is loaded. A test names the new sums after a change of the page.
 pub const PAGE_POLICY: &str = "default-src 'none'; \
     style-src 'sha256-q1R1kLmvhgdhupmetIPmXZxEQnmkSOoYF8pd4EapQbo='; \
-    script-src 'sha256-G3mCM0Hek40A4mUb3LUO+ksMR3QCSXvG4m+8KJH71NY='; \
+    script-src 'sha256-+0ErVgq47yZQZf4Z4rbycExhjR5DwMTG/Lx2o+Xc0no='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ use crate::ledger::{Connection, Interests, Keys};
 
 /// How often the server's settings are checked.
 const SETTINGS_EVERY: Duration = Duration::from_secs(60);
+/// The same while no dispatcher leads, or while the last check has found what stops the group.
+const SETTINGS_IN_TROUBLE_EVERY: Duration = Duration::from_secs(5);
 
 /// How often the newest dead letters are read, although there are as many as before.
 const LETTERS_EVERY: Duration = Duration::from_secs(10);
@@ -33,6 +35,8 @@ pub struct StatusReader {
     letters: Option<(Option<Vec<LetterHead>>, u64, Instant)>,
     /// What the group listens to, if it is known here.
     interests: Option<Arc<Interests>>,
+    /// The stream that the group delivers to, if it is known here.
+    stream: Option<String>,
 }
 
 impl StatusReader {
@@ -45,6 +49,7 @@ impl StatusReader {
             settings: None,
             letters: None,
             interests: None,
+            stream: None,
         }
     }
 
@@ -57,6 +62,11 @@ impl StatusReader {
     /// the dispatchers' reports. If there are none, it reads the message itself.
     pub fn without_scripts(self) -> StatusReader {
         StatusReader { view: self.view.without_scripts(), relies_on_reports: true, ..self }
+    }
+
+    /// The group delivers to this stream while no leader reports another.
+    pub fn assume_stream(&mut self, stream: Option<String>) {
+        self.stream = stream;
     }
 
     /// The group's status now.
@@ -82,13 +92,13 @@ impl StatusReader {
         }
         let leads = |member: &&Member| member.report.as_ref().is_some_and(|report| report.leads);
         let stream = members.iter().find(leads).and_then(|member| member.report.as_ref()).map(|report| &report.stream);
-        let stream_entries = match stream.filter(|stream| !stream.is_empty()) {
+        let stream_entries = match stream.filter(|stream| !stream.is_empty()).or(self.stream.as_ref()) {
             Some(stream) => self.view.count_entries(stream)?,
             None => None,
         };
         let gaps = self.view.newest_gaps(SHOWN_GAPS)?;
         let letters = self.letters(snapshot.dead)?;
-        let settings = self.settings()?.to_vec();
+        let settings = self.settings(snapshot.lease.is_none())?.to_vec();
         Ok(Status {
             group: self.view.keys().group.clone(),
             now_us: wall_clock_us(),
@@ -118,8 +128,12 @@ impl StatusReader {
     }
 
     /// The warnings about the server's settings, checked now or recently.
-    fn settings(&mut self) -> Result<&[Warning]> {
-        let fresh = self.settings.take().filter(|(_, checked)| checked.elapsed() < SETTINGS_EVERY);
+    fn settings(&mut self, is_leaderless: bool) -> Result<&[Warning]> {
+        let every = |found: &[Warning]| match is_leaderless || found.iter().any(Warning::is_problem) {
+            true => SETTINGS_IN_TROUBLE_EVERY,
+            false => SETTINGS_EVERY,
+        };
+        let fresh = self.settings.take().filter(|(found, checked)| checked.elapsed() < every(found));
         let settings = match fresh {
             Some(settings) => settings,
             None => (server_check::check(self.view.connection(), self.interests.as_deref())?, Instant::now()),

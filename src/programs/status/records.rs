@@ -21,7 +21,7 @@ pub(super) fn letters(letters: &[LetterHead]) -> Value {
 fn gap_to_json(gap: &RecordedGap) -> Value {
     json!({
         "time": Timestamp(gap.at_ms * 1_000).to_string(),
-        "since": begun(&gap.begin).map(|since| since.to_string()),
+        "since": begun(gap).map(|since| since.to_string()),
         "reason": gap.reason,
         "dispatcher": gap.dispatcher,
         "messages": gap.count,
@@ -39,8 +39,9 @@ fn letter_to_json(letter: &LetterHead) -> Value {
     })
 }
 
-/// When the last message before a gap was stored.
-pub(super) fn begun(cursor: &str) -> Option<Timestamp> {
-    let last_id = cursor.parse::<Cursor>().ok()?.last_id;
-    (last_id > MessageId::ZERO).then_some(Timestamp(last_id.0))
+/// When the last message before a gap was stored, as its id says. Ids may be ahead of the clock, by seconds after Redis
+/// lost data; a gap never begins after it was found.
+pub(super) fn begun(gap: &RecordedGap) -> Option<Timestamp> {
+    let last_id = gap.begin.parse::<Cursor>().ok()?.last_id;
+    (last_id > MessageId::ZERO).then_some(Timestamp(last_id.0.min(gap.at_ms.saturating_mul(1_000))))
 }

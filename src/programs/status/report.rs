@@ -15,6 +15,8 @@ pub struct Report {
     pub version: String,
     /// The channel that it subscribes to.
     pub channel: String,
+    /// The address of the node that it uses, in a Redis Cluster; else empty.
+    pub node: String,
     /// Whether it leads.
     pub leads: bool,
     /// The epoch of its present or last term.
@@ -122,6 +124,7 @@ impl Report {
         json!({
             "version": self.version,
             "channel": self.channel,
+            "node": self.node,
             "leads": self.leads,
             "epoch": self.epoch,
             "in_sync": self.in_sync,
@@ -157,6 +160,7 @@ impl Report {
         Some(Report {
             version: text_of(&report["version"]),
             channel: text_of(&report["channel"]),
+            node: text_of(&report["node"]),
             leads: report["leads"].as_bool().unwrap_or_default(),
             epoch: count_of(&report["epoch"]),
             in_sync: report["in_sync"].as_bool().unwrap_or_default(),
@@ -288,6 +292,7 @@ mod tests {
         let report = Report {
             version: "0.1.0".into(),
             channel: "messages:published".into(),
+            node: "10.0.0.9:6379".into(),
             leads: true,
             epoch: 1_764_086_400_000,
             in_sync: true,

@@ -54,7 +54,8 @@ Examples:
   oncecast status --watch
   oncecast status --json | jq .pending
 
-Exit codes: 0 no problem, 1 Redis can't be read, 2 invalid settings, 3 a problem.",
+Exit codes: 0 no problem, 1 Redis can't be read, 2 invalid settings, 3 a problem, or some of several lanes can't be
+read.",
         SETTINGS,
     )
 }

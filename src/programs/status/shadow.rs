@@ -69,9 +69,6 @@ pub struct Compared {
 /// What its state says while it compares.
 pub const COMPARING: &str = "comparing";
 
-/// For a dispatcher or shadow without a report.
-pub(super) const NOT_REPORTING: &str = "does not report";
-
 impl ShadowMember {
     pub(super) fn new(found: DispatcherReport) -> ShadowMember {
         ShadowMember { id: found.id, report: found.report.as_deref().and_then(ShadowReport::parse) }
@@ -84,11 +81,11 @@ impl ShadowMember {
         json
     }
 
-    /// What it received and what it compared, a line each.
-    pub(super) fn in_words(&self) -> (String, Option<String>) {
+    /// What it received and what it compared, a line each; `without_report` if it reports nothing.
+    pub(super) fn in_words(&self, without_report: &str) -> (String, Option<String>) {
         match &self.report {
             Some(report) => (report.in_words(), report.compared_in_words()),
-            None => (NOT_REPORTING.to_owned(), None),
+            None => (without_report.to_owned(), None),
         }
     }
 }

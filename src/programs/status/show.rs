@@ -8,7 +8,7 @@ use super::delivery::DeliveryReport;
 use super::order::OrderReport;
 use super::records;
 use super::report::{ConsumerReport, Rates, SourceReport, tenths};
-use super::shadow::{NOT_REPORTING, ShadowMember};
+use super::shadow::ShadowMember;
 use super::state::{Member, SHOWN_GAPS, Status};
 use crate::base::id::wall_clock_us;
 use crate::base::text::{Escaped, Inert, Quoted};
@@ -18,6 +18,10 @@ use crate::process::log::Timestamp;
 
 /// For figures that only a leader knows.
 const UNKNOWN: &str = "unknown, since no leader reports";
+/// For a dispatcher or shadow without a report.
+const NOT_REPORTING: &str = "does not report";
+/// The same while Redis refuses to write reports.
+pub(super) const NOT_WRITTEN: &str = "can't report now, since Redis refuses to write reports (NOREPLICAS)";
 /// For figures that Redis refuses to give; a note names the command.
 const REFUSED: &str = "unknown, see the note above";
 
@@ -44,15 +48,17 @@ impl Status {
             "notes": self.notes(),
             "leader": leader,
             "epoch": self.known(Part::Epoch, snapshot.epoch.0),
+            "node": self.leaders_report().map(|report| &report.node).filter(|node| !node.is_empty()),
             "dispatchers": self.members.iter().map(Member::to_json).collect::<Value>(),
             "shadows": self.shadows.iter().map(ShadowMember::to_json).collect::<Value>(),
             "consumers": self.consumers_to_json(),
             "delivery": self.delivery().map(DeliveryReport::to_json),
             "sources": self.sources().iter().map(SourceReport::to_json).collect::<Value>(),
-            "stream": self.leaders_report().map(|report| &report.stream).filter(|stream| !stream.is_empty()),
+            "stream": self.stream(),
             "stream_entries": self.stream_entries,
             "pending": self.known(Part::Pending, snapshot.pending),
             "oldest_age_s": self.oldest_age().map(|age| (age.as_secs_f64() * 1e3).round() / 1e3),
+            "in_flight": self.in_flight(),
             "spilled": self.spilled(),
             "results": self.known(Part::Results, snapshot.processed),
             "delayed": self.delayed(),
@@ -164,7 +170,7 @@ impl fmt::Display for Status {
         line("leader", self.leader_in_words())?;
         line("dispatchers", self.members.len().to_string())?;
         for member in &self.members {
-            line(&name_of(&member.id), member.in_words())?;
+            line(&name_of(&member.id), member.in_words(self.without_report()))?;
         }
         self.show_shadows(&mut line)?;
         self.show_consumers(&mut line)?;
@@ -177,10 +183,15 @@ impl fmt::Display for Status {
         line("results", or_unknown(Part::Results, self.snapshot.processed))?;
         line("dead letters", or_unknown(Part::Dead, self.snapshot.dead))?;
         line("gaps", or_unknown(Part::Gaps, self.snapshot.gaps))?;
-        for RecordedGap { at_ms, reason, dispatcher, begin, count, .. } in &self.gaps {
+        for gap in &self.gaps {
+            let RecordedGap { at_ms, reason, dispatcher, count, .. } = gap;
             let at = Timestamp(at_ms * 1_000);
-            let since = records::begun(begin).map_or_else(|| "an unknown time".to_owned(), |since| since.to_string());
-            let gap = format!("{at} {reason}, found by {dispatcher}: published since {since}, messages: {count}");
+            let since = records::begun(gap).map_or_else(|| "an unknown time".to_owned(), |since| since.to_string());
+            let many = match count.as_str() {
+                "unknown" => "how many are missing, if any, is unknown".to_owned(),
+                count => format!("messages: {count}"),
+            };
+            let gap = format!("{at} {reason}, found by {dispatcher}: published since {since}, {many}");
             writeln!(f, "  {}", Escaped(gap))?;
         }
         let more = self.snapshot.gaps.saturating_sub(SHOWN_GAPS as u64);
@@ -259,12 +270,17 @@ impl Status {
         format!("{pending}{notes}")
     }
 
+    /// What is said of a dispatcher or shadow without a report.
+    fn without_report(&self) -> &'static str {
+        if self.refuses_reports() { NOT_WRITTEN } else { NOT_REPORTING }
+    }
+
     fn show_shadows(&self, line: &mut impl FnMut(&str, String) -> fmt::Result) -> fmt::Result {
         if !self.shadows.is_empty() {
             line("shadows", self.shadows.len().to_string())?;
         }
         for shadow in &self.shadows {
-            let (received, compared) = shadow.in_words();
+            let (received, compared) = shadow.in_words(self.without_report());
             line(&name_of(&shadow.id), received)?;
             compared.map_or(Ok(()), |compared| line("", compared))?;
         }
@@ -308,8 +324,8 @@ pub(super) fn addresses_in_words(count: u64) -> String {
 }
 
 impl Member {
-    fn in_words(&self) -> String {
-        let Some(report) = &self.report else { return NOT_REPORTING.to_owned() };
+    fn in_words(&self, without_report: &str) -> String {
+        let Some(report) = &self.report else { return without_report.to_owned() };
         let role = if report.leads { "leader" } else { "standby" };
         let sync = match (&report.trouble, report.leads, report.in_sync) {
             (Some(trouble), ..) => format!(", {trouble}"),

@@ -10,7 +10,7 @@ use crate::ledger::letters::LetterHead;
 use crate::ledger::overview::{self, Part, Snapshot};
 use crate::ledger::reading::RecordedGap;
 use crate::ledger::server_check::Warning;
-use crate::ledger::{Lease, Pause};
+use crate::ledger::{Lease, Pause, may_name_group};
 
 /// The most gaps that are shown.
 pub const SHOWN_GAPS: usize = 10;
@@ -77,6 +77,12 @@ impl Status {
         self.snapshot.lease.as_ref().filter(|lease| self.members.iter().any(|member| member.id == lease.holder))
     }
 
+    /// Whether it is a lane that nobody needs: its node has another one, or nothing to listen to. No message is left.
+    pub fn has_drained(&self) -> bool {
+        let is_read = !self.refused.contains(&Part::Members) && !self.refused.contains(&Part::Pending);
+        !may_name_group(&self.group) && self.members.is_empty() && is_read && self.snapshot.pending == 0
+    }
+
     /// Settings of the server that endanger the guarantees, in words: those found here, and others that the leader
     /// found.
     pub fn redis_warnings(&self) -> Vec<String> {
@@ -90,15 +96,26 @@ impl Status {
         warnings
     }
 
-    /// Those found here.
+    /// Those found here, without what is a problem of the group.
     pub fn own_redis_warnings(&self) -> Vec<String> {
-        self.settings.iter().filter(|warning| !warning.is_note()).map(Warning::to_string).collect()
+        let shown = |warning: &&Warning| !warning.is_note() && !warning.is_problem();
+        self.settings.iter().filter(shown).map(Warning::to_string).collect()
     }
 
     /// The report of the leader, if there is one and it reports.
     pub fn leaders_report(&self) -> Option<&Report> {
         let leader = self.leader()?;
         self.members.iter().find(|member| member.id == leader.holder)?.report.as_ref().filter(|report| report.leads)
+    }
+
+    /// Whether Redis refuses to write reports for lack of replicas, so that they are old or gone.
+    pub(super) fn refuses_reports(&self) -> bool {
+        self.settings.iter().any(|warning| matches!(warning, Warning::TooFewReplicas { .. }))
+    }
+
+    /// The stream that the leader adds messages to, if it does.
+    pub fn stream(&self) -> Option<&str> {
+        self.leaders_report().map(|report| report.stream.as_str()).filter(|stream| !stream.is_empty())
     }
 
     /// `figure`, unless Redis refused the command that reads it.
@@ -126,12 +143,16 @@ impl Status {
         self.leaders_report().map(|report| report.rates)
     }
 
+    /// Messages that consumers hold; `None` if no leader reports.
+    pub fn in_flight(&self) -> Option<u64> {
+        self.leaders_report().map(|report| report.consumers.iter().map(|consumer| consumer.in_flight).sum())
+    }
+
     /// The approximate number of pending messages that are in Redis only; `None` if no leader reports.
     pub fn spilled(&self) -> Option<u64> {
         let report = self.leaders_report()?;
         let pending = self.known(Part::Pending, self.snapshot.pending)?;
-        let in_flight: u64 = report.consumers.iter().map(|consumer| consumer.in_flight).sum();
-        let known = in_flight + report.ready + report.delayed;
+        let known = self.in_flight()? + report.ready + report.delayed;
         Some(if report.behind { pending.saturating_sub(known) } else { 0 })
     }
 

@@ -154,26 +154,34 @@ const SECRET_FAULTS: &[(Fault, &[&str])] = &[
     (Fault::RemembersUnproven, &["lead-without-proof", "forged-proof", "proof-for-another-epoch"]),
 ];
 
+/// As above, all at the same time.
 #[test]
 fn a_consumer_with_a_secret_is_tested_and_each_fault_fails_the_cases_that_it_should() {
     let file = SecretFile::new("conform", &[SECRET]);
     let settings = format!("--conformance-handler --link-secret-file {}", file.path().display());
-    let consumer = ScriptedConsumer::start_with_secret(None);
-    let report = run(consumer.address, &settings).expect("it runs");
-    assert_eq!(failures(&report), "");
     let only: String = all_cases()
         .iter()
         .filter(|case| case.section == "5.10" && !case.name.starts_with("proof-w"))
         .map(|case| format!(" --only {}", case.name))
         .collect();
-    for (fault, expected) in SECRET_FAULTS {
-        let consumer = ScriptedConsumer::start_with_secret(Some(*fault));
-        let report = run(consumer.address, &format!("{settings} --timeout 1s{only}")).expect("it runs");
-        assert_eq!(report.failed(), *expected, "{fault:?}: {}", failures(&report));
-    }
-    let consumer = ScriptedConsumer::start_with_secret(Some(Fault::ReusesNonce));
-    let report = run(consumer.address, &format!("{settings} --only ready-form")).expect("it runs");
-    assert!(failures(&report).contains("a nonce that the consumer has not used before"), "{}", failures(&report));
+    let run_with = |fault: Option<Fault>, more: &str| {
+        let consumer = ScriptedConsumer::start_with_secret(fault);
+        run(consumer.address, &format!("{settings} {more}")).expect("it runs")
+    };
+    let (run_with, only) = (&run_with, &only);
+    thread::scope(|scope| {
+        scope.spawn(|| assert_eq!(failures(&run_with(None, "")), ""));
+        for (fault, expected) in SECRET_FAULTS {
+            scope.spawn(move || {
+                let report = run_with(Some(*fault), &format!("--timeout 1s{only}"));
+                assert_eq!(report.failed(), *expected, "{fault:?}: {}", failures(&report));
+            });
+        }
+        scope.spawn(|| {
+            let text = failures(&run_with(Some(Fault::ReusesNonce), "--only ready-form"));
+            assert!(text.contains("a nonce that the consumer has not used before"), "{text}");
+        });
+    });
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! A consumer that serves several lanes of its group, with a real Redis and a scripted leader for each lane.
 
+use std::thread;
+use std::time::Duration;
+
 use crossbeam_channel::bounded;
 use oncecast::base::id::Epoch;
 use oncecast::lab::RedisServer;
@@ -97,6 +100,8 @@ fn six_lanes_get_the_same_share_of_the_handlers_whatever_each_has_waiting() {
         begun.send(delivery.lane())?;
         // Disconnected: all may pass.
         let _ = gate.recv();
+        // Longer than a turn: so each message is one.
+        thread::sleep(Duration::from_millis(2));
         Ok::<_, HandlerError>(Outcome::new())
     };
     let consumer = RunningConsumer::start(consumer(&redis).concurrency(1).handler(handler));

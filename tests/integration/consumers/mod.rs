@@ -3,6 +3,7 @@
 mod exec;
 mod fixture;
 mod greeting;
+mod lane_limits;
 mod lanes;
 mod leaders;
 mod membership;

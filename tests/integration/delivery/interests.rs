@@ -30,25 +30,44 @@ fn overlapping_interests_deliver_each_message_once_with_its_channel() {
     const CHANNELS: [&str; 5] = ["orders.eu", "orders.us", "invoices.eu", "orders.@1:x,\u{e9}", "x.eu"];
     let mut cluster = cluster_of(options(2, 2, "--channel orders.eu --pattern orders.* --pattern *.eu,*.e?", ""));
     let connection = &mut client_of(&mut cluster);
-    for round in 0..3 {
-        wait_until_reported_in_sync(connection, 2);
-        let (leader, lease) = cluster.wait_for_leader(DEADLINE).expect("a dispatcher leads");
-        publish_on(connection, &CHANNELS, 1_000 * round..1_000 * round + 500);
-        cluster.kill_node(leader).expect("it is killed");
-        publish_on(connection, &CHANNELS, 1_000 * round + 500..1_000 * (round + 1));
+    three_rounds(&mut cluster, connection, |connection, numbers| {
+        publish_on(connection, &CHANNELS, numbers);
         publish_on(connection, &["elsewhere", "orders"], 0..10);
-        wait_for_another_leader(&mut cluster, &lease);
-        cluster.start_node(leader).expect("it starts");
-    }
-    wait_until_done(connection, 3_000);
-    let results = stream(connection, "messages:processed");
-    let ids: BTreeSet<&String> = results.iter().map(|result| &result["message_id"]).collect();
-    assert_eq!((results.len(), ids.len()), (3_000, 3_000), "each once");
-    for result in &results {
+    });
+    for result in &each_of_three_rounds_once(connection) {
         let (channel, _) = result["message_id"].rsplit_once('/').expect("an id");
         assert_eq!(result["channel"], channel);
     }
+}
+
+/// Messages of one of three rounds.
+const ROUND: usize = 1_000;
+
+/// Has the messages of three rounds published, and in the middle of each kills the leader.
+pub fn three_rounds(
+    cluster: &mut Cluster,
+    connection: &mut redis::Connection,
+    publish: impl Fn(&mut redis::Connection, Range<usize>),
+) {
+    for first in [0, ROUND, 2 * ROUND] {
+        wait_until_reported_in_sync(connection, 2);
+        let (leader, lease) = cluster.wait_for_leader(DEADLINE).expect("a dispatcher leads");
+        publish(connection, first..first + ROUND / 2);
+        cluster.kill_node(leader).expect("it is killed");
+        publish(connection, first + ROUND / 2..first + ROUND);
+        wait_for_another_leader(cluster, &lease);
+        cluster.start_node(leader).expect("it starts");
+    }
+    wait_until_done(connection, 3 * ROUND);
+}
+
+/// Fails unless each of these messages has one result, and there is no gap. Returns the results.
+pub fn each_of_three_rounds_once(connection: &mut redis::Connection) -> Vec<HashMap<String, String>> {
+    let results = stream(connection, "messages:processed");
+    let ids: BTreeSet<&String> = results.iter().map(|result| &result["message_id"]).collect();
+    assert_eq!((results.len(), ids.len()), (3 * ROUND, 3 * ROUND), "each once");
     assert_eq!(stream(connection, "messages:gaps"), []);
+    results
 }
 
 /// Waits until so many dispatchers live and report that they are in sync. If another one leads next, there is no gap.

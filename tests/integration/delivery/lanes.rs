@@ -1,27 +1,16 @@
 //! A group with several lanes, on a real Redis Cluster: its consumers and its tools.
 
-use std::process::Output;
-
-use oncecast::lab::Cluster;
-use oncecast::ledger::slot_of;
+use oncecast::lab::folder::PrivateFolder;
+use oncecast::lab::lanes::channels_of_nodes;
+use oncecast::lab::{ChildProcess, Cluster};
+use oncecast::ledger::{SLOTS, slot_of};
 use serde_json::Value;
 
-use crate::support::{DEADLINE, options, programs, wait_until};
+use crate::support::sharded::{status_of as status, tool};
+use crate::support::{DEADLINE, options, wait_until};
 
 /// How many slots each of three primaries has.
-const SHARE: u16 = 5_462;
-
-/// Runs a program, of which `args` are the subcommand and its settings.
-fn tool(cluster: &Cluster, program: &str, args: &[&str]) -> Output {
-    let mut command = programs().command(program).expect("the program is built");
-    let given = cluster.command(program).expect("the program is built");
-    command.args(args).args(given.get_args()).output().expect("it runs")
-}
-
-fn status(cluster: &Cluster) -> Value {
-    let output = tool(cluster, "oncecast", &["status", "--json"]);
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
-}
+const SHARE: u16 = SLOTS.div_ceil(3);
 
 /// The lanes of which `holds` is true.
 fn lanes_where(status: &Value, holds: impl Fn(&Value) -> bool) -> usize {
@@ -30,9 +19,7 @@ fn lanes_where(status: &Value, holds: impl Fn(&Value) -> bool) -> usize {
 
 #[test]
 fn consumers_serve_all_lanes_and_tools_add_them_up() {
-    let on_node =
-        |node: u16| (0..).map(|n| format!("orders.{n}")).find(|name| slot_of(name.as_bytes()) / SHARE == node);
-    let channels: Vec<String> = (0..3).map(|node| on_node(node).expect("there are many names")).collect();
+    let channels = channels_of_nodes("orders.", 3);
     let mut options = options(2, 2, &format!("--sharded-channel {}", channels.join(",")), "");
     options.on_redis_cluster();
     let mut cluster = Cluster::start(options).expect("a cluster starts");
@@ -103,4 +90,50 @@ fn consumers_serve_all_lanes_and_tools_add_them_up() {
     let several = tool(&cluster, "oncecast-publisher", &["--sharded-channel", &channels.join(","), "--count", "1"]);
     assert!(String::from_utf8_lossy(&several.stderr).contains("--sharded-channel"), "{several:?}");
     cluster.stop(DEADLINE).expect("a clean end");
+}
+
+/// After a failover the former primary is a replica: it takes what is published on a sharded channel, passes it on, and
+/// counts none of the dispatchers, which have moved to the new primary.
+#[test]
+fn the_publisher_follows_a_sharded_channel_to_a_promoted_replica() {
+    let channels = channels_of_nodes("orders.", 3);
+    let mut options = options(2, 1, &format!("--sharded-channel {}", channels.join(",")), "");
+    options.on_redis_cluster();
+    options.readiness = true;
+    let mut cluster = Cluster::start(options).expect("a cluster starts");
+    if cluster.server_version().expect("it answers").starts_with("redis 6.") {
+        return;
+    }
+    cluster.wait_for(DEADLINE, "all to be ready", |cluster, _| cluster.is_ready().then_some(())).expect("all ready");
+    let folder = PrivateFolder::create("publisher").expect("a folder");
+    let ids = folder.path().join("ids").display().to_string();
+    let mut command = cluster.command("oncecast-publisher").expect("the program is built");
+    command.args(["--sharded-channel", &channels[0], "--rate", "500", "--ids-file", &ids]);
+    let mut publisher = ChildProcess::spawn("publisher", command).expect("a publisher");
+    let recorded = |cluster: &Cluster| status(cluster)["results"].as_u64();
+    let wait_for_more = |cluster: &Cluster| {
+        let goal = recorded(cluster).expect("a number") + 300;
+        wait_until("more results", || recorded(cluster).filter(|now| *now >= goal));
+    };
+    wait_for_more(&cluster);
+    for _ in 0..2 {
+        let redis = cluster.redis_cluster().expect("it is on one");
+        let owner = redis.owner(slot_of(channels[0].as_bytes())).expect("it has an owner");
+        let replica = redis.replica_of(owner).expect("a replica");
+        redis.fail_over(replica).expect("it takes over");
+        wait_for_more(&cluster);
+    }
+    publisher.stop(DEADLINE).expect("it ends");
+    wait_until("all to be recorded once", || {
+        let output = tool(&cluster, "oncecast", &["audit", "--ids", &ids]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let figure = |name: &str| {
+            let rest = text.lines().find_map(|line| line.strip_prefix(name)).expect("it is shown");
+            rest.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()).expect("a number")
+        };
+        assert_eq!(figure("recorded twice"), 0, "{text}");
+        (figure("lost") == 0).then_some(())
+    });
+    let summary = publisher.stdout().all().pop().expect("a summary");
+    assert!(summary.contains(" unreceived=0 "), "{summary}");
 }

@@ -1,14 +1,11 @@
 //! Groups that listen to sharded channels, on a server without a cluster.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
 use oncecast::lab::RedisServer;
 
-use crate::support::{
-    client_of, cluster_of, options, programs, run, run_on, state, stream, wait_for_another_leader, wait_until,
-    wait_until_done,
-};
+use super::interests::{each_of_three_rounds_once, three_rounds};
+use crate::support::{client_of, cluster_of, options, programs, run_on, state, wait_until, wait_until_done};
 
 const CHANNELS: [&str; 3] = ["orders.eu", "orders.us", "mails"];
 
@@ -37,39 +34,15 @@ fn each_message_on_a_sharded_channel_is_recorded_once_while_leaders_are_killed()
     if !has_sharded_channels(connection) {
         return;
     }
-    for round in 0..3 {
-        wait_until_in_sync(connection, 2);
-        let (leader, lease) = cluster.wait_for_leader(crate::support::DEADLINE).expect("a dispatcher leads");
-        publish(connection, 1_000 * round..1_000 * round + 500);
-        cluster.kill_node(leader).expect("it is killed");
-        publish(connection, 1_000 * round + 500..1_000 * (round + 1));
-        wait_for_another_leader(&mut cluster, &lease);
-        cluster.start_node(leader).expect("it starts");
-    }
-    wait_until_done(connection, 3_000);
-    let results = stream(connection, "messages:processed");
-    let ids: BTreeSet<&String> = results.iter().map(|result| &result["message_id"]).collect();
-    assert_eq!((results.len(), ids.len()), (3_000, 3_000), "each once");
+    three_rounds(&mut cluster, connection, publish);
+    let results = each_of_three_rounds_once(connection);
     assert!(results.iter().all(|result| result["message_id"].starts_with(result["channel"].as_str())));
-    assert_eq!(stream(connection, "messages:gaps"), []);
     // A leader that ends in order says so by PUBLISH, and a pause is announced in the same way.
     let url = cluster.redis().url();
     let paused = programs().command("oncecast").expect("it is built").args(["pause", "--redis-url", &url]).output();
     assert!(paused.expect("it runs").status.success());
     publish(connection, 0..10);
     wait_until("the messages to wait", || (state(connection).0 == 10).then_some(()));
-}
-
-/// Waits until so many dispatchers live and report that they are in sync.
-fn wait_until_in_sync(connection: &mut redis::Connection, dispatchers: usize) {
-    wait_until("the dispatchers to be in sync", || {
-        let alive: Vec<String> = run(connection, &["PUBSUB", "CHANNELS", "messages:alive:*"]);
-        let mut in_sync = |channel: &String| {
-            let report: Option<String> = run(connection, &["GET", &channel.replacen("alive", "status", 1)]);
-            report.is_some_and(|report| report.contains("\"in_sync\":true"))
-        };
-        (alive.iter().filter(|channel| in_sync(channel)).count() == dispatchers).then_some(())
-    });
 }
 
 /// The load generator publishes where such a group listens.

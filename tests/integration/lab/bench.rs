@@ -17,7 +17,7 @@ fn bench(options: &str) -> ChildProcess {
     ChildProcess::spawn("bench", command).expect("it starts")
 }
 
-/// The processes whose parent is `pid`: id and command line.
+/// The processes whose parent is `pid`: id and command line. Without the shell that watches over the others.
 fn children(pid: u32) -> BTreeMap<u32, String> {
     let processes = fs::read_dir("/proc").expect("there is a /proc");
     let ids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
@@ -27,6 +27,7 @@ fn children(pid: u32) -> BTreeMap<u32, String> {
         let line = fs::read_to_string(format!("/proc/{id}/cmdline")).ok()?;
         (parent == pid).then(|| (id, line.replace('\0', " ")))
     })
+    .filter(|(_, line)| !line.contains("oncecast-watcher"))
     .collect()
 }
 
@@ -80,6 +81,23 @@ fn quick_measures_everything_once_and_writes_the_files() {
 }
 
 #[test]
+fn workers_that_delete_and_claim_are_compared() {
+    let mut bench = bench("--kinds streams,tidy --rounds 1 --messages 3000 --time 1200ms --scheduling normal");
+    let status = bench.wait(4 * DEADLINE).expect("it ends");
+    let shown = bench.stdout().all().join("\n");
+    assert_eq!(status.code(), Some(0), "{shown} {:#?}", bench.stderr().all());
+    assert!(shown.contains("tidy "), "{shown}");
+}
+
+#[test]
+fn bullmq_says_how_it_is_installed() {
+    let mut bench = bench("--kinds bullmq --rounds 1 --messages 100 --bullmq-folder /nowhere");
+    assert_eq!(bench.wait(DEADLINE).expect("it ends").code(), Some(1));
+    let said = bench.stderr().all().join("\n");
+    assert!(said.contains("--bullmq-folder") && said.contains("npm install --prefix /nowhere"), "{said}");
+}
+
+#[test]
 fn one_channel_is_compared_with_many() {
     let folder = PrivateFolder::create("bench").expect("a folder");
     let json = folder.path().join("bench.json");
@@ -94,6 +112,44 @@ fn one_channel_is_compared_with_many() {
     assert_eq!(kinds.iter().map(|kind| &kind["kind"]).collect::<Vec<_>>(), ["oncecast", "patterns"]);
     let bytes = |kind: &Value| kind["redis_bytes_per_waiting_message"].as_f64().expect("it is measured");
     assert!(bytes(&kinds[1]) > bytes(&kinds[0]), "the channel is stored with each message: {found}");
+}
+
+#[test]
+fn lanes_are_measured_on_a_redis_cluster() {
+    let folder = PrivateFolder::create("bench").expect("a folder");
+    let json = folder.path().join("bench.json");
+    let options = "--lanes 1,2 --rounds 1 --messages 2001 --rates 500 --time 300ms";
+    let mut bench = bench(&format!("{options} --json-file {}", json.display()));
+    let status = bench.wait(9 * DEADLINE).expect("it ends");
+    let shown = bench.stdout().all().join("\n");
+    if redis_server().version().expect("it answers").starts_with("redis 6.") {
+        let said = bench.stderr().all().join("\n");
+        assert!(status.code() == Some(1) && said.contains("need Redis 7.0 or newer"), "{said}");
+        return;
+    }
+    assert_eq!(status.code(), Some(0), "{shown} {:#?}", bench.stderr().all());
+    assert!(shown.contains("an idle lane takes"), "{shown}");
+    let found: Value = serde_json::from_str(&fs::read_to_string(&json).expect("it is written")).expect("it is JSON");
+    assert!(found["throughput"].is_null(), "only lanes are measured: {found}");
+    let lanes = &found["lanes"];
+    assert_eq!((&lanes["primaries"], &lanes["dispatchers"]), (&Value::from(2), &Value::from(2)), "{lanes}");
+    let points = lanes["points"].as_array().expect("a list");
+    assert_eq!(points.iter().map(|point| &point["lanes"]).collect::<Vec<_>>(), [1, 2]);
+    let figure = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("no figure: {lanes}"));
+    for (point, messages) in points.iter().zip([2_001, 2_002]) {
+        assert_eq!(point["messages"], messages, "each lane has the same number: {point}");
+        for cost in [&point["cpu_us_per_message"], &point["at_rates"][0]["cpu_us_per_message"]] {
+            for role in ["redis", "publisher", "dispatchers", "consumers"] {
+                assert!(figure(&cost[role]) > 0.0, "{point}");
+            }
+        }
+        assert!(figure(&point["idle_cpu_us_per_s"]["redis"]) > 0.0, "{point}");
+    }
+    for process in ["dispatcher", "consumer"] {
+        let of = |point: &Value, what: &str| figure(&point[process][what]);
+        let more = |what| of(&points[1], what) > of(&points[0], what);
+        assert!(more("threads") && more("sockets") && of(&points[0], "memory_kib") > 100.0, "{process}: {lanes}");
+    }
 }
 
 #[test]
@@ -173,11 +229,12 @@ fn invalid_settings_are_named() {
         (
             "--kinds oncecast,kafka",
             "--kinds (ONCECAST_KINDS): got \"kafka\", takes some of oncecast, patterns, ordered, replicated, \
-             confirmed, bridge, streams, relay",
+             confirmed, bridge, streams, tidy, bullmq, relay",
         ),
         ("--kinds relay,relay", "--kinds (ONCECAST_KINDS): got relay twice"),
         ("--payload 8", "--payload (ONCECAST_PAYLOAD)"),
         ("--latency --payload 20", "--payload (ONCECAST_PAYLOAD): got 20, takes at least 53 bytes"),
+        ("--lanes 1,0", "--lanes (ONCECAST_LANES): got \"0\", takes whole numbers from 1 to 48"),
         ("--latency --rates 0", "--rates (ONCECAST_RATES): got \"0\""),
         ("--json-file /nowhere/bench.json", "/nowhere/bench.json"),
     ] {

@@ -6,7 +6,7 @@ use std::process::Command;
 use oncecast::lab::folder::PrivateFolder;
 use oncecast::lab::{ChildProcess, Signal};
 
-use crate::support::{DEADLINE, programs, workers};
+use crate::support::{DEADLINE, is_too_old, programs, redis_server, workers};
 
 fn chaos_command(options: &str) -> Command {
     let mut command = programs().command("oncecast").expect("the program is built");
@@ -88,6 +88,19 @@ fn with_a_stream_each_message_is_one_entry_that_workers_read() {
     assert!(page.contains("entries read by workers") && !page.contains("handler runs"), "{page}");
 }
 
+/// The lanes of a group: the report and the audit are sums over them.
+#[test]
+fn lanes_of_sharded_channels_lose_nothing() {
+    if is_too_old(&redis_server(), "has no sharded channels") {
+        return;
+    }
+    let faults = "--every 2s --outage 1s --faults kill,pause,terminate,cut --target leader --seed 6";
+    let text = clean(&format!("--cluster --sharded --duration 9s --rate 1500 --batch 0 {faults}")).join("\n");
+    assert!(text.contains(", on 3 sharded channels, one on each primary"), "{text}");
+    assert!(text.contains(" = processed ") && text.contains("   lost 0   recorded twice 0"), "{text}");
+    assert!(text.contains("--consumer-count 3 --cluster --sharded"), "the command to repeat it: {text}");
+}
+
 /// With the example of a worker in Python.
 #[test]
 fn consumers_may_run_a_program() {
@@ -161,6 +174,10 @@ fn invalid_settings_are_named() {
         ),
         ("--consumer-command true --handler exec -- cat", "got a command, takes none with --handler exec; give it to"),
         ("--consumer-command nowhere", "nowhere"),
+        ("--sharded", "--sharded (ONCECAST_SHARDED): got yes without --cluster, takes yes only with --cluster"),
+        ("--cluster --sharded --faults migrate", "--faults (ONCECAST_FAULTS): got \"migrate\", takes some of kill"),
+        ("--cluster --sharded --channels 4", "--sharded (ONCECAST_SHARDED): got yes with --channels"),
+        ("--cluster --sharded --deliver stream", "--sharded (ONCECAST_SHARDED): got yes with --deliver stream"),
         ("--report /proc/nowhere", "--report (ONCECAST_REPORT): /proc/nowhere"),
     ] {
         let mut chaos = chaos(options);

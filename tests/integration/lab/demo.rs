@@ -11,7 +11,7 @@ use oncecast::lab::console::Console;
 use oncecast::lab::experiment::Experiment;
 use oncecast::lab::{ChildProcess, Signal};
 
-use crate::support::{DEADLINE, options, programs, wait_until};
+use crate::support::{DEADLINE, children_of, options, programs, runs, wait_until};
 
 fn demo(options: &str) -> ChildProcess {
     let mut command = programs().command("oncecast").expect("the program is built");
@@ -19,7 +19,7 @@ fn demo(options: &str) -> ChildProcess {
     ChildProcess::spawn("demo", command).expect("it starts")
 }
 
-/// The children of a process: id and name.
+/// The children of a process: id and name. Without the shell that watches over the others.
 fn children(pid: u32) -> BTreeMap<u32, String> {
     let processes = std::fs::read_dir("/proc").expect("there is a /proc");
     let ids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
@@ -30,6 +30,7 @@ fn children(pid: u32) -> BTreeMap<u32, String> {
         let parent: u32 = tail.split_whitespace().nth(1)?.parse().ok()?;
         (parent == pid).then(|| (id, head.split_once('(').map_or("", |(_, name)| name).to_owned()))
     })
+    .filter(|(_, name)| name != "sh")
     .collect()
 }
 
@@ -97,6 +98,7 @@ fn a_program_that_answers_nonsense_is_shown() {
         rate: 100,
         batch: None,
         channels: None,
+        sharded: None,
         workers: None,
         duration: Duration::from_secs(1),
         first_result_limit: Duration::from_millis(1500),
@@ -117,6 +119,18 @@ fn ctrl_c_stops_it_cleanly() {
     let status = demo.wait(DEADLINE).expect("it ends");
     assert_eq!(status.code(), Some(0), "{:?}", demo.stdout().all());
     assert_gone(&children);
+}
+
+#[test]
+fn its_children_end_when_it_is_killed() {
+    let mut demo = demo("--rate 100 --duration 10m");
+    let cluster = whole_cluster(&demo);
+    let all = children_of(demo.pid());
+    assert_eq!(all.len(), cluster.len() + 1, "the cluster and its watcher: {all:?}");
+    demo.kill().expect("it runs");
+    for id in all {
+        wait_until(format!("the end of {id}, {:?}", cluster.get(&id)), || (!runs(id)).then_some(()));
+    }
 }
 
 #[test]

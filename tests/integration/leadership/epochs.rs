@@ -228,7 +228,7 @@ fn a_consumer_that_may_not_read_the_key_works_and_warns_once() {
     let admin = &mut client(&redis.url());
     let line = include_str!("../../../docs/OPERATIONS.md")
         .lines()
-        .find(|line| line.starts_with("ACL SETUSER oncecast-consumer "));
+        .find(|line| line.starts_with("ACL SETUSER oncecast-consumer reset "));
     let words: Vec<&str> = line.expect("consumers have a user").split(' ').collect();
     let older =
         words.iter().copied().filter(|word| !["+getrange", "~messages:epoch"].contains(word)).collect::<Vec<_>>();

@@ -3,4 +3,5 @@
 mod epochs;
 mod fence;
 mod kill_switch;
+mod replicas;
 mod takeover;

@@ -134,7 +134,7 @@ fn letters_are_replayed_by_condition_and_those_that_can_not_be_are_left() {
     let problem = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(2) && problem.contains("--yes to agree"), "{problem}");
     let (code, text) = dead(&redis, &["replay", "--reason", "timeout*", "--yes", "--json"]);
-    let counts = json!({"matching":3,"replayed":2,"gone":0,"pending":0,"truncated":1,"foreign":0});
+    let counts = json!({"lane":0,"matching":3,"replayed":2,"gone":0,"pending":0,"truncated":1,"foreign":0});
     assert_eq!((code, lines(&text)), (3, vec![counts]));
     assert_eq!(state(connection), (2, 0, 2));
     // Without a leader they wait for the next.

@@ -9,6 +9,8 @@ pub mod example;
 mod healthcheck;
 mod hostile;
 mod http;
+mod lanes;
+mod lanes_watch;
 mod local;
 mod logs;
 mod names;

@@ -1,6 +1,8 @@
 //! The URL of a Redis Cluster: what is refused at start, what is said of the nodes, and the rights that it needs.
 
-use std::process::Output;
+use std::io::{BufRead, BufReader};
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
 
 use oncecast::lab::{RedisCluster, RedisClusterOptions, RedisOptions};
 
@@ -29,6 +31,7 @@ fn a_group_without_braces_is_refused_with_the_name_to_type() {
     assert_refused(url, &["status"], "{messages}");
     assert_refused(url, &["status", "--group", "a{b"], "{ab}");
     assert_refused(url, &["audit", "--group", "{orders}", "--stream", "jobs"], "{orders}:NAME");
+    assert_refused(url, &["status", "--group", "{orders/1}"], "a lane of another group: give that group");
     assert_refused(&format!("{url}/1"), &["status", "--group", "{orders}"], "only database 0");
 }
 
@@ -70,7 +73,39 @@ fn the_rights_that_a_cluster_needs_are_named() {
     for number in 0..cluster.len() {
         let () = run_on(cluster.node(number), &["ACL", "SETUSER", "app", "-cluster|slots"]);
     }
-    let output = oncecast(&url, &["status", "--group", "{orders}"]);
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(1) && text.contains("+cluster|slots"), "{output:?}");
+    let output = oncecast(&url, &["doctor", "--group", "{orders}"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let says = ["does not work", "may not call CLUSTER SLOTS", "type: ACL SETUSER app +cluster|slots"];
+    assert!(output.status.code() == Some(3) && says.iter().all(|part| text.contains(part)), "{output:?}");
+    assert!(!text.contains("oncecast doctor"), "it does not name itself: {output:?}");
+    // Waiting is of no use, although the audit waits for nodes that don't answer.
+    for tool in ["status", "audit", "dead list", "pending list", "results tail --lane 0"] {
+        let began = Instant::now();
+        let args: Vec<&str> = tool.split(' ').chain(["--group", "{orders}"]).collect();
+        let output = oncecast(&url, &args);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && text.contains("+cluster|slots"), "{tool}: {output:?}");
+        assert!(!text.contains("no node of the Redis Cluster answers"), "{tool}: {text}");
+        assert!(began.elapsed() < Duration::from_secs(5), "{tool} tries again: {text}");
+    }
+}
+
+#[test]
+fn a_dispatcher_names_the_missing_right_at_once() {
+    let mut cluster = cluster(RedisOptions::default());
+    for number in 0..cluster.len() {
+        let rule = ["ACL", "SETUSER", "app", "on", ">pass", "~*", "&*", "+@all", "-cluster|slots"];
+        let () = run_on(cluster.node(number), &rule);
+    }
+    let url = cluster.url().replace("://", "://app:pass@");
+    let args = ["--group", "{orders}", "--channel", "orders", "--consumers", "127.0.0.1:1", "--redis-url", &url];
+    let mut command = programs().command("oncecast-dispatcher").expect("the program is built");
+    command.args(args).stderr(Stdio::piped());
+    let mut dispatcher = command.spawn().expect("it runs");
+    let mut log = BufReader::new(dispatcher.stderr.take().expect("a pipe")).lines();
+    let reason = log.find(|line| line.as_ref().is_ok_and(|line| line.contains("error=")));
+    dispatcher.kill().expect("it is ours");
+    dispatcher.wait().expect("it ends");
+    let reason = reason.expect("it is logged").expect("text");
+    assert!(reason.contains("its user lacks the right +cluster|slots"), "{reason}");
 }

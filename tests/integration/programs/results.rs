@@ -106,7 +106,8 @@ fn it_begins_where_it_is_told_and_ends_after_so_many() {
     assert_eq!(begun(&["--from-start", "--count", "2"]), ["\"0\"", "\"1\""]);
     assert_eq!(begun(&["--since", "1h", "--count", "2"]), ["\"1\"", "\"2\""]);
     let first = Tail::start(&redis, &["--from-start", "--count", "1"]).next_json();
-    let expected = json!({"entry": "1000-1", "at": "1970-01-01T00:00:01.000Z", "fields": {"n": "0", "name": "x"}});
+    let expected =
+        json!({"lane": 0, "entry": "1000-1", "at": "1970-01-01T00:00:01.000Z", "fields": {"n": "0", "name": "x"}});
     assert_eq!(first, expected);
     run_on::<String>(&redis, &["XADD", "orders:messages", "*", "n", "9"]);
     let stream = ["--stream", "orders:messages", "--from-start", "--count", "1"];

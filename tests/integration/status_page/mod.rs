@@ -2,6 +2,7 @@
 //! down.
 
 mod drawing;
+mod lanes;
 mod stand_in;
 
 use std::path::Path;

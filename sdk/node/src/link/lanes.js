@@ -14,6 +14,7 @@ const MAX_NUMBER = 65_535;
 const MAX_NAME_BYTES = 256;
 /** The bytes in braces by which Redis Cluster places a key, with what is before and behind them. */
 const TAG = /^([^{]*\{[^}]+)(\}.*)$/s;
+const LANE = /^[^{]*\{[^}]+\/([1-9][0-9]{0,4})\}/;
 
 /**
  * Which lane of a group has this name.
@@ -34,6 +35,16 @@ export function laneNumber(group, name) {
   // Without a sign or leading zeros.
   const isNumber = /^[1-9][0-9]{0,4}$/.test(digits) && Number(digits) <= MAX_NUMBER;
   return isNumber && Buffer.byteLength(name) <= MAX_NAME_BYTES ? Number(digits) : null;
+}
+
+/**
+ * Whether a name is that of a lane, other than lane 0, of some group. No group may be named so.
+ *
+ * @param {string} name
+ */
+export function isLane(name) {
+  const found = LANE.exec(name);
+  return found !== null && Number(found[1]) <= MAX_NUMBER;
 }
 
 /**
@@ -173,6 +184,8 @@ export class Lanes {
       lane.idleSince ??= now;
       if (now - lane.idleSince >= limitMs) {
         this.#lanes.delete(number);
+        // Its messages are paused by its number, which may come back.
+        this.owner.pause(number, false);
       }
     }
   }

@@ -14,6 +14,7 @@ from typing import Any, Dict, List, Optional, Type
 from . import frames
 from .delivery import Handler
 from .desk import Answered, Desk
+from .lanes import is_lane
 from .link import Terms
 from .pool import kind_of_pool
 from .retry import RetryPolicy
@@ -99,6 +100,9 @@ class Consumer:
         if prefetch is None:
             prefetch = 2 * concurrency
         _check("group", group, 1 <= len(group.encode()) <= 256 and not any(map(str.isspace, group)))
+        if is_lane(group):
+            problem = "/ and a number end its braces, which names a lane of another group"
+            raise ValueError(f"group can't be {group!r}: {problem}: give that group, or another name")
         _check("concurrency", concurrency, _is_whole(concurrency) and 1 <= concurrency <= MAX_CONCURRENCY)
         _check("prefetch", prefetch, _is_whole(prefetch) and 1 <= prefetch <= frames.MAX_PREFETCH)
         _check("handler_timeout", handler_timeout, handler_timeout is None or handler_timeout > 0)

@@ -23,6 +23,7 @@ _MAX_NUMBER = 65_535
 
 # As Redis Cluster finds it: between the first brace that opens and the first one that closes after it.
 _TAG = re.compile(r"([^{]*\{[^}]+)(\}.*)", re.DOTALL)
+_LANE = re.compile(r"[^{]*\{[^}]+/([1-9][0-9]{0,4})\}")
 
 
 def lane_number(group: str, name: str) -> Optional[int]:
@@ -37,6 +38,12 @@ def lane_number(group: str, name: str) -> Optional[int]:
     found = re.fullmatch(re.escape(before) + "/([1-9][0-9]{0,4})" + re.escape(after), name)
     number = 0 if found is None else int(found.group(1))
     return number if 0 < number <= _MAX_NUMBER else None
+
+
+def is_lane(name: str) -> bool:
+    """Whether a name is that of a lane, other than lane 0, of some group. No group may be named so."""
+    found = _LANE.match(name)
+    return found is not None and int(found.group(1)) <= _MAX_NUMBER
 
 
 class Job:

@@ -1,6 +1,7 @@
 //! Several lanes at the desks of one consumer.
 
 use super::*;
+use crate::consumer::desk::hands::TURN;
 
 /// The desks of this many lanes, each with a leader of epoch 5 on a connection of the lane's number, and its outbox.
 fn lanes<const N: usize>(terms: Terms) -> [(Desk, Arc<Outbox>); N] {
@@ -26,11 +27,40 @@ fn lanes_take_turns_whatever_each_has_waiting() {
     let [(first, _), (second, _), (third, _)] = lanes(terms(1, 100));
     accept(&first, 0, &numbered(1..=50));
     accept(&second, 1, &numbered(1..=3));
-    let begun = || first.desks.next(0).map(|turn| turn.lane).expect("it is not closed");
-    assert_eq!([0; 4].map(|_| begun()), [0, 1, 0, 1]);
-    // One that comes later waits for one message of each other lane.
+    let start = Instant::now();
+    let mut begun = (0..).map(|n| {
+        let turn = first.desks.state.lock().next_turn(0, start + n * TURN);
+        turn.map(|turn| turn.lane).expect("one has a message")
+    });
+    assert_eq!(begun.by_ref().take(4).collect::<Vec<_>>(), [0, 1, 0, 1]);
+    // One that comes later waits for one turn of each other lane.
     accept(&third, 2, &numbered(1..=2));
-    assert_eq!([0; 7].map(|_| begun()), [0, 1, 2, 0, 2, 0, 0]);
+    assert_eq!(begun.take(7).collect::<Vec<_>>(), [0, 1, 2, 0, 2, 0, 0]);
+}
+
+#[test]
+fn a_turn_lasts_a_while_even_if_messages_take_none() {
+    let [(first, _), (second, _)] = lanes(terms(1, 100));
+    accept(&first, 0, &numbered(1..=50));
+    accept(&second, 1, &numbered(1..=3));
+    let start = Instant::now();
+    let begun = (0..10).map(|n| {
+        let turn = first.desks.state.lock().next_turn(0, start + n * TURN / 2);
+        turn.map(|turn| turn.lane).expect("one has a message")
+    });
+    // The second lane's last turn ends with its messages.
+    assert_eq!(begun.collect::<Vec<_>>(), [0, 0, 1, 1, 0, 0, 1, 0, 0, 0]);
+}
+
+#[test]
+fn threads_that_are_free_at_the_same_time_take_different_lanes() {
+    let [(first, _), (second, _)] = lanes(terms(6, 100));
+    accept(&first, 0, &numbered(1..=50));
+    accept(&second, 1, &numbered(1..=50));
+    let now = Instant::now();
+    let mut state = first.desks.state.lock();
+    let begun = (0..6).map(|thread| state.next_turn(thread, now).map(|turn| turn.lane).expect("it has a message"));
+    assert_eq!(begun.collect::<Vec<_>>(), [0, 1, 0, 1, 0, 1]);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The load of a run, the same program for all contenders: it sends messages with `PUBLISH`, or with `XADD` to a
-//! Streams group.
+//! The load of a run, the same program for all contenders: it sends messages with `PUBLISH` or
+//! `SPUBLISH`, or with `XADD` to a Streams group.
 //!
 //! Without a rate it sends as fast as Redis accepts messages, but is never more than a window ahead of the results:
 //! each pipeline ends with a command that counts them. So all processes keep up during the run, and no buffer
@@ -100,7 +100,7 @@ fn take_replies(
         let mut unreceived = 0;
         for _ in 0..pipeline.messages {
             match command {
-                LoadCommand::Publish => unreceived += u64::from(replies.number()? == 0),
+                LoadCommand::Publish | LoadCommand::Spublish => unreceived += u64::from(replies.number()? == 0),
                 LoadCommand::Xadd => replies.skip_ok(1)?,
             }
         }
@@ -217,9 +217,9 @@ impl Load {
             message::write(&mut self.payload, id, time_us(number), bytes);
             let key = &self.keys[(id % self.keys.len() as u64) as usize];
             match self.config.command {
-                LoadCommand::Publish => {
+                command @ (LoadCommand::Publish | LoadCommand::Spublish) => {
                     begin(&mut self.out, 3);
-                    word(&mut self.out, "PUBLISH");
+                    word(&mut self.out, if command == LoadCommand::Publish { "PUBLISH" } else { "SPUBLISH" });
                     word(&mut self.out, key);
                 }
                 LoadCommand::Xadd => {

@@ -77,6 +77,16 @@ impl Replies {
         Ok(())
     }
 
+    /// Takes a reply without nested lists, and returns whether it is no error.
+    pub(crate) fn is_accepted(&mut self) -> Result<bool> {
+        match self.next()? {
+            Reply::Error(_) => return Ok(false),
+            Reply::List(length) => self.skip_ok(length)?,
+            _ => {}
+        }
+        Ok(true)
+    }
+
     /// Takes a list of results. `each` gets the number and the time of each one's message, as far as it has them.
     /// Returns the id of the last result; `None` if there are no results.
     pub(crate) fn results(&mut self, mut each: impl FnMut(Option<(u64, Option<u64>)>)) -> Result<Option<String>> {

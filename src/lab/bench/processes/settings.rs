@@ -8,6 +8,7 @@ use super::message::PAYLOAD_BYTES;
 use crate::base::setting::ConfigError;
 use crate::process::config::Default::{Found, Required, Text};
 use crate::process::config::{self, Environment, Setting, Values, quoted};
+use crate::process::scheduling::{SCHEDULING, Scheduling};
 use crate::programs::consumer::settings::{ConsumerConfig, consumer_and, read_values};
 
 /// A process of a comparison.
@@ -30,6 +31,8 @@ pub enum BenchProcess {
 pub enum LoadCommand {
     /// To a channel.
     Publish,
+    /// To a sharded channel.
+    Spublish,
     /// To a stream.
     Xadd,
 }
@@ -59,6 +62,8 @@ pub struct LoadConfig {
     pub window: u64,
     /// Bytes of a message.
     pub payload: usize,
+    /// How its threads are scheduled.
+    pub scheduling: Scheduling,
 }
 
 /// The settings of a consumer of a Streams group.
@@ -76,6 +81,10 @@ pub struct WorkerConfig {
     pub name: String,
     /// The most messages of a batch.
     pub batch: u64,
+    /// Whether it deletes entries and claims those of dead workers.
+    pub tidy: bool,
+    /// How its threads are scheduled.
+    pub scheduling: Scheduling,
 }
 
 /// The settings of the relay.
@@ -89,6 +98,8 @@ pub struct RelayConfig {
     pub results: String,
     /// Its id in the results.
     pub name: String,
+    /// How its threads are scheduled.
+    pub scheduling: Scheduling,
 }
 
 /// The settings of the process that measures latency.
@@ -121,7 +132,7 @@ const GROUP: Setting = Setting::new("stream-group", "NAME", Required, "The strea
 
 const LOAD: &[Setting] = &[
     PORT,
-    Setting::new("command", "NAME", Required, "publish or xadd"),
+    Setting::new("command", "NAME", Required, "publish, spublish or xadd"),
     Setting::new("key", "KEY", Required, "The channel or the stream"),
     Setting::new("channels", "N", Found("off"), "Spread the messages over N channels, KEY.0 to KEY.N-1"),
     Setting::new("progress", "WORDS", Required, "The command that counts the messages processed or stored"),
@@ -131,6 +142,7 @@ const LOAD: &[Setting] = &[
     Setting::new("rate", "N", Found("as fast as possible"), "Messages per second"),
     Setting::new("window", "N", Text("50000"), "The most messages ahead of that count"),
     Setting::new("payload", "BYTES", Text("53"), "The size of a message"),
+    SCHEDULING,
 ];
 const WORKER: &[Setting] = &[
     PORT,
@@ -139,8 +151,11 @@ const WORKER: &[Setting] = &[
     RESULTS,
     NAME,
     Setting::new("worker-batch", "N", Text("256"), "The most messages in a batch"),
+    Setting::switch("tidy", "Delete entries, and claim those of dead workers"),
+    SCHEDULING,
 ];
-const RELAY: &[Setting] = &[PORT, Setting::new("key", "KEY", Required, "The channel or the stream"), RESULTS, NAME];
+const RELAY: &[Setting] =
+    &[PORT, Setting::new("key", "KEY", Required, "The channel or the stream"), RESULTS, NAME, SCHEDULING];
 const READER: &[Setting] = &[
     PORT,
     RESULTS,
@@ -191,6 +206,8 @@ pub fn read(
                 results: values.required("results", "a key")?,
                 name: values.required("name", "a name")?,
                 batch: values.number("worker-batch", 1, 100_000)?,
+                tidy: values.is_on("tidy")?,
+                scheduling: Scheduling::read(&values)?,
             })
         }
         RELAY_NAME => {
@@ -200,6 +217,7 @@ pub fn read(
                 channel: values.required("key", "a channel")?,
                 results: values.required("results", "a key")?,
                 name: values.required("name", "a name")?,
+                scheduling: Scheduling::read(&values)?,
             })
         }
         READER_NAME => {
@@ -223,10 +241,11 @@ pub fn read(
 }
 
 fn load(values: &Values<'_>) -> Result<LoadConfig, ConfigError> {
-    let command = match values.required("command", "publish or xadd")?.as_str() {
+    let command = match values.required("command", "publish, spublish or xadd")?.as_str() {
         "publish" => LoadCommand::Publish,
+        "spublish" => LoadCommand::Spublish,
         "xadd" => LoadCommand::Xadd,
-        other => return Err(ConfigError::new("command", quoted(other), "publish or xadd")),
+        other => return Err(ConfigError::new("command", quoted(other), "publish, spublish or xadd")),
     };
     let config = LoadConfig {
         port: port(values)?,
@@ -240,6 +259,7 @@ fn load(values: &Values<'_>) -> Result<LoadConfig, ConfigError> {
         rate: values.optional_number("rate", 1, 1_000_000)?,
         window: values.number("window", 2, u64::MAX >> 2)?,
         payload: values.number("payload", *PAYLOAD_BYTES.start(), *PAYLOAD_BYTES.end())? as usize,
+        scheduling: Scheduling::read(values)?,
     };
     Ok(config)
 }

@@ -10,6 +10,7 @@ use crate::programs::consumer::{serve, stamp};
 
 /// Runs the consumer until it is asked to stop.
 pub(crate) fn run(config: SlowConfig) -> Result<()> {
+    config.consumer.common.scheduling.apply();
     let takes = config.handler_takes;
     let handler = move |delivery: &Delivery<'_>| {
         thread::sleep(takes);

@@ -3,7 +3,7 @@
 use crate::base::setting::ConfigError;
 use crate::process::config::Values;
 
-const UNUSED: [&str; 16] = [
+const UNUSED: [&str; 17] = [
     "consumers",
     "tls-ca",
     "tls-cert",
@@ -11,6 +11,7 @@ const UNUSED: [&str; 16] = [
     "link-secret-file",
     "stream-maxlen",
     "lease-ttl-ms",
+    "hand-over-every-ms",
     "link-timeout-ms",
     "max-deliveries",
     "retry",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crossbeam_channel::RecvTimeoutError;
 use redis::Value;
 
 use crate::base::error::Result;
@@ -13,10 +14,16 @@ use crate::base::shutdown::{ShutdownHandle, shutdown_channel};
 use crate::lab::{RedisCluster, RedisClusterOptions, RedisOptions, wait_until};
 use crate::lane::tests::settings_of;
 use crate::ledger::{Command, Connection, Destination, Interests, Keys, LaneNumber, slot_of};
+use crate::programs::dispatcher::balance::Balance;
+use crate::programs::dispatcher::health::ready;
 use crate::programs::dispatcher::hosted::Host;
 use crate::programs::dispatcher::service::Process;
 
+mod unheard;
+
 const LIMIT: Duration = Duration::from_secs(60);
+/// The shortest time between two lanes that a dispatcher hands over.
+const HAND_OVER_EVERY: Duration = Duration::from_secs(2);
 const GROUP: &str = "{orders}";
 
 /// A cluster of primaries without replicas; `None` if the server has no sharded channels.
@@ -48,7 +55,7 @@ impl Dispatcher {
         let (handle, requests) = shutdown_channel();
         let main = thread::spawn({
             let host = host.clone();
-            move || Process::start(&host, settings, None)?.run(&requests)
+            move || Process::start(&host, settings, Balance::new(HAND_OVER_EVERY), None)?.run(&requests)
         });
         Dispatcher { host, handle, main }
     }
@@ -177,11 +184,7 @@ fn sharded_channels_are_spread_over_lanes_that_follow_their_slots() {
     });
     settled.expect("in time");
     wait_for("both to follow the same plan", || {
-        let plan = |of: &Dispatcher| -> Vec<(LaneNumber, String)> {
-            let lanes = of.host.lanes();
-            lanes.iter().map(|lane| (lane.number, lane.lane.settings.interests.identity().to_owned())).collect()
-        };
-        (plan(&d0) == plan(&d1) && d0.leads().len() + d1.leads().len() == 3).then_some(())
+        (plan_of(&d0) == plan_of(&d1) && d0.leads().len() + d1.leads().len() == 3).then_some(())
     });
     owed.extend(publish(&cluster, &channels, round + 1, 20));
     wait_until_stored(&cluster, &owed, LANES);
@@ -198,15 +201,14 @@ fn keyspace_events_of_every_primary_come_once() {
     let d0 = Dispatcher::start("d0", &cluster, &interests);
     wait_for("a leader in each lane", || (d0.leads().len() == 3).then_some(()));
     let keys: BTreeSet<String> = (0..200).map(|number| format!("key-{number}")).collect();
-    for key in &keys {
+    // Before the users' keys: reports of lanes, as of those that drain on a node where another one listens.
+    let reports = (0..12).map(|lane| Keys::new(GROUP).lane(lane).expect("it has a tag").report_of("d9-0a1b2c"));
+    for key in &reports.chain(keys.iter().cloned()).collect::<Vec<_>>() {
         at(&cluster, key).query("testing", Command::of(&["SET", key, "x"])).expect("it is set");
     }
-    let ours = || stored(&cluster, 0..12).into_iter().filter(|(key, _)| key.starts_with("key-")).collect();
-    wait_for("all events", || {
-        let found: BTreeMap<String, usize> = ours();
-        (found.keys().cloned().collect::<BTreeSet<_>>() == keys).then_some(())
-    });
-    assert!(ours().values().all(|count| *count == 1), "each once");
+    let found = || stored(&cluster, 0..12);
+    wait_for("all events", || keys.iter().all(|key| found().contains_key(key)).then_some(()));
+    assert_eq!(found(), keys.into_iter().map(|key| (key, 1)).collect(), "each once, and none of the group's keys");
     let lanes: usize = d0.host.lanes().len();
     // A primary that is added gets a lane as soon as it has a slot.
     let node = cluster.add_node().expect("it joins");
@@ -216,4 +218,156 @@ fn keyspace_events_of_every_primary_come_once() {
     cluster.wait_until_agreed().expect("they agree");
     wait_for("a lane for the new node", || (d0.leads().len() > lanes).then_some(()));
     d0.stop();
+}
+
+#[test]
+fn keyspace_events_come_once_while_the_slot_of_a_lane_moves() {
+    keyspace_events_come_once_while_a_slot_moves(1);
+}
+
+#[test]
+fn keyspace_events_come_once_while_the_slot_of_lane_0_moves() {
+    keyspace_events_come_once_while_a_slot_moves(0);
+}
+
+/// The slot of a lane, the first or the second, moves to a node where another lane listens: until all dispatchers have
+/// noticed, neither may hear what the other one hears.
+fn keyspace_events_come_once_while_a_slot_moves(which: usize) {
+    let Some(mut cluster) = cluster(3, &[("notify-keyspace-events", "E$")]) else { return };
+    let interests = Interests::of(vec![b"__keyevent@0__:set".to_vec()], Vec::new()).expect("good ones");
+    let dispatchers = ["d0", "d1"].map(|name| Dispatcher::start(name, &cluster, &interests));
+    let led = || dispatchers.iter().map(|dispatcher| dispatcher.leads().len()).sum::<usize>();
+    wait_for("a leader in each lane", || (led() == 3).then_some(()));
+    let is_ready = |dispatcher: &Dispatcher| ready(&dispatcher.host).is_ok();
+    wait_for("all to be in sync", || dispatchers.iter().all(is_ready).then_some(()));
+    let lanes: Vec<LaneNumber> = dispatchers[0].host.lanes().iter().map(|lane| lane.number).collect();
+    let (moving, staying) = (lanes[which], lanes[2]);
+    let slot = |lane| slot_of(Keys::new(GROUP).lane(lane).expect("it has a tag").pending.as_bytes());
+    let target = cluster.owner(slot(staying)).expect("it has an owner");
+    let is_there = |key: &String| cluster.owner(slot_of(key.as_bytes())).is_ok_and(|owner| owner == target);
+    let there = (0..).map(|number| format!("{{{number}}}")).find(is_there).expect("there are many");
+    let mut connection = at(&cluster, &there);
+    let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
+    let load = thread::spawn(move || {
+        let mut keys = 0;
+        // Nothing is ever sent.
+        while stopped.recv_timeout(Duration::from_millis(1)) == Err(RecvTimeoutError::Timeout) {
+            let key = format!("{there}-{keys}");
+            connection.query("testing", Command::of(&["SET", &key, "x"])).expect("it is set");
+            keys += 1;
+        }
+        keys
+    });
+    let before = plan_of(&dispatchers[0]);
+    cluster.move_slot(slot(moving), target).expect("it moves");
+    let [d0, d1] = &dispatchers;
+    wait_for("another plan", || {
+        let plans = [plan_of(d0), plan_of(d1)];
+        (plans[0] == plans[1] && plans[0] != before && led() == 3 && is_ready(d0) && is_ready(d1)).then_some(())
+    });
+    drop(stop);
+    let keys: usize = load.join().expect("no panic");
+    let found = stored(&cluster, 0..12);
+    let twice: Vec<&String> = found.iter().filter(|(_, times)| **times > 1).map(|(key, _)| key).collect();
+    assert!(twice.is_empty(), "of {keys}, {} twice: {twice:?}", twice.len());
+    dispatchers.into_iter().for_each(Dispatcher::stop);
+}
+
+/// Two dispatchers for channels on two nodes, which lead both lanes and are in sync.
+fn two_in_sync(cluster: &RedisCluster, channels: &[Vec<u8>]) -> [Dispatcher; 2] {
+    let interests = Interests::of_sharded(channels.to_vec()).expect("good ones");
+    let dispatchers = ["d0", "d1"].map(|name| Dispatcher::start(name, cluster, &interests));
+    let led = || dispatchers.iter().map(|dispatcher| dispatcher.leads().len()).sum::<usize>();
+    wait_for("a leader in each lane", || (led() == 2).then_some(()));
+    let is_ready = |dispatcher: &Dispatcher| ready(&dispatcher.host).is_ok();
+    wait_for("all to be in sync", || dispatchers.iter().all(is_ready).then_some(()));
+    dispatchers
+}
+
+/// Whether both follow the same plan for two lanes, another one than before.
+fn is_another_plan(d0: &Dispatcher, d1: &Dispatcher, before: &[(LaneNumber, String)]) -> bool {
+    let plans = [plan_of(d0), plan_of(d1)];
+    plans[0] == plans[1] && plans[0] != before && plans[0].len() == 2
+}
+
+/// What each dispatcher's lanes listen to.
+fn plan_of(of: &Dispatcher) -> Vec<(LaneNumber, String)> {
+    let lanes = of.host.lanes();
+    lanes.iter().map(|lane| (lane.number, lane.lane.settings.interests.identity().to_owned())).collect()
+}
+
+/// The node of the first channel, and the others there.
+fn beside_the_first(cluster: &RedisCluster, channels: &[Vec<u8>]) -> (usize, Vec<Vec<u8>>) {
+    let owner = |channel: &[u8]| cluster.owner(slot_of(channel)).expect("it has an owner");
+    let from = owner(&channels[0]);
+    (from, channels[1..].iter().filter(|channel| owner(channel) == from).cloned().collect())
+}
+
+fn set_memory(cluster: &mut RedisCluster, node: usize, bytes: &str) {
+    let command = Command::of(&["CONFIG", "SET", "maxmemory", bytes]);
+    cluster.node(node).connection().query("testing", command).expect("it is set");
+}
+
+/// Two dispatchers go one after the other: while one channel moves, no message on the other channels is missed.
+#[test]
+fn a_channel_that_moves_interrupts_no_other() {
+    let Some(mut cluster) = cluster(2, &[]) else { return };
+    let channels = names(8);
+    let dispatchers = two_in_sync(&cluster, &channels);
+    let [d0, d1] = &dispatchers;
+    let before = plan_of(d0);
+    let (from, _) = beside_the_first(&cluster, &channels);
+    cluster.move_slot(slot_of(&channels[0]), 1 - from).expect("it moves");
+    let (mut owed, mut round) = (BTreeSet::new(), 0);
+    let changed = wait_until(LIMIT, "both to follow another plan", || {
+        owed.extend(publish(&cluster, &channels[1..], round, 1));
+        round += 1;
+        Ok(is_another_plan(d0, d1, &before).then_some(()))
+    });
+    changed.expect("in time");
+    for _ in 0..5 {
+        owed.extend(publish(&cluster, &channels[1..], round, 1));
+        round += 1;
+    }
+    assert_eq!(owed.len(), round * 7, "each had a subscriber");
+    wait_until_stored(&cluster, &owed, 12);
+    dispatchers.into_iter().for_each(Dispatcher::stop);
+}
+
+/// What both dispatchers hold because Redis refuses writes is not lost when their lane's channels change.
+#[test]
+fn messages_in_the_rings_outlive_a_change_of_the_plan() {
+    let Some(mut cluster) = cluster(2, &[]) else { return };
+    let channels = names(8);
+    let dispatchers = two_in_sync(&cluster, &channels);
+    let [d0, d1] = &dispatchers;
+    let before = plan_of(d0);
+    let (from, others) = beside_the_first(&cluster, &channels);
+    assert!(!others.is_empty(), "another channel on the same node");
+    set_memory(&mut cluster, from, "1");
+    let owed = publish(&cluster, &others, 0, 5);
+    assert_eq!(owed.len(), others.len() * 5, "each has a subscriber");
+    cluster.move_slot_at_once(slot_of(&channels[0]), from, 1 - from).expect("it moves");
+    wait_for("both to follow another plan", || is_another_plan(d0, d1, &before).then_some(()));
+    set_memory(&mut cluster, from, "0");
+    wait_until_stored(&cluster, &owed, 12);
+    dispatchers.into_iter().for_each(Dispatcher::stop);
+}
+
+/// Neither a node that is gone nor what it has of old lanes keeps the lanes of the other nodes from starting.
+#[test]
+fn lanes_start_although_the_node_of_lane_0_is_gone() {
+    let Some(mut cluster) = cluster(3, &[("cluster-require-full-coverage", "no")]) else { return };
+    let channels = names(12);
+    let interests = Interests::of_sharded(channels.clone()).expect("good ones");
+    let d0 = Dispatcher::start("d0", &cluster, &interests);
+    wait_for("a leader in each lane", || (d0.leads().len() == 3).then_some(()));
+    d0.stop();
+    let home = cluster.owner(slot_of(GROUP.as_bytes())).expect("it has an owner");
+    cluster.kill(home).expect("it dies");
+    let d1 = Dispatcher::start("d1", &cluster, &interests);
+    wait_for("the lanes of the other nodes to be led", || (d1.leads().len() == 2).then_some(()));
+    cluster.start_again(home).expect("it starts");
+    wait_for("all lanes to be led", || (d1.leads().len() == 3).then_some(()));
+    d1.stop();
 }

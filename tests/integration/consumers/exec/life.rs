@@ -8,9 +8,10 @@ use nix::unistd::Pid;
 use oncecast::lab::folder::PrivateFolder;
 use oncecast::lab::{Node, Signal, readiness};
 
-use super::{children_of, exec_options, python, runs};
+use super::{exec_options, python};
 use crate::support::{
-    DEADLINE, client_of, cluster_of, publish, publish_payloads, run, state, stream, wait_until, wait_until_done,
+    DEADLINE, children_of, client_of, cluster_of, publish, publish_payloads, run, runs, state, stream, wait_until,
+    wait_until_done,
 };
 
 fn pid(number: u32) -> Pid {

@@ -6,9 +6,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use oncecast::lab::Node;
 
-use super::{children_of, exec_options, python};
+use super::{exec_options, python};
 use crate::support::load::Load;
-use crate::support::{DEADLINE, assert_each_once_but, client_of, cluster_of, state, wait_until_done};
+use crate::support::{DEADLINE, assert_each_once_but, children_of, client_of, cluster_of, state, wait_until_done};
 
 /// How long messages are published.
 const DURATION: Duration = Duration::from_secs(9);

@@ -2,12 +2,11 @@
 //! the handler have all that a child may do wrong.
 
 use std::ffi::OsString;
-use std::path::Path;
 use std::process::Command;
 
 use oncecast::lab::ClusterOptions;
 
-use crate::support::{children_of, options};
+use crate::support::options;
 
 mod examples;
 mod life;
@@ -40,10 +39,4 @@ fn python(work: &str) -> String {
          for line in sys.stdin:\n    m = json.loads(line); p = m['payload']; r = {{}}\n{work}    \
          print(json.dumps({{'ok': r}}), flush=True)\n"
     )
-}
-
-/// Whether a process is there and no zombie.
-fn runs(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }

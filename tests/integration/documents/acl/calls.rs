@@ -74,9 +74,18 @@ impl Calls {
                         users.extend(addresses_and_users(&mut admin));
                     }
                 }
-                // Only the operator's tools disconnect before their user can be looked up.
-                let user = users.get(&caller).map_or(OPERATOR, String::as_str);
-                calls.entry(user.to_owned()).or_default().insert(call);
+                // Only the operator's tools, and dispatchers that look at other nodes, disconnect before their user can
+                // be looked up.
+                let user_of =
+                    |users: &HashMap<String, String>| users.get(&caller).map_or(OPERATOR, String::as_str).to_owned();
+                let mut user = user_of(&users);
+                // The address may be that of a closed connection of another user.
+                if !calls.get(&user).is_some_and(|known| known.contains(&call)) {
+                    users.remove(&caller);
+                    users.extend(addresses_and_users(&mut admin));
+                    user = user_of(&users);
+                }
+                calls.entry(user).or_default().insert(call);
             }
             calls
         });
@@ -130,7 +139,7 @@ fn source_and_call(line: &str) -> (String, String) {
         let mut words = words.split(' ').map(|word| word.trim_matches('"').to_lowercase());
         let command = words.next()?;
         let call = match command.as_str() {
-            "acl" | "client" | "config" | "pubsub" | "script" => format!("{command}|{}", words.next()?),
+            "acl" | "client" | "cluster" | "config" | "pubsub" | "script" => format!("{command}|{}", words.next()?),
             _ => command,
         };
         Some((source, call))

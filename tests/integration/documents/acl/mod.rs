@@ -5,11 +5,15 @@
 mod calls;
 mod dead;
 mod doctor;
+mod elsewhere;
 mod forbidden;
 mod look;
 mod needed;
 mod operate;
+mod rights;
+mod several;
 mod shadow;
+mod site;
 mod stream;
 mod tools;
 mod users;

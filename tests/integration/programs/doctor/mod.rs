@@ -11,6 +11,8 @@ use serde_json::Value;
 use crate::support::{programs, redis_server, run_on, wait_until};
 
 mod clusters;
+mod nodes;
+mod places;
 mod states;
 mod users;
 

@@ -45,6 +45,7 @@ const INVALID: &[(&str, &[&str])] = &[
     ("oncecast status --redis-url rediss://h --redis-cert /x", &["--redis-key", "ONCECAST_REDIS_KEY", "--redis-cert"]),
     ("ONCECAST_REDIS_KEY=/x oncecast status --redis-url rediss://h", &["--redis-cert", "with --redis-key"]),
     ("oncecast-dispatcher --consumers h:1 --lease-ttl-ms 5", &["--lease-ttl-ms", "ONCECAST_LEASE_TTL_MS", "5"]),
+    ("oncecast-dispatcher --consumers h:1 --hand-over-every-ms 9", &["ONCECAST_HAND_OVER_EVERY_MS", "from 2000"]),
     ("oncecast-dispatcher --consumers h:1 --ready-bytes 1", &["--ready-bytes", "ONCECAST_READY_BYTES", "16777216"]),
     ("oncecast-dispatcher --consumers h:1 --order-key customer", &["order-key", "json:POINTER", "or none"]),
     ("oncecast-dispatcher --deliver stream --order-key channel", &["order-key", "in order anyway"]),

@@ -1,12 +1,13 @@
 //! A Redis that is down, locked or full of foreign keys stops no program, is reported in the log, and loses no message.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use oncecast::lab::{ChildProcess, Cluster, Node, RedisOptions, RedisServer, ports};
 
 use crate::support::{
-    DEADLINE, assert_each_once, client, client_of, cluster, programs, publish, run, subscribers, wait_for_intake,
-    wait_until_done, wait_until_in_sync,
+    DEADLINE, assert_each_once, client, client_of, cluster, programs, publish, run, scheduling, subscribers,
+    wait_for_intake, wait_until_done, wait_until_in_sync,
 };
 
 /// The members' logs must each get a line with all of these parts.
@@ -42,6 +43,32 @@ fn programs_start_without_redis_log_it_and_recover() {
     publish(connection, "m", 0..500);
     wait_until_done(connection, 500);
     assert_each_once(connection, &(0..500).map(|n| format!("m{n}")).collect::<Vec<_>>());
+}
+
+#[test]
+fn threads_are_scheduled_as_the_setting_says() {
+    const NORMAL: u32 = 0;
+    const BATCH: u32 = 3;
+    let server = RedisServer::start(RedisOptions::default()).unwrap();
+    let address = format!("127.0.0.1:{}", ports::free_port().unwrap());
+    for (setting, policy) in [("batch", BATCH), ("normal", NORMAL)] {
+        let start = |program: &str, args: &[&str], event: &str| {
+            let mut command = programs().command(program).unwrap();
+            command.args(["--redis-url", &server.url(), "--scheduling", setting]).args(args);
+            let process = ChildProcess::spawn(program, command).unwrap();
+            process.wait_for_line(event, DEADLINE).unwrap();
+            process
+        };
+        let mut processes = [
+            start("oncecast-consumer", &["--listen", &address], "event=listening"),
+            start("oncecast-dispatcher", &["--consumers", &address], "event=elected"),
+            start("oncecast-publisher", &["--rate", "10"], "event=publisher-started"),
+        ];
+        for process in &mut processes {
+            assert_eq!(scheduling(process.pid()), BTreeSet::from([policy]), "{} {setting}", process.name());
+            process.must_run().unwrap();
+        }
+    }
 }
 
 #[test]

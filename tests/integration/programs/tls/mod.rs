@@ -1,6 +1,7 @@
 //! TLS to Redis: every program works over it, and says what is wrong if it can't.
 
 mod failures;
+mod several;
 
 use std::fs;
 use std::process::{Command, Output};
