@@ -79,10 +79,14 @@ impl Calls {
                 let user_of =
                     |users: &HashMap<String, String>| users.get(&caller).map_or(OPERATOR, String::as_str).to_owned();
                 let mut user = user_of(&users);
-                // The address may be that of a closed connection of another user.
+                // The address may be that of a closed connection of another user. If by now no connection has it, this
+                // was the last call of the one that is known.
                 if !calls.get(&user).is_some_and(|known| known.contains(&call)) {
-                    users.remove(&caller);
+                    let known = users.remove(&caller);
                     users.extend(addresses_and_users(&mut admin));
+                    if let Some(known) = known {
+                        users.entry(caller.clone()).or_insert(known);
+                    }
                     user = user_of(&users);
                 }
                 calls.entry(user).or_default().insert(call);
