@@ -4,6 +4,7 @@
 pub mod address;
 pub mod backoff;
 pub mod budget;
+pub mod bundle;
 pub mod delivery_rate;
 pub mod duration;
 pub mod error;

@@ -53,6 +53,7 @@ use super::stats::add;
 use super::table::key_order::{KeyOrder, Limits};
 use super::table::{Line, MAX_TRACKED, Next, Table};
 use super::tasks::{RedistributorReply, Task};
+use crate::base::bundle::BUNDLE_MESSAGES;
 use crate::base::error::Result;
 use crate::base::id::{Epoch, MessageId};
 use crate::lane::kill_switch::KillSwitch;
@@ -296,14 +297,22 @@ impl Courier {
         {
             let Some(index) = self.links.choose(line, first) else { break };
             let run = self.links.get(index).map_or(0, |link| run_length(line, link.places.room(), share));
-            for place in 0..run.min(room - sent) {
+            // A run does not end within a bundle.
+            for place in 0..(run + BUNDLE_MESSAGES - 1).min(room - sent) {
                 let Some(link) = self.links.get_mut(index) else { break };
                 // The link was chosen for the first message.
-                let fits = |message: &Pending| place == 0 || link.is_natural_for(message);
+                let fits = |message: &Pending| {
+                    let continues = message.body.position().is_some_and(|position| !position.is_first());
+                    place == 0 || (place < run || continues) && link.is_natural_for(message)
+                };
                 let Some(Next { message, again, loss }) = self.table.send_first(line, index, fits) else { break };
                 let follows_a_loss = loss.is_some();
                 if let Some(loss) = loss.filter(|_| u32::from(message.delivery) > self.shared.settings.max_deliveries) {
                     self.dead_letter(&message, loss);
+                    continue;
+                }
+                if message.body.position().is_some() && link.flags.commits() && !link.flags.takes_bundles() {
+                    self.take_out_of_bundle(&message);
                     continue;
                 }
                 if line == Line::Suspects {

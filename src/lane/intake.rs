@@ -23,6 +23,7 @@ use super::stats::{add, set};
 use crate::base::error::Error;
 use crate::base::id::{Epoch, MessageId, wall_clock_us};
 use crate::base::text::Quoted;
+use crate::ledger::bundle;
 use crate::ledger::resp::EXCERPT_BYTES;
 use crate::ledger::subscription::{Length, Published};
 use crate::ledger::{Arrival, Cursor, Gap, IntakeAnswer, Ledger, Pending, Position, ServerChange, Splitter};
@@ -100,13 +101,16 @@ impl Intake {
     ) -> Result<bool, Killed> {
         let now_us = wall_clock_us();
         let mut last_id = self.last_id;
-        let batch: Vec<Arrival> = messages
+        let mut batch: Vec<Arrival> = messages
             .into_iter()
             .map(|published| {
                 last_id = last_id.next(self.epoch, now_us);
                 arrival(last_id, published)
             })
             .collect();
+        if self.courier.is_some() && self.shared.bundling.suits(batch.len()) {
+            bundle::form(&mut batch);
+        }
         let all = self.take_in_parts(place, batch, Cursor { position, last_id }, &mut Splitter::default())?;
         // No id is assigned twice and no cursor is written twice, because a copy of a step that was undone may still
         // arrive.
@@ -161,6 +165,8 @@ impl Intake {
         next: Cursor,
         splitter: &mut Splitter,
     ) -> Result<bool, Killed> {
+        // A half may be smaller than a bundle.
+        bundle::dissolve(&mut batch);
         let middle = place.after(batch.len() / 2);
         let rest = batch.split_off(batch.len() / 2);
         let Some(position) = self.shared.ring.position(middle) else {

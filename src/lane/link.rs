@@ -206,9 +206,12 @@ impl Link {
     /// Delivers a message to the consumer.
     pub(super) fn deliver(&mut self, message: &Pending, now: Instant) -> Result<(), EndReason> {
         // Done first, so that the message comes back with the others if the link fails below.
-        self.places.give(message.id, message.delivery, message.body.bytes(), now);
+        self.places.give(message, now);
         let &Pending { id, delivery, ref body } = message;
         let frame = match body.joined() {
+            (channel_bytes, joined) if let Some(position) = body.position().filter(|_| self.flags.takes_bundles()) => {
+                Frame::Part { id, delivery, position, channel_bytes: channel_bytes.unwrap_or(0), joined }
+            }
             (Some(channel_bytes), joined) if self.flags.takes_channels() => {
                 Frame::Deliver { id, delivery, channel_bytes, joined }
             }

@@ -29,6 +29,7 @@
 //! another composition of a listener: it observes a group and takes part in nothing.
 
 mod backlog;
+mod bundling;
 mod courier;
 mod credentials;
 mod dead_letters;

@@ -11,8 +11,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::base::bundle::BundlePosition;
 use crate::base::id::{IdMap, MessageId};
-use crate::ledger::DeliveryNumber;
+use crate::ledger::{DeliveryNumber, Pending};
 
 /// The most payload bytes at one consumer, if it has more than one message.
 pub(super) const LINK_BYTES: usize = 16 << 20;
@@ -37,6 +38,8 @@ pub(super) enum Place {
 pub(super) struct TakenPlace {
     pub(super) delivery: DeliveryNumber,
     pub(super) place: Place,
+    /// Its position in the bundle that it was stored in, if it was.
+    pub(super) position: Option<BundlePosition>,
     bytes: usize,
     /// When it got this place.
     since: Instant,
@@ -128,14 +131,16 @@ impl Places {
     }
 
     /// A message is delivered to the consumer.
-    pub(super) fn give(&mut self, id: MessageId, delivery: u16, bytes: usize, now: Instant) {
-        let delivery = DeliveryNumber::Known(delivery);
-        self.put(id, TakenPlace { delivery, place: Place::Here, bytes, since: now, reported: now });
+    pub(super) fn give(&mut self, message: &Pending, now: Instant) {
+        let delivery = DeliveryNumber::Known(message.delivery);
+        let (position, bytes) = (message.body.position(), message.body.bytes());
+        self.put(message.id, TakenPlace { delivery, place: Place::Here, position, bytes, since: now, reported: now });
     }
 
     /// The consumer has listed a message in HELD.
     pub(super) fn claim(&mut self, id: MessageId, place: Place, now: Instant) {
-        self.put(id, TakenPlace { delivery: DeliveryNumber::Adopted, place, bytes: 0, since: now, reported: now });
+        let (delivery, position) = (DeliveryNumber::Adopted, None);
+        self.put(id, TakenPlace { delivery, place, position, bytes: 0, since: now, reported: now });
     }
 
     /// The message is no longer at its previous consumer. If this consumer holds it, it counts as being here from now

@@ -48,6 +48,8 @@ pub struct Settings {
     pub order_key: Option<OrderKey>,
     /// How many replicas must have a message before it counts as stored.
     pub wait_replicas: u32,
+    /// Whether messages that arrive together may be stored in bundles.
+    pub bundles: bool,
     /// The ring's limit.
     pub ring_bytes: usize,
     /// The limit of the messages waiting for a consumer.

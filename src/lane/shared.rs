@@ -9,6 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
+use super::bundling::Bundling;
 use super::group_settings::SettingsNews;
 use super::leading::Leading;
 use super::listener_stats::ListenerStats;
@@ -55,6 +56,8 @@ pub struct Shared {
     pub stats: LaneStats,
     /// The pulses of its threads.
     pub pulses: Pulses,
+    /// Whether messages are stored in bundles now.
+    pub(super) bundling: Bundling,
     /// What its log lines show.
     pub log: LogContext,
     /// Problems with the connections to Redis.
@@ -109,6 +112,7 @@ impl Shared {
 
     fn with_ring(settings: Settings, process: ProcessHandles, ring: Arc<Ring>) -> Arc<Shared> {
         Arc::new(Shared {
+            bundling: Bundling::new(settings.bundles && settings.order_key.is_none()),
             roster: Roster::new(&settings.consumers),
             settings,
             id: process.id,

@@ -51,6 +51,7 @@ pub(crate) fn settings_of(name: Option<&str>, redis: Server, group: &str, consum
         max_rate: None,
         order_key: None,
         wait_replicas: 0,
+        bundles: true,
         ring_bytes: 64 << 20,
         ready_bytes: 64 << 20,
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use redis::Value;
 
+use super::bundle;
 use super::command::Command;
 use super::core::Ledger;
 use super::member;
@@ -56,8 +57,19 @@ impl Ledger {
         let Some(read_up_to) = read_up_to else { return self.unexpected_reply(DOING, last) };
         let counts = if let Value::Array(counts) = counts { counts.as_slice() } else { &[] };
         let counts = counts.iter().chain(std::iter::repeat(&Value::Nil));
-        let (messages, delayed) = sorted_out(members.iter().zip(counts));
-        Ok(Page { read_up_to: Some(read_up_to), messages, delayed })
+        let (mut messages, delayed) = sorted_out(members.iter().zip(counts));
+        // Only a part of a bundle may be in the range.
+        messages.retain(|message| after < message.id && message.id <= up_to);
+        Ok(Page { read_up_to: Some(read_up_to.min(up_to)), messages, delayed })
+    }
+
+    /// Whether this user may read pending messages, without which it can't take a bundle apart.
+    pub fn may_read_pending(&mut self) -> Result<bool> {
+        let command = Command::of(&["ZRANGEBYSCORE", &self.keys.pending, "1", "0"]);
+        match self.connection.query("asking for a right", command) {
+            Err(error) if error.is_denied() => Ok(false),
+            outcome => outcome.map(|_| true),
+        }
     }
 
     /// Whether a message is pending.
@@ -68,18 +80,17 @@ impl Ledger {
     /// Those of `ids` that are not pending.
     pub fn not_pending(&mut self, ids: &[MessageId]) -> Result<Vec<MessageId>> {
         const DOING: &str = "looking for pending messages";
-        let count = |id: &MessageId| {
-            let score = id.0.to_string();
-            Command::of(&["ZCOUNT", &self.keys.pending, &score, &score])
-        };
-        let counts = ids.iter().map(count).collect();
+        let count =
+            |(low, high): (i64, i64)| Command::of(&["ZCOUNT", &self.keys.pending, &low.to_string(), &high.to_string()]);
+        let alone_or_bundled = |id: &MessageId| [count((id.0 as i64, id.0 as i64)), count(bundle::scores_with(*id))];
+        let counts = ids.iter().flat_map(alone_or_bundled).collect();
         let counts = self.connection.pipeline(DOING, counts).map_err(|error| self.name_the_key(error))?;
         let mut missing = Vec::new();
-        for (id, count) in ids.iter().zip(counts) {
-            match count {
-                Value::Int(0) => missing.push(*id),
-                Value::Int(_) => {}
-                other => return self.unexpected_reply(DOING, &other),
+        for (id, counts) in ids.iter().zip(counts.chunks_exact(2)) {
+            match counts {
+                [Value::Int(0), Value::Int(0)] => missing.push(*id),
+                [Value::Int(_), Value::Int(_)] => {}
+                other => return self.unexpected_reply(DOING, &Value::Array(other.to_vec())),
             }
         }
         Ok(missing)
@@ -123,20 +134,18 @@ impl Ledger {
 fn sorted_out<'a>(read: impl Iterator<Item = (&'a Value, &'a Value)>) -> (Vec<Pending>, Vec<(Pending, Duration)>) {
     let (mut messages, mut delayed) = (Vec::new(), Vec::new());
     for (member, count) in read {
-        match (pending_of(member, count), wait_of(count)) {
-            (Some(message), None) => messages.push(message),
-            (Some(message), Some(wait)) => delayed.push((message, wait)),
-            (None, _) => {}
+        let Value::BulkString(member) = member else { continue };
+        match (member::decode(member), wait_of(count)) {
+            (Some((id, body)), None) => messages.push(Pending { id, delivery: delivery_of(count), body }),
+            (Some((id, body)), Some(wait)) => delayed.push((Pending { id, delivery: delivery_of(count), body }, wait)),
+            (None, _) => {
+                // What was delivered before is in no bundle.
+                let bundled = bundle::decode(member).into_iter().flatten();
+                messages.extend(bundled.map(|(id, body)| Pending { id, delivery: 1, body }));
+            }
         }
     }
     (messages, delayed)
-}
-
-/// A member and its count of deliveries; `None` for a foreign member.
-fn pending_of(member: &Value, count: &Value) -> Option<Pending> {
-    let Value::BulkString(member) = member else { return None };
-    let (id, body) = member::decode(member)?;
-    Some(Pending { id, delivery: delivery_of(count), body })
 }
 
 /// How long a message must still wait.

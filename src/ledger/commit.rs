@@ -21,13 +21,15 @@
 //! records. `tests/model` checks all of this, state by state.
 //!
 //! Messages are removed by ranges of scores, so their payloads are not sent. Consecutive ids of one batch form one
-//! range.
+//! range. A bundle is removed as one member, by its own score, when the results of all its messages are in one
+//! transaction. In every other case the script records them, which first takes the bundle apart.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
 
 use redis::Value;
 
+use super::bundle;
 use super::command::{Command, begin, number, word};
 use super::core::Ledger;
 use super::limits::parts;
@@ -36,6 +38,7 @@ use super::resp::Reply;
 use super::scripts::{CommitCall, PutBackCall};
 use super::types::{Commit, Committed, Raise, Recall, Recorded};
 use super::value::text;
+use crate::base::bundle::{BUNDLE_MESSAGES, BundlePosition};
 use crate::base::error::Result;
 use crate::base::failure::Failure;
 use crate::base::id::{Epoch, MessageId};
@@ -107,10 +110,11 @@ impl Ledger {
     /// Records results of messages that no other consumer can hold, in a transaction. `None`: the recall was written
     /// since it was [last read](Ledger::recall), and nothing was done.
     ///
-    /// The ids in the batch rise, and are above the recall's id.
-    pub fn commit_sole(&mut self, result_maxlen: Option<NonZeroU64>, batch: &[&Commit]) -> Result<Option<Recorded>> {
-        let ranges: Vec<_> = batch.chunk_by(|one, next| one.id.0 + 1 == next.id.0).collect();
-        let stored: Vec<&Commit> = batch.iter().copied().filter(|commit| !commit.fields.is_empty()).collect();
+    /// The ids in the batch rise, and are above the recall's id. A message with a position in a bundle comes with all
+    /// others of that bundle, which removes it whether a script has taken it apart meanwhile or not.
+    pub fn commit_sole(&mut self, result_maxlen: Option<NonZeroU64>, batch: &[Sole<'_>]) -> Result<Option<Recorded>> {
+        let ranges = ranges_of(batch);
+        let stored: Vec<&Commit> = batch.iter().map(|sole| sole.commit).filter(|c| !c.fields.is_empty()).collect();
         let keys = &self.keys;
         let mut removed = 0;
         let mut unstored = Vec::new();
@@ -120,12 +124,12 @@ impl Ledger {
             "recording results",
             ranges.len() + stored.len(),
             |out| {
-                for range in &ranges {
+                for Range { lowest, highest, .. } in &ranges {
                     begin(out, 4);
                     word(out, "ZREMRANGEBYSCORE");
                     word(out, &keys.pending);
-                    number(out, range[0].id.0);
-                    number(out, range[range.len() - 1].id.0);
+                    word(out, lowest.to_string());
+                    word(out, highest.to_string());
                 }
                 for commit in &stored {
                     begin(out, if result_maxlen.is_none() { 3 } else { 6 } + commit.fields.len());
@@ -141,7 +145,7 @@ impl Ledger {
                 }
             },
             |at, reply| match reply {
-                Reply::Number(count) => removed += count as usize,
+                Reply::Number(count) => removed += count as usize * ranges[at].messages,
                 Reply::Error(text) if at >= ranges.len() => {
                     unstored.push(stored[at - ranges.len()].id);
                     reason = Failure::of_reply(text).to_string();
@@ -168,6 +172,47 @@ impl Ledger {
         }
         self.call("putting messages back", call).map(drop)
     }
+}
+
+/// A result that is recorded in a transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct Sole<'a> {
+    /// The result.
+    pub commit: &'a Commit,
+    /// The position of its message in a bundle, if it was stored in one.
+    pub position: Option<BundlePosition>,
+}
+
+impl<'a> From<&'a Commit> for Sole<'a> {
+    /// The result of a message that is a member of its own.
+    fn from(commit: &'a Commit) -> Sole<'a> {
+        Sole { commit, position: None }
+    }
+}
+
+/// A range of scores to remove.
+#[derive(Debug, PartialEq, Eq)]
+struct Range {
+    lowest: i64,
+    highest: i64,
+    /// How many messages each member in it has.
+    messages: usize,
+}
+
+/// The ranges that remove these messages: for consecutive ids one of single members, and one of bundles if they were
+/// stored in some.
+fn ranges_of(batch: &[Sole<'_>]) -> Vec<Range> {
+    let mut ranges = Vec::new();
+    for together in batch.chunk_by(|one, next| one.commit.id.0 + 1 == next.commit.id.0) {
+        let (first, last) = (together[0].commit.id, together[together.len() - 1].commit.id);
+        ranges.push(Range { lowest: first.0 as i64, highest: last.0 as i64, messages: 1 });
+        let mut bundled = together.iter().filter(|sole| sole.position.is_some()).map(|sole| sole.commit.id);
+        if let Some(first) = bundled.next() {
+            let (lowest, highest) = bundle::scores_within(first, bundled.next_back().unwrap_or(first));
+            ranges.push(Range { lowest, highest, messages: BUNDLE_MESSAGES });
+        }
+    }
+    ranges
 }
 
 /// How long it is remembered that messages were put back: longer than a call can take to arrive.

@@ -13,8 +13,8 @@
 //! Redis assigns an entry's id. So an entry is above every other that the stream has ever had, whoever added that, and
 //! no clock but Redis's matters.
 
+use super::bundle;
 use super::keys::Keys;
-use super::member;
 use super::script::ScriptCall;
 use super::scripts::{IntakeCall, StreamIntakeCall};
 use super::types::Arrival;
@@ -58,16 +58,20 @@ impl Destination {
         if *self == Destination::Pending || with_channels() { 2 } else { 1 }
     }
 
-    /// Adds a message of `width` arguments to the script's. `buffer` is overwritten.
-    pub(super) fn push(&self, call: &mut ScriptCall, arrival: &Arrival, width: u64, buffer: &mut Vec<u8>) {
-        let Arrival { id, body, .. } = arrival;
+    /// Adds messages to the script's arguments: a bundle, or one of `width` arguments. `buffer` is overwritten.
+    pub(super) fn push(&self, call: &mut ScriptCall, unit: &[Arrival], width: u64, buffer: &mut Vec<u8>) {
         match self {
-            Destination::Pending => call.push((id, member::encode(*id, body, buffer))),
+            Destination::Pending => {
+                let (score, member) = bundle::encode(unit, buffer);
+                call.push((score.to_string().as_str(), member));
+            }
             Destination::Stream { .. } => {
-                if width == 2 {
-                    call.push(body.channel().unwrap_or_default());
+                for Arrival { body, .. } in unit {
+                    if width == 2 {
+                        call.push(body.channel().unwrap_or_default());
+                    }
+                    call.push(body.payload());
                 }
-                call.push(body.payload());
             }
         }
     }

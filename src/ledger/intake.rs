@@ -16,10 +16,10 @@
 use redis::Value;
 
 use super::attempts::{DonePart, PartlyDone};
-use super::command::{Command, begin, number, word};
+use super::bundle;
+use super::command::{Command, begin, word};
 use super::core::Ledger;
 use super::cursor::Cursor;
-use super::member;
 use super::resp::Reply;
 use super::scripts::{IntakeCall, RewindCall, WithdrawCall};
 use super::types::{Arrival, IntakeAnswer};
@@ -155,15 +155,15 @@ impl Ledger {
         let mut call = self.destination.intake_call(&call, &self.keys);
         doubts.iter().for_each(|doubt| call.push(doubt));
         let mut member = Vec::new();
-        for arrival @ Arrival { id, body, refused } in batch {
-            match refused {
-                None => self.destination.push(&mut call, arrival, width, &mut member),
-                Some(reason) => {
+        for unit in bundle::units(batch) {
+            match unit {
+                [Arrival { id, body, refused: Some(reason) }] => {
                     assert_eq!(batch.len(), 1, "a message that can't be delivered is a batch of its own");
                     call.push("dead");
                     call.push((id.to_string().as_str(), reason.as_str()));
                     call.push((body.channel().unwrap_or_default(), body.payload()));
                 }
+                unit => self.destination.push(&mut call, unit, width, &mut member),
             }
         }
         let (reply, confirmed) = self.call_confirmed(DOING, call, self.replicas)?;
@@ -205,12 +205,13 @@ impl Ledger {
             |out| {
                 if !batch.is_empty() {
                     let mut member = Vec::new();
-                    begin(out, 2 + 2 * batch.len());
+                    begin(out, 2 + 2 * bundle::units(batch).count());
                     word(out, "ZADD");
                     word(out, &keys.pending);
-                    for Arrival { id, body, .. } in batch {
-                        number(out, id.0);
-                        word(out, member::encode(*id, body, &mut member));
+                    for unit in bundle::units(batch) {
+                        let (score, member) = bundle::encode(unit, &mut member);
+                        word(out, score.to_string());
+                        word(out, member);
                     }
                 }
                 begin(out, 3);

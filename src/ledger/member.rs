@@ -2,12 +2,13 @@
 //! `<id as 16 hex digits>@<channel length>:<channel><payload>`.
 //!
 //! The id in front keeps equal payloads apart and makes a member readable; it is also the score. A group that listens
-//! to one channel by its name uses the short form.
+//! to one channel by its name uses the short form. `bundle` is about members of several messages.
 
 use std::fmt;
 use std::num::NonZeroU16;
 
-use crate::base::id::MessageId;
+use crate::base::bundle::BundlePosition;
+use crate::base::id::{MessageId, id_in};
 use crate::wire::MAX_CHANNEL_BYTES;
 
 /// Bytes that several owners share. Those that came together share one allocation.
@@ -18,25 +19,37 @@ const ID_DIGITS: usize = 16;
 /// Separators, and the digits of the longest channel's length.
 const MOST_BESIDE_BYTES: usize = 1 + 4 + 1;
 
-/// What is kept of a message: its payload, and the channel that it was published on, if that is recorded.
+/// What is kept of a message: its payload, the channel that it was published on, if that is recorded, and its position
+/// in a bundle, if it is kept in one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Body {
     /// The channel, if any, and behind it the payload.
     bytes: Payload,
     channel_bytes: Option<NonZeroU16>,
+    position: Option<BundlePosition>,
 }
 
 impl Body {
     /// A payload whose channel is not recorded.
     pub fn of(payload: Payload) -> Body {
-        Body { bytes: payload, channel_bytes: None }
+        Body { bytes: payload, channel_bytes: None, position: None }
     }
 
     /// The channel and behind it the payload, in one piece. A channel of no bytes is not recorded, and one over
     /// [`MAX_CHANNEL_BYTES`] can't be.
     pub fn of_joined(bytes: Payload, channel_bytes: usize) -> Body {
         assert!(channel_bytes <= MAX_CHANNEL_BYTES.min(bytes.len()), "a channel's name of {channel_bytes} bytes");
-        Body { bytes, channel_bytes: NonZeroU16::new(channel_bytes as u16) }
+        Body { bytes, channel_bytes: NonZeroU16::new(channel_bytes as u16), position: None }
+    }
+
+    /// It is kept in a bundle at this position, or with `None` as a member of its own.
+    pub fn set_position(&mut self, position: Option<BundlePosition>) {
+        self.position = position;
+    }
+
+    /// Its position in the bundle that it was stored in, if it was. A script may have taken the bundle apart since.
+    pub fn position(&self) -> Option<BundlePosition> {
+        self.position
     }
 
     /// The length of the channel's name, if that is recorded, and the channel and behind it the payload.
@@ -79,11 +92,16 @@ impl fmt::Debug for Body {
     }
 }
 
+/// Writes the id as it begins a member.
+pub(super) fn push_id(id: MessageId, out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.extend((0..ID_DIGITS).rev().map(|digit| DIGITS[(id.0 >> (4 * digit) & 0xf) as usize]));
+}
+
 /// Writes the member for a message, in place of what `out` held.
 pub fn encode<'a>(id: MessageId, body: &Body, out: &'a mut Vec<u8>) -> &'a [u8] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     out.clear();
-    out.extend((0..ID_DIGITS).rev().map(|digit| DIGITS[(id.0 >> (4 * digit) & 0xf) as usize]));
+    push_id(id, out);
     if let Some(length) = body.channel_bytes {
         out.push(b'@');
         out.extend_from_slice(length.to_string().as_bytes());
@@ -98,27 +116,29 @@ pub fn most_encoded_len(body_bytes: usize) -> usize {
     ID_DIGITS + MOST_BESIDE_BYTES + body_bytes
 }
 
-/// Takes a member apart; `None` if it is foreign.
-pub fn decode(member: &[u8]) -> Option<(MessageId, Body)> {
+/// The id that a member begins with, and what is behind it.
+pub(super) fn split_id(member: &[u8]) -> Option<(MessageId, &[u8])> {
     let (digits, rest) = member.split_at_checked(ID_DIGITS)?;
-    if !digits.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-        return None;
-    }
-    let id = MessageId(u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+    Some((id_in(std::str::from_utf8(digits).ok()?)?, rest))
+}
+
+/// Takes the member of one message apart; `None` if it is foreign or a bundle.
+pub fn decode(member: &[u8]) -> Option<(MessageId, Body)> {
+    let (id, rest) = split_id(member)?;
     match rest {
         [b':', payload @ ..] => Some((id, Body::of(Payload::copy_from_slice(payload)))),
         [b'@', rest @ ..] => {
             let colon = rest.iter().take(MOST_BESIDE_BYTES).position(|byte| *byte == b':')?;
             let (length, body) = (channel_length(&rest[..colon])?, &rest[colon + 1..]);
-            let channel_bytes = Some(length).filter(|length| usize::from(length.get()) <= body.len());
-            Some((id, Body { bytes: Payload::copy_from_slice(body), channel_bytes: Some(channel_bytes?) }))
+            let fits = usize::from(length.get()) <= body.len();
+            fits.then(|| (id, Body::of_joined(Payload::copy_from_slice(body), length.get().into())))
         }
         _ => None,
     }
 }
 
 /// A length as we write it: without leading zeros, so that equal messages are equal members.
-fn channel_length(digits: &[u8]) -> Option<NonZeroU16> {
+pub(super) fn channel_length(digits: &[u8]) -> Option<NonZeroU16> {
     let plain = digits.first() != Some(&b'0') && digits.iter().all(u8::is_ascii_digit);
     let length: NonZeroU16 = std::str::from_utf8(digits).ok().filter(|_| plain)?.parse().ok()?;
     Some(length).filter(|length| usize::from(length.get()) <= MAX_CHANNEL_BYTES)

@@ -13,6 +13,7 @@
 mod alive;
 mod attempts;
 mod backlog;
+pub mod bundle;
 pub mod command;
 mod commit;
 mod confirming;
@@ -67,7 +68,7 @@ mod url;
 mod value;
 
 pub use self::command::{Command, Words};
-pub use self::commit::batches;
+pub use self::commit::{Sole, batches};
 pub use self::connection::Connection;
 pub use self::core::Ledger;
 pub use self::cursor::{Cursor, Marker, Position};

@@ -13,6 +13,7 @@ use redis::Value;
 mod part;
 
 pub use self::part::Part;
+use super::bundle;
 use super::command::Command;
 use super::connection::Connection;
 use super::core::Ledger;
@@ -77,8 +78,11 @@ pub struct GroupView {
     calls_scripts: bool,
 }
 
-/// Returns the first bytes of the oldest member, which hold its id. The payload after it may have megabytes.
-const OLDEST: &str = "return string.sub(redis.call('ZRANGE', KEYS[1], 0, 0)[1] or '', 1, 17)";
+/// Returns the first bytes of the oldest bundle and of the oldest message alone, which hold their ids. A payload after
+/// them may have megabytes.
+const OLDEST: &str = "local first = {redis.call('ZRANGE', KEYS[1], 0, 0)[1] or '', \
+                      redis.call('ZRANGE', KEYS[1], '0', '+inf', 'BYSCORE', 'LIMIT', 0, 1)[1] or ''} \
+                      return {string.sub(first[1], 1, 17), string.sub(first[2], 1, 17)}";
 
 /// The result of the last search for dispatchers. A search walks through all channels of the server, so it is repeated
 /// only if something may have changed.
@@ -242,6 +246,7 @@ impl GroupView {
             (Part::Cursor, Command::of(&["GET", &keys.cursor])),
             (Part::Results, Command::of(&["XLEN", &keys.processed])),
             (Part::Pending, Command::of(&["ZCARD", &keys.pending])),
+            (Part::Pending, bundle::count(&keys.pending)),
             (Part::Dead, Command::of(&["XLEN", &keys.dead])),
             (Part::Gaps, Command::of(&["XLEN", &keys.gaps])),
             (Part::Consumers, Command::of(&["LRANGE", &keys.consumers, "0", "-1"])),
@@ -256,27 +261,34 @@ impl GroupView {
         let snapshot = read(&replies);
         let snapshot = snapshot
             .ok_or_else(|| Error::Failed(format!("reading the group's state: unexpected answers {replies:?}")))?;
-        let oldest =
-            if self.calls_scripts { self.oldest(Command::of(&["EVAL", OLDEST, "1", &keys.pending]))? } else { None };
+        let oldest = if self.calls_scripts {
+            self.oldest(vec![Command::of(&["EVAL", OLDEST, "1", &keys.pending])])?
+        } else {
+            None
+        };
         Ok(Snapshot { oldest, ..snapshot })
     }
 
     /// The id of the oldest pending message, read with its whole payload.
     pub fn oldest_read_whole(&mut self) -> Result<Option<MessageId>> {
-        let command = Command::of(&["ZRANGE", &self.ledger.keys.pending, "0", "0"]);
-        self.oldest(command)
+        let pending = &self.ledger.keys.pending;
+        let first = Command::of(&["ZRANGE", pending, "0", "0"]);
+        let first_alone = Command::of(&["ZRANGE", pending, "0", "+inf", "BYSCORE", "LIMIT", "0", "1"]);
+        self.oldest(vec![first, first_alone])
     }
 
-    fn oldest(&mut self, command: Command) -> Result<Option<MessageId>> {
-        let reply = self.ledger.connection.query("looking for the oldest message", command);
-        let member = match self.allowed(Part::Oldest, reply)? {
-            Some(Value::Array(members)) => members.into_iter().next(),
-            member => member,
-        };
-        Ok(match member {
-            Some(Value::BulkString(member)) => member::decode(&member).map(|(id, _)| id),
-            _ => None,
-        })
+    /// The lowest id that a member begins with, of those that these commands read.
+    fn oldest(&mut self, commands: Vec<Command>) -> Result<Option<MessageId>> {
+        let mut oldest = None;
+        for reply in self.ledger.connection.pipeline_each("looking for the oldest message", commands)? {
+            let Some(Value::Array(members)) = self.allowed(Part::Oldest, reply)? else { continue };
+            let ids = members.iter().filter_map(|member| match member {
+                Value::BulkString(member) => Some(member::split_id(member)?.0),
+                _ => None,
+            });
+            oldest = ids.chain(oldest).min();
+        }
+        Ok(oldest)
     }
 
     /// The same with the number of calls of PUBLISH and SPUBLISH, for which Redis must list the statistics of all its
@@ -296,7 +308,8 @@ fn is_refused(error: &Error) -> bool {
 
 /// Nil stands for a part that was left out.
 fn read(replies: &[Value]) -> Option<Snapshot> {
-    let [lease, lease_left, epoch, subscribers, cursor, processed, pending, dead, gaps, consumers] = replies else {
+    let [lease, lease_left, epoch, subscribers, cursor, processed, members, bundles, dead, gaps, consumers] = replies
+    else {
         return None;
     };
     Some(Snapshot {
@@ -306,7 +319,7 @@ fn read(replies: &[Value]) -> Option<Snapshot> {
         subscribers: list(subscribers)?.get(1).map_or(Some(0), count)?,
         cursor: text(cursor).and_then(|cursor| cursor.parse().ok()),
         processed: length(processed)?,
-        pending: length(pending)?,
+        pending: bundle::messages(length(members)?, length(bundles)?),
         oldest: None,
         dead: length(dead)?,
         gaps: length(gaps)?,

@@ -6,6 +6,7 @@
 
 use redis::Value;
 
+use super::bundle;
 use super::command::Command;
 use super::core::Ledger;
 use super::keys::Keys;
@@ -164,7 +165,13 @@ impl Ledger {
 
     /// How many messages are pending.
     pub fn count_pending(&mut self) -> Result<u64> {
-        self.count("counting the backlog", "ZCARD", |ledger| &ledger.keys.pending)
+        const DOING: &str = "counting the backlog";
+        let members = self.count(DOING, "ZCARD", |ledger| &ledger.keys.pending)?;
+        let command = bundle::count(&self.keys.pending);
+        match self.connection.query(DOING, command).map_err(|error| self.name_the_key(error))? {
+            Value::Int(bundles) if bundles >= 0 => Ok(bundle::messages(members, bundles as u64)),
+            other => self.unexpected_reply(DOING, &other),
+        }
     }
 
     /// Whether the group has left a trace: this key of it, or the one that its first leader writes. Also `true` if the
@@ -239,8 +246,8 @@ impl Ledger {
         Ok(Some(entries))
     }
 
-    /// Reads the next pending messages without their counts of deliveries, oldest first; `None` at the end. Foreign
-    /// members are skipped.
+    /// Reads the next pending messages without their counts of deliveries, those in bundles first, then the others, each
+    /// oldest first; `None` at the end. Foreign members are skipped.
     pub fn read_pending(&mut self, position: &mut ReadPosition) -> Result<Option<Vec<(MessageId, Body)>>> {
         const DOING: &str = "reading the backlog";
         let reply = loop {
@@ -258,7 +265,10 @@ impl Ledger {
         for pair in pairs {
             let Value::BulkString(member) = &pair[0] else { return self.unexpected_reply(DOING, &pair[0]) };
             bytes += member.len();
-            messages.extend(member::decode(member));
+            match member::decode(member) {
+                Some(message) => messages.push(message),
+                None => messages.extend(bundle::decode(member).into_iter().flatten()),
+            }
         }
         position.read(last.to_owned(), bytes);
         Ok(Some(messages))

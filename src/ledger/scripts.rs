@@ -21,6 +21,20 @@ macro_rules! with_steps {
     };
 }
 
+/// A script that relies on `lua/bundles.lua`.
+macro_rules! with_bundles {
+    ($file:literal) => {
+        concat!(include_str!("lua/bundles.lua"), include_str!($file))
+    };
+}
+
+/// A script that relies on both.
+macro_rules! with_both {
+    ($file:literal) => {
+        concat!(include_str!("lua/steps.lua"), include_str!("lua/bundles.lua"), include_str!($file))
+    };
+}
+
 /// The intake into a destination.
 macro_rules! intake_into {
     ($destination:literal) => {
@@ -65,7 +79,7 @@ macro_rules! scripts {
 }
 
 scripts! {
-    ACQUIRE = with_steps!("lua/acquire.lua");
+    ACQUIRE = with_both!("lua/acquire.lua");
     keys (leader, epoch, cursor, pending, recall, settings);
     AcquireCall<'a> {
         dispatcher: &'a DispatcherId,
@@ -110,11 +124,11 @@ scripts! {
     keys (epoch, cursor);
     RewindCall<'a> { my_epoch: Epoch, moved: &'a Cursor, before: Option<&'a Cursor> }
 
-    WITHDRAW = include_str!("lua/withdraw.lua");
+    WITHDRAW = with_bundles!("lua/withdraw.lua");
     keys (epoch, pending);
     WithdrawCall { my_epoch: Epoch, first: MessageId, last: MessageId }
 
-    COMMIT = include_str!("lua/commit.lua");
+    COMMIT = with_bundles!("lua/commit.lua");
     keys (pending, processed, attempts) then (recall, epoch);
     CommitCall { my_epoch: Option<Epoch>, result_maxlen: u64, raise_to: Raise }
 
@@ -122,19 +136,19 @@ scripts! {
     keys (pending, recall) then (done);
     PutBackCall { remember_ms: Duration, highest: MessageId }
 
-    PAGE = with_steps!("lua/page.lua");
+    PAGE = with_both!("lua/page.lua");
     keys (epoch, pending, attempts);
     PageCall { my_epoch: Epoch, after: MessageId, up_to: MessageId, most_messages: u64, most_bytes: u64 }
 
-    FETCH = with_steps!("lua/fetch.lua");
+    FETCH = with_both!("lua/fetch.lua");
     keys (epoch, pending, attempts);
     FetchCall { my_epoch: Epoch, most_bytes: u64 }
 
-    SETTLE = with_steps!("lua/settle.lua");
+    SETTLE = with_both!("lua/settle.lua");
     keys (epoch, pending, attempts, dead, recall);
     SettleCall { my_epoch: Epoch, max_deliveries: u64 }
 
-    REPLAY = with_steps!("lua/replay.lua");
+    REPLAY = with_both!("lua/replay.lua");
     keys (pending, dead, attempts, recall, replayed);
     ReplayCall<'a> { control_channel: &'a str }
 
@@ -149,7 +163,7 @@ scripts! {
         rate: &'a str,
     }
 
-    COUNT = with_steps!("lua/count.lua");
+    COUNT = with_both!("lua/count.lua");
     keys (epoch, pending, attempts);
     CountCall { my_epoch: Epoch }
 
@@ -165,7 +179,7 @@ scripts! {
     keys (epoch);
     MarkerCall<'a> { my_epoch: Epoch, control_channel: &'a str, notice: Notice, publish: &'a str }
 
-    LOOK = include_str!("lua/look.lua");
+    LOOK = with_bundles!("lua/look.lua");
     keys (pending, attempts);
     LookCall { after: MessageId, up_to: MessageId, most_messages: u64, most_bytes: u64, whole: bool }
 
@@ -185,7 +199,7 @@ scripts! {
     keys (leader, epoch, pending, processed, attempts, dead, recall);
     TrialCall<'a> { expected: &'a [u8], epoch: &'a [u8], clears: bool }
 
-    SAMPLE = include_str!("lua/sample.lua");
+    SAMPLE = with_bundles!("lua/sample.lua");
     keys (cursor, pending, processed, dead, gaps, replayed) then (stream);
     SampleCall {}
 }

@@ -20,6 +20,7 @@ pub(super) const HELLO: u8 = 12;
 pub(super) const RECORDED: u8 = 13;
 pub(super) const CREDIT: u8 = 14;
 pub(super) const PROOF: u8 = 15;
+pub(super) const PART: u8 = 16;
 
 /// The command's name and the limit of its payload.
 pub(super) fn describe(command: u8) -> Option<(&'static str, usize)> {
@@ -40,6 +41,7 @@ pub(super) fn describe(command: u8) -> Option<(&'static str, usize)> {
         RECORDED => ("RECORDED", 8 * MAX_IDS),
         CREDIT => ("CREDIT", 4),
         PROOF => ("PROOF", PROOF_BYTES),
+        PART => ("PART", 13 + MAX_CHANNEL_BYTES + MAX_BODY_BYTES),
         _ => return None,
     })
 }
@@ -68,6 +70,7 @@ impl Frame<'_> {
             Frame::Recorded(_) => RECORDED,
             Frame::Credit { .. } => CREDIT,
             Frame::Proof(_) => PROOF,
+            Frame::Part { .. } => PART,
         }
     }
 }

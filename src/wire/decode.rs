@@ -3,14 +3,15 @@
 use byteorder::{BigEndian, ByteOrder};
 
 use super::command::{
-    ACK, CREDIT, DELIVER, DRAIN, ERROR, HELD, HELLO, LEAD, NACK, PROCESS, PROGRESS, PROOF, READY, RECORDED, RESULT,
-    RESULTS, describe,
+    ACK, CREDIT, DELIVER, DRAIN, ERROR, HELD, HELLO, LEAD, NACK, PART, PROCESS, PROGRESS, PROOF, READY, RECORDED,
+    RESULT, RESULTS, describe,
 };
 use super::error::WireError;
 use super::error_code::ErrorCode;
 use super::frame::{Field, Frame, MessageResult, NackDelay, ReadyFlags};
 use super::limits::{HEADER_BYTES, MAX_CHANNEL_BYTES, MAX_IDS, VERSION};
 use super::proof::{PROOF_BYTES, Proof};
+use crate::base::bundle::BundlePosition;
 use crate::base::id::{Epoch, MessageId};
 
 /// The frames of a WebSocket message, in order; ends after the first error.
@@ -85,6 +86,12 @@ fn decode_payload(command: u8, payload: &[u8]) -> Result<Frame<'_>, WireError> {
             let (id, delivery, channel_bytes) = (reader.id()?, reader.u16()?, reader.u16()?);
             Frame::Deliver { id, delivery, channel_bytes, joined: reader.joined(channel_bytes)? }
         }
+        PART => {
+            let (id, delivery, position) = (reader.id()?, reader.u16()?, reader.position()?);
+            let channel_bytes = reader.u16()?;
+            let joined = if channel_bytes == 0 { reader.rest() } else { reader.joined(channel_bytes)? };
+            Frame::Part { id, delivery, position, channel_bytes, joined }
+        }
         ACK => Frame::Ack(reader.ids()?),
         NACK => Frame::Nack { id: reader.id()?, delay: NackDelay::of_wire(reader.u32()?), reason: reader.text()? },
         LEAD => Frame::Lead { epoch: Epoch(reader.u64()?), group: reader.text()? },
@@ -137,6 +144,11 @@ impl<'a> PayloadReader<'a> {
 
     fn id(&mut self) -> Result<MessageId, WireError> {
         self.u64().map(MessageId)
+    }
+
+    fn position(&mut self) -> Result<BundlePosition, WireError> {
+        let position = BundlePosition::new(self.take(1)?[0]);
+        position.ok_or_else(|| self.malformed("no bundle has so many messages"))
     }
 
     fn proof(&mut self) -> Result<Proof, WireError> {

@@ -28,6 +28,13 @@ impl Frame<'_> {
                 put_u16(out, *channel_bytes);
                 out.extend_from_slice(joined);
             }
+            Frame::Part { id, delivery, position, channel_bytes, joined } => {
+                put_u64(out, id.0);
+                put_u16(out, *delivery);
+                out.push(position.number());
+                put_u16(out, *channel_bytes);
+                out.extend_from_slice(joined);
+            }
             Frame::Ack(ids) | Frame::Held(ids) | Frame::Progress(ids) | Frame::Recorded(ids) => {
                 out.reserve(8 * ids.len());
                 ids.iter().for_each(|id| put_u64(out, id.0));

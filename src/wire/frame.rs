@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::error_code::ErrorCode;
 use super::proof::Proof;
+use crate::base::bundle::BundlePosition;
 use crate::base::id::{Epoch, MessageId};
 
 /// One frame. Borrowed parts point into the message it was decoded from.
@@ -26,6 +27,20 @@ pub enum Frame<'a> {
         /// 1 for the first delivery, 2 for the first redelivery, …
         delivery: u16,
         /// The length of the channel's name, at least 1.
+        channel_bytes: u16,
+        /// The channel's name and behind it the payload, as they lie on the wire.
+        joined: &'a [u8],
+    },
+    /// D→C: PROCESS or DELIVER of a message that Redis keeps in a bundle, only to consumers with
+    /// [`ReadyFlags::BUNDLES`]. `id u64, delivery u16, position u8, channel length u16, channel, body`.
+    Part {
+        /// The message.
+        id: MessageId,
+        /// 1 for the first delivery, 2 for the first redelivery, …
+        delivery: u16,
+        /// Which of the messages of its bundle it is.
+        position: BundlePosition,
+        /// The length of the channel's name, 0 if that is not recorded.
         channel_bytes: u16,
         /// The channel's name and behind it the payload, as they lie on the wire.
         joined: &'a [u8],
@@ -124,6 +139,12 @@ impl ReadyFlags {
     /// The consumer understands DELIVER.
     pub const CHANNELS: ReadyFlags = ReadyFlags(2);
 
+    /// The consumer understands PART: of a bundle it removes all messages or none.
+    pub const BUNDLES: ReadyFlags = ReadyFlags(4);
+
+    /// All that there are.
+    pub const ALL: ReadyFlags = Self::COMMITS.and(Self::CHANNELS).and(Self::BUNDLES);
+
     /// With another flag as well.
     pub const fn and(self, other: ReadyFlags) -> ReadyFlags {
         ReadyFlags(self.0 | other.0)
@@ -132,6 +153,11 @@ impl ReadyFlags {
     /// Whether the consumer understands DELIVER.
     pub fn takes_channels(self) -> bool {
         self.0 & Self::CHANNELS.0 != 0
+    }
+
+    /// Whether the consumer understands PART.
+    pub fn takes_bundles(self) -> bool {
+        self.0 & Self::BUNDLES.0 != 0
     }
 
     /// Whether the consumer records its results itself.

@@ -21,6 +21,14 @@ impl fmt::Display for Frame<'_> {
                 let (channel, body) = joined.split_at((*channel_bytes).into());
                 write!(f, " id={} delivery={delivery} channel={} body={}", id.0, Value(channel), Value(body))
             }
+            Frame::Part { id, delivery, position, channel_bytes, joined } => {
+                let (channel, body) = joined.split_at((*channel_bytes).into());
+                write!(f, " id={} delivery={delivery} position={}", id.0, position.number())?;
+                if !channel.is_empty() {
+                    write!(f, " channel={}", Value(channel))?;
+                }
+                write!(f, " body={}", Value(body))
+            }
             Frame::Ack(ids) | Frame::Held(ids) | Frame::Progress(ids) | Frame::Recorded(ids) => {
                 write!(f, " ids=[{}]", Ids(ids))
             }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, select_biased};
 use log::{debug, info, warn};
 
+use super::incomplete::Incomplete;
 use super::not_pending::NotPending;
 use crate::base::error::{Error, Result};
 use crate::base::id::{Epoch, MessageId};
@@ -44,6 +45,8 @@ pub(super) struct Recorder {
     pub(super) give_up: Receiver<()>,
     /// The result that did not fit into the last batch.
     pub(super) carried: Option<Finished>,
+    /// Results that wait for others of their bundle.
+    incomplete: Incomplete,
     pub(super) trust: Trust,
     pub(super) watch: Watch,
     /// Messages of the current batch whose results can't be recorded.
@@ -108,6 +111,7 @@ impl Recorder {
             commits,
             give_up,
             carried: None,
+            incomplete: Incomplete::default(),
             trust: Trust::default(),
             watch: Watch::None,
             refused: Vec::new(),
@@ -156,22 +160,46 @@ impl Recorder {
         }
     }
 
-    /// Waits for an outcome, and adds the others that are ready.
+    /// Waits for an outcome that can be recorded, and adds the others that are ready.
     fn next(&mut self) -> NextStep {
-        let first = match self.carried.take() {
-            Some(finished) => finished,
-            None => select_biased! {
-                recv(self.commits) -> finished => match finished {
-                    Ok(finished) => finished,
-                    Err(_) => return NextStep::End,
+        loop {
+            let first = match self.carried.take() {
+                Some(finished) => finished,
+                None => select_biased! {
+                    recv(self.commits) -> finished => match finished {
+                        Ok(finished) => finished,
+                        Err(_) if self.incomplete.len() > 0 => return NextStep::Batch(self.incomplete.take_all()),
+                        Err(_) => return NextStep::End,
+                    },
+                    // A handler that hangs keeps its sender forever, so don't wait for more.
+                    recv(self.give_up) -> _ => return NextStep::End,
+                    default(self.patience()) => match self.incomplete.take_due(Instant::now()) {
+                        due if !due.is_empty() => return NextStep::Batch(due),
+                        _ if self.incomplete.len() > 0 => continue,
+                        _ => return NextStep::Check,
+                    },
                 },
-                // A handler that hangs keeps its sender forever, so don't wait for more.
-                recv(self.give_up) -> _ => return NextStep::End,
-                default(self.trouble.as_ref().map_or(IDLE_CHECK, Trouble::pause)) => return NextStep::Check,
-            },
-        };
+            };
+            let batch = self.gather(first);
+            if !batch.is_empty() {
+                return NextStep::Batch(batch);
+            }
+        }
+    }
+
+    /// How long to wait for an outcome.
+    fn patience(&self) -> Duration {
+        match self.incomplete.due() {
+            Some(due) => due.saturating_duration_since(Instant::now()),
+            None => self.trouble.as_ref().map_or(IDLE_CHECK, Trouble::pause),
+        }
+    }
+
+    /// What can be recorded now of this outcome and the others that are ready.
+    fn gather(&mut self, first: Finished) -> Vec<Finished> {
+        let now = Instant::now();
         let mut bytes = first.commit.bytes();
-        let mut batch = vec![first];
+        let mut batch = self.incomplete.complete(first, now);
         while batch.len() < MAX_BATCH_MESSAGES {
             let Ok(finished) = self.commits.try_recv() else { break };
             bytes += finished.commit.bytes();
@@ -179,9 +207,10 @@ impl Recorder {
                 self.carried = Some(finished);
                 break;
             }
-            batch.push(finished);
+            batch.append(&mut self.incomplete.complete(finished, now));
         }
-        NextStep::Batch(batch)
+        batch.append(&mut self.incomplete.take_due(now));
+        batch
     }
 
     /// Repeats an action until it succeeds; `None` if it was given up.
@@ -202,7 +231,7 @@ impl Recorder {
             let pause = self.trouble.as_ref().map_or(FIRST_PAUSE, Trouble::pause);
             // Nothing is ever sent, so this is a pause, which ends early if the committer is asked to give up.
             if self.give_up.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
-                let count = waiting + usize::from(self.carried.is_some()) + self.commits.len();
+                let count = waiting + usize::from(self.carried.is_some()) + self.incomplete.len() + self.commits.len();
                 warn!("event=results-given-up count={count} reason=stopping");
                 return None;
             }

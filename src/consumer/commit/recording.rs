@@ -10,13 +10,14 @@ use std::time::Instant;
 use log::{debug, error, warn};
 
 use super::recorder::{Recorder, Watch};
+use crate::base::bundle::whole;
 use crate::base::id::MessageId;
 use crate::base::refusal::Refusal;
 use crate::base::text::Quoted;
 use crate::consumer::handler::HandlerError;
 use crate::consumer::outlet::Finished;
 use crate::consumer::peer::LinkId;
-use crate::ledger::{Commit, Committed, Raise, Recorded, Split, Splitter, batches, parts};
+use crate::ledger::{Commit, Committed, Raise, Recorded, Sole, Split, Splitter, batches, parts};
 
 impl Recorder {
     /// Records a batch, however long it takes; `false` if it was given up.
@@ -187,14 +188,21 @@ impl Recorder {
         let Some(recall) = self.ledger.recall() else {
             return (Vec::new(), batch.iter().collect());
         };
-        // A message may be in the batch twice: from a run that was given up, and from a later one.
+        let is_alone = |Finished { commit: Commit { id, .. }, number, epoch, link, .. }: &Finished| {
+            self.trust.is_alone(&recall, *id, *number, *epoch, *link)
+        };
         let (mut alone, mut others) = (Vec::with_capacity(batch.len()), Vec::new());
-        let mut last = None;
-        for finished in batch {
-            let Finished { commit: Commit { id, .. }, number, epoch, link, .. } = finished;
-            let again = last.replace(*id) == Some(*id);
-            let is_alone = !again && self.trust.is_alone(&recall, *id, *number, *epoch, *link);
-            if is_alone { &mut alone } else { &mut others }.push(finished);
+        let (mut rest, mut last) = (batch, None);
+        while let [first, ..] = rest {
+            // A bundle is removed as a whole or, by the script, taken apart.
+            let bundled = whole(rest, |finished| (finished.commit.id, finished.body.position()));
+            let (unit, following) = rest.split_at(bundled.max(1));
+            // A message may be in the batch twice: from a run that was given up, and from a later one.
+            let again = last.replace(unit[unit.len() - 1].commit.id) == Some(first.commit.id);
+            let is_unit = bundled > 0 || first.body.position().is_none();
+            let goes_alone = is_unit && !again && unit.iter().all(is_alone);
+            if goes_alone { &mut alone } else { &mut others }.extend(unit);
+            rest = following;
         }
         (alone, others)
     }
@@ -205,7 +213,8 @@ impl Recorder {
         if alone.is_empty() {
             return Some(Vec::new());
         }
-        let commits: Vec<&Commit> = alone.iter().map(|finished| &finished.commit).collect();
+        let sole = |finished: &&'a Finished| Sole { commit: &finished.commit, position: finished.body.position() };
+        let commits: Vec<Sole<'a>> = alone.iter().map(sole).collect();
         let Recorded { removed, unstored } = match self.ledger.commit_sole(self.result_maxlen, &commits) {
             Ok(Some(recorded)) => recorded,
             // The recall was written, so the script has to check these messages.
@@ -213,7 +222,7 @@ impl Recorder {
             Err(error) => {
                 if self.ledger.connection_number().is_none() {
                     // The transaction may still be executed.
-                    self.doubt = commits.last().map(|commit| commit.id);
+                    self.doubt = alone.last().map(|finished| finished.commit.id);
                     self.unsure = true;
                 }
                 debug!("event=transaction-failed batch={} reason={}", alone.len(), Quoted(error));

@@ -126,9 +126,10 @@ mod tests {
 
     use super::super::tests::{desk, lead, refusal, said};
     use super::*;
+    use crate::wire::ReadyFlags;
 
     fn lead_again(desk: &Desk, link: LinkId, epoch: u64) -> Result<usize, CloseReason> {
-        desk.lead(link, &Arc::default(), Epoch(epoch), Instant::now())
+        desk.lead(link, &Arc::default(), Epoch(epoch), ReadyFlags::COMMITS, Instant::now())
     }
 
     #[test]

@@ -13,13 +13,14 @@ use crate::consumer::peer::{CloseReason, LinkId};
 use crate::wire::{Frame, ReadyFlags};
 
 impl Desk {
-    /// Handles LEAD with a confirmed epoch: this connection rules from now on, or is refused. Returns the number of
-    /// messages listed in HELD.
+    /// Handles LEAD with a confirmed epoch: this connection rules from now on, or is refused. `flags` are those of
+    /// READY. Returns the number of messages listed in HELD.
     pub(in crate::consumer) fn lead(
         &self,
         link: LinkId,
         outbox: &Arc<Outbox>,
         epoch: Epoch,
+        flags: ReadyFlags,
         now: Instant,
     ) -> Result<usize, CloseReason> {
         let desks = &*self.desks;
@@ -43,11 +44,7 @@ impl Desk {
         }
         desks.check_locked(&mut guard, now);
         let (lane, common) = guard.lane(self.lane).ok_or_else(|| self.gone())?;
-        outbox.put(&Frame::Ready {
-            prefetch: desks.terms.prefetch,
-            flags: ReadyFlags::COMMITS.and(ReadyFlags::CHANNELS),
-            consumer: &desks.terms.consumer_id,
-        });
+        outbox.put(&Frame::Ready { prefetch: desks.terms.prefetch, flags, consumer: &desks.terms.consumer_id });
         let held = lane.held.ids();
         let count = held.len();
         outbox.put(&Frame::Held(held));

@@ -13,7 +13,7 @@ use crate::consumer::outbox::Outbox;
 use crate::consumer::outlet::{Outlet, Unrecorded};
 use crate::consumer::peer::{CloseReason, LinkId};
 use crate::ledger::{Body, LaneNumber, Payload};
-use crate::wire::{self, ErrorCode, Frame};
+use crate::wire::{self, ErrorCode, Frame, ReadyFlags};
 
 const A: MessageId = MessageId(1);
 const B: MessageId = MessageId(2);
@@ -61,7 +61,7 @@ pub(super) fn said(outbox: &Outbox) -> Vec<String> {
 /// A new connection that leads in this epoch.
 pub(super) fn lead(desk: &Desk, link: LinkId, epoch: u64) -> Arc<Outbox> {
     let outbox = Arc::new(Outbox::default());
-    desk.lead(link, &outbox, Epoch(epoch), Instant::now()).expect("epochs rise");
+    desk.lead(link, &outbox, Epoch(epoch), ReadyFlags::COMMITS, Instant::now()).expect("epochs rise");
     outbox
 }
 
@@ -102,19 +102,19 @@ fn only_the_newest_leader_of_the_highest_epoch_rules() {
     let desk = desk(4);
     lead(&desk, 1, 5);
     let outbox = Arc::default();
-    assert_eq!(refusal(desk.lead(2, &outbox, Epoch(4), Instant::now())), ErrorCode::Stale);
+    assert_eq!(refusal(desk.lead(2, &outbox, Epoch(4), ReadyFlags::COMMITS, Instant::now())), ErrorCode::Stale);
     assert!(said(&outbox).is_empty());
     accept(&desk, 1, &[A]);
     // The same dispatcher, connected again.
     lead(&desk, 3, 5);
     assert_eq!(refusal(desk.accept(1, vec![(B, 1, Body::of(Payload::new()))], Instant::now())), ErrorCode::Replaced);
     // Its older connection sends LEAD late.
-    assert_eq!(refusal(desk.lead(2, &outbox, Epoch(5), Instant::now())), ErrorCode::Replaced);
+    assert_eq!(refusal(desk.lead(2, &outbox, Epoch(5), ReadyFlags::COMMITS, Instant::now())), ErrorCode::Replaced);
     accept(&desk, 3, &[B]);
     assert!(!desk.leave(1));
     assert!(desk.leave(3));
     // The last epoch stays the highest while no dispatcher is connected.
-    assert_eq!(refusal(desk.lead(4, &outbox, Epoch(4), Instant::now())), ErrorCode::Stale);
+    assert_eq!(refusal(desk.lead(4, &outbox, Epoch(4), ReadyFlags::COMMITS, Instant::now())), ErrorCode::Stale);
 }
 
 #[test]

@@ -41,7 +41,7 @@ use crate::consumer::socket::Socket;
 use crate::consumer::stats::ConsumerStats;
 use crate::ledger::Body;
 use crate::net::ReadHalf;
-use crate::wire::{self, ErrorCode, Frame};
+use crate::wire::{self, ErrorCode, Frame, ReadyFlags};
 
 /// How long a peer may take from its connection to its LEAD.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -228,6 +228,11 @@ impl DispatcherLink {
                     let body = Body::of_joined(kept(message, joined), channel_bytes.into());
                     messages.push((id, delivery, body));
                 }
+                Frame::Part { id, delivery, position, channel_bytes, joined } if self.is_greeted() => {
+                    let mut body = Body::of_joined(kept(message, joined), channel_bytes.into());
+                    body.set_position(Some(position));
+                    messages.push((id, delivery, body));
+                }
                 Frame::Proof(proof) if guard.take(proof) => {}
                 Frame::Lead { epoch, group } if !self.is_greeted() => {
                     guard.admit(epoch, group)?;
@@ -292,7 +297,9 @@ impl DispatcherLink {
             }
             desk.note_silence(rival);
         }
-        desk.lead(self.id, &self.outbox, epoch, Instant::now())
+        let flags = ReadyFlags::COMMITS.and(ReadyFlags::CHANNELS);
+        let flags = if lane.epochs.takes_bundles(deadline) { flags.and(ReadyFlags::BUNDLES) } else { flags };
+        desk.lead(self.id, &self.outbox, epoch, flags, Instant::now())
     }
 
     fn is_greeted(&self) -> bool {

@@ -8,7 +8,7 @@ use crate::base::id::Epoch;
 use crate::consumer::desk::{Desk, Desks, Terms};
 use crate::consumer::lanes::Place;
 use crate::ledger::{Keys, Server as RedisServer};
-use crate::wire::{self, Frame};
+use crate::wire::{self, Frame, ReadyFlags};
 
 const EPOCH: Epoch = Epoch(5);
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -77,7 +77,7 @@ impl Running {
     fn start() -> Running {
         let (lanes, desks) = lanes();
         let desk = desks.desk(0);
-        desk.lead(0, &Arc::default(), EPOCH, Instant::now()).expect("it is the first");
+        desk.lead(0, &Arc::default(), EPOCH, ReadyFlags::COMMITS, Instant::now()).expect("it is the first");
         desk.leave(0);
         let listener = Listener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.address().expect("bound");

@@ -222,6 +222,7 @@ impl Courier {
 
     pub(super) fn list_members(&mut self) {
         let members: Vec<String> = self.links.iter().map(|link| link.consumer.to_string()).collect();
+        self.shared.bundling.note_links(self.links.iter());
         *self.shared.stats.linked.lock() = self.links.iter().map(|link| link.figures.clone()).collect();
         self.shared.note_change();
         self.tasks.set_members(members);

@@ -5,10 +5,12 @@
 //! is *stray* and changes nothing. For a place known only from HELD, another consumer may hold the message too, from
 //! this leader. So settling such a message raises the recall, and the other consumer has to check before it records.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Courier;
 use crate::base::id::{MessageId, wall_clock_us};
+use crate::lane::bundling::Recorded;
 use crate::lane::link::Link;
 use crate::lane::places::{Place, TakenPlace};
 use crate::lane::replays::Replayed;
@@ -41,8 +43,10 @@ impl Courier {
     pub(super) fn acked(&mut self, index: usize, ids: &[MessageId]) -> Result<(), Mistake> {
         let mut outcome = Ok(());
         let mut settled = Vec::with_capacity(ids.len());
+        let mut recorded = Recorded::default();
         for id in ids {
             let held = self.links.get_mut(index).and_then(|link| link.answer(*id));
+            held.iter().for_each(|held| recorded.add(*id, held));
             match held {
                 Some(held) if self.settle(index, *id, held) => settled.push(*id),
                 Some(_) => {}
@@ -50,6 +54,7 @@ impl Courier {
             }
         }
         self.note_settled(index, &settled);
+        self.shared.bundling.note_recorded(&recorded);
         outcome
     }
 
@@ -184,6 +189,15 @@ impl Courier {
         let hold = if held.is_adopted() { Hold::Held } else { Hold::Released };
         self.give_back_one(Returned { id, verdict, delivery: held.delivery, hold, consumer, reason }, delay);
         Ok(())
+    }
+
+    /// A message that Redis keeps in a bundle is about to go to a consumer that records results itself and knows no
+    /// bundles. Settling it takes the bundle apart, and then it is delivered.
+    pub(super) fn take_out_of_bundle(&mut self, message: &Pending) {
+        let (id, delivery) = (message.id, DeliveryNumber::Known(message.delivery));
+        let (consumer, reason) = (Arc::from(""), Arc::from("it was in a bundle"));
+        let hold = Hold::Released;
+        self.give_back_one(Returned { id, verdict: Verdict::Unused, delivery, hold, consumer, reason }, None);
     }
 
     fn give_back_one(&mut self, returned: Returned, delay: Option<Duration>) {

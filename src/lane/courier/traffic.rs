@@ -107,6 +107,7 @@ impl Courier {
             }
             Frame::Process { .. }
             | Frame::Deliver { .. }
+            | Frame::Part { .. }
             | Frame::Lead { .. }
             | Frame::Proof(_)
             | Frame::Ready { .. }

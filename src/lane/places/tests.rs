@@ -1,11 +1,12 @@
 use super::*;
+use crate::lane::tests::message;
 
 const LIMIT: Duration = Duration::from_secs(6);
 const FIRST: DeliveryNumber = DeliveryNumber::Known(1);
 
 fn with(prefetch: u32, given: std::ops::RangeInclusive<u64>) -> (Places, Instant) {
     let (mut places, now) = (Places::new(prefetch, false), Instant::now());
-    given.for_each(|id| places.give(MessageId(id), 1, 10, now));
+    given.for_each(|id| places.give(&message(id, 10), now));
     (places, now)
 }
 
@@ -35,7 +36,7 @@ fn overdue_messages_keep_their_places_while_others_can_work() {
     assert_eq!(places.take_attached_of_a_copy(), []);
     places.free_overdue();
     assert_eq!((places.room(), places.left()), (2, 2), "it is remembered until the consumer answers");
-    places.give(MessageId(3), 1, 10, now);
+    places.give(&message(3, 10), now);
     places.answer(MessageId(3));
     assert_eq!(places.left(), 0);
 }

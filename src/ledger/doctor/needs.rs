@@ -115,6 +115,7 @@ const CONSUMER: &[(&str, Effect)] = &[
     ("xadd", Stops),
     ("ping", Partly("a refusal of PING is taken for a sign that Redis answers")),
     ("getrange", Partly("a consumer with the wrong Redis is not noticed (event=epoch-unchecked)")),
+    ("zrangebyscore", Slower("dispatchers store no messages in bundles, which cost Redis less")),
     ("info", Slower(NO_RUN_ID)),
     ("type", Slower(NO_TRANSACTIONS)),
     ("watch", Slower(NO_TRANSACTIONS)),
@@ -132,6 +133,7 @@ const STATUS: &[(&str, Effect)] = &[
     ("pubsub|numsub", Partly(STATUS_PART)),
     ("pubsub|channels", Partly(STATUS_PART)),
     ("zcard", Partly(STATUS_PART)),
+    ("zcount", Partly(STATUS_PART)),
     ("zrange", Partly(STATUS_PART)),
     ("lrange", Partly(STATUS_PART)),
     ("xlen", Partly(STATUS_PART)),
@@ -139,7 +141,8 @@ const STATUS: &[(&str, Effect)] = &[
     ("info", Partly("the version of Redis, and whether it is a replica, are not checked")),
 ];
 
-const AUDIT: &[(&str, Effect)] = &[("xlen", Stops), ("xrange", Stops), ("zcard", Stops), ("zrangebyscore", Stops)];
+const AUDIT: &[(&str, Effect)] =
+    &[("xlen", Stops), ("xrange", Stops), ("zcard", Stops), ("zcount", Stops), ("zrangebyscore", Stops)];
 
 /// What is needed beside these through the URL of Sentinels.
 const BY_SENTINELS: &[(&str, Effect)] =

@@ -16,6 +16,7 @@ use super::trial::{Trial, left_of};
 use crate::base::error::{Error, Result};
 use crate::base::id::{Epoch, MessageId, wall_clock_us};
 use crate::ledger::command::{Command, Words};
+use crate::ledger::commit::Sole;
 use crate::ledger::core::Ledger;
 use crate::ledger::cursor::{Cursor, Marker, Position};
 use crate::ledger::destination::Destination;
@@ -247,7 +248,7 @@ impl Steps<'_> {
         // Without transactions the script does it.
         if self.ledger.recall().is_some() {
             let sole = result(id(0), 2);
-            let recorded = self.ledger.commit_sole(None, &[&sole])?;
+            let recorded = self.ledger.commit_sole(None, &[Sole::from(&sole)])?;
             if let Some((_, reason)) = recorded.and_then(|recorded| recorded.unstored) {
                 return Err(Error::Failed(format!("a result of a trial was not stored: {reason}")));
             }

@@ -109,20 +109,33 @@ epoch = string.format('%.0f', epoch)
 -- A missing epoch (false) differs from a foreign one ('0').
 before = before and (epoch_in(before) and before or '0')
 
--- The newest message. Foreign members above it are ignored.
+-- The newest message, alone or in a bundle. Foreign members above it are ignored.
 local newest = false
 for place = 0, 255 do
   local member, score = unpack(redis.call('ZREVRANGE', pending_key, place, place, 'WITHSCORES'))
-  if not member then
+  if not member or tonumber(score) < 0 then
     break
   end
   local id = tonumber(score)
-  if id >= 0 and id <= MOST_ID and ours({member}, id) then
+  if id <= MOST_ID and ours({member}, id) then
     newest = score
     break
   end
   if place == 0 then
     note(pending_key, string.format('score %s, member %s', score, member))
+  end
+end
+-- A user that lacks this right stores no bundles either, and the cursor has the highest id assigned.
+local bundles = redis.pcall('ZRANGE', pending_key, '(0', '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 256, 'WITHSCORES')
+for i = 1, #bundles, 2 do
+  local members, first = messages_in(bundles[i], bundles[i + 1])
+  local last = members and first + BUNDLE_MESSAGES - 1
+  if last and last <= MOST_ID then
+    newest = string.format('%.0f', math.max(last, tonumber(newest or '0')))
+    break
+  end
+  if i == 1 then
+    note(pending_key, string.format('score %s, member %s', bundles[2], bundles[1]))
   end
 end
 

@@ -27,7 +27,7 @@ local raise = tonumber(raise_to) or 0
 if raise_to == 'recorded' then
   local i = FIRST
   while i <= #ARGV do
-    if tonumber(ARGV[i]) > raise and redis.call('ZCOUNT', pending_key, ARGV[i], ARGV[i]) > 0 then
+    if tonumber(ARGV[i]) > raise and is_pending(pending_key, ARGV[i]) then
       raise = tonumber(ARGV[i])
     end
     i = i + 2 + tonumber(ARGV[i + 1])
@@ -44,7 +44,7 @@ local out = {0}
 local i = FIRST
 while i <= #ARGV do
   local id, last = ARGV[i], i + 1 + tonumber(ARGV[i + 1])
-  if redis.call('ZCOUNT', pending_key, id, id) > 0 then
+  if is_pending(pending_key, id) then
     if last > i + 1 then
       -- If this is refused, the message stays pending: the removal comes after it, and was tried.
       if result_maxlen == '0' then

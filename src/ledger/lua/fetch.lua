@@ -19,6 +19,10 @@ for i = FIRST, #ARGV do
   end
   local id = ARGV[i]
   local member = ours(redis.call('ZRANGEBYSCORE', pending_key, id, id, 'LIMIT', 0, 16), id)
+  if not member then
+    local members, first = bundle_of(pending_key, id)
+    member = members and members[id - first + 1]
+  end
   if member then
     out[#out + 1] = member
     out[#out + 1] = to_deliver(redis.call('HGET', attempts_key, id), now, true)

@@ -29,5 +29,7 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local counts = {added(processed_key), added(dead_key), added(gaps_key), added(stream_key)}
 local replayed = exact == 1 and tonumber(redis.call('GET', replayed_key)) or 0
-return {now, redis.call('GET', cursor_key), redis.call('ZCARD', pending_key), counts[1], counts[2], counts[3],
+local bundles = redis.call('ZCOUNT', pending_key, '-inf', '(0')
+local pending = redis.call('ZCARD', pending_key) + bundles * (BUNDLE_MESSAGES - 1)
+return {now, redis.call('GET', cursor_key), pending, counts[1], counts[2], counts[3],
   counts[4], replayed, exact}

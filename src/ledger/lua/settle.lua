@@ -15,6 +15,8 @@ local epoch = redis.call('GET', epoch_key)
 if epoch ~= my_epoch then
   return {'STALE', epoch or ''}
 end
+-- Settling continues when the memory is full.
+try_removal(pending_key)
 local out, counts, dying, gone, recall = {'OK'}, {}, {}, {''}, 0
 for i = FIRST, #ARGV, WORDS do
   local id, verdict, hold = ARGV[i], ARGV[i + 1], ARGV[i + 2]
@@ -25,7 +27,7 @@ for i = FIRST, #ARGV, WORDS do
   if hold == 'held' then
     recall = math.max(recall, tonumber(id))
   end
-  if redis.call('ZCOUNT', pending_key, id, id) == 0 then
+  if not is_pending(pending_key, id) then
     gone[#gone + 1] = id
     out[#out + 1] = 0
   elseif verdict == 'rejected' or (verdict == 'failed' and deliveries >= tonumber(max_deliveries)) then
@@ -47,8 +49,6 @@ for i = FIRST, #ARGV, WORDS do
     out[#out + 1] = deliveries
   end
 end
--- Settling continues when the memory is full.
-try_removal(pending_key)
 redis.call('HDEL', attempts_key, '')
 recall = raised(recall_key, recall)
 if #counts > 0 then

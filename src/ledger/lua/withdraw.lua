@@ -10,4 +10,6 @@ if epoch ~= my_epoch then
   return {'STALE', epoch or ''}
 end
 redis.call('ZREMRANGEBYSCORE', pending_key, first, last)
+local _, lowest = scores_with(first)
+redis.call('ZREMRANGEBYSCORE', pending_key, lowest, (scores_with(last)))
 return 'OK'

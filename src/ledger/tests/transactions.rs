@@ -29,7 +29,7 @@ fn recall_of(ledger: &Ledger) -> Option<(Epoch, u64)> {
 
 fn record(ledger: &mut Ledger, ids: &[u64]) -> Option<Recorded> {
     let batch: Vec<Commit> = ids.iter().map(|id| commit(*id)).collect();
-    ledger.commit_sole(None, &batch.iter().collect::<Vec<_>>()).expect("redis answers")
+    ledger.commit_sole(None, &batch.iter().map(Sole::from).collect::<Vec<_>>()).expect("redis answers")
 }
 
 #[test]
@@ -42,8 +42,9 @@ fn batches_are_recorded_one_after_the_other() {
     assert_eq!(record(&mut consumer, &[1, 2, 3, 5]), Some(Recorded { removed: 4, unstored: NOTHING_UNSTORED }));
     // The watch was renewed after the first transaction.
     let nothing_to_store = Commit { id: MessageId(8), fields: Words::default() };
-    let recorded =
-        consumer.commit_sole(NonZeroU64::new(1_000), &[&nothing_to_store, &commit(9)]).expect("redis answers");
+    let recorded = consumer
+        .commit_sole(NonZeroU64::new(1_000), &[&nothing_to_store, &commit(9)].map(Sole::from))
+        .expect("redis answers");
     assert_eq!(recorded, Some(Recorded { removed: 2, unstored: NOTHING_UNSTORED }));
     assert_eq!(counts(&mut f), (5, 0));
 }
@@ -156,7 +157,7 @@ fn full_memory_refuses_a_transaction_whole() {
     consumer.watch_recall().expect("it is watched");
     f.run(&["CONFIG", "SET", "maxmemory", "1"]);
     let one = commit(1);
-    let error = consumer.commit_sole(None, &[&one]).expect_err("there is no memory");
+    let error = consumer.commit_sole(None, &[Sole::from(&one)]).expect_err("there is no memory");
     assert_eq!(error.refusal(), Some(Refusal::Memory));
     f.run(&["CONFIG", "SET", "maxmemory", "0"]);
     assert_eq!(counts(&mut f), (0, 1));
@@ -171,7 +172,7 @@ fn a_watch_ends_with_its_connection() {
     consumer.watch_recall().expect("it is watched");
     f.run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
     let one = commit(1);
-    assert!(consumer.commit_sole(None, &[&one]).is_err());
+    assert!(consumer.commit_sole(None, &[Sole::from(&one)]).is_err());
     assert_eq!(consumer.recall(), None);
     assert_eq!(consumer.commit(None, None, Raise::Nothing, &[one]).expect("it connects again").recorded, 1);
     assert_eq!(consumer.recall(), None, "another connection watches nothing");
@@ -235,7 +236,7 @@ fn without_the_right_to_transactions_none_is_sent() {
         f.run(&["ACL", "SETUSER", "u", &format!("-{right}")]);
         consumer.watch_recall().expect("redis answers");
         let one = commit(1);
-        match consumer.commit_sole(None, &[&one]) {
+        match consumer.commit_sole(None, &[Sole::from(&one)]) {
             Ok(recorded) => assert_eq!(recorded, None, "there is no watch without {right}"),
             Err(error) => assert_eq!(error.refusal(), Some(Refusal::Right), "{right}"),
         }
@@ -261,7 +262,7 @@ fn after_a_right_is_revoked_between_two_transactions_there_is_no_second_one() {
         let epoch = led(&mut f, &[]);
         for id in [1, 2] {
             let one = commit(id);
-            let outcome = consumer.commit_sole(None, &[&one]);
+            let outcome = consumer.commit_sole(None, &[Sole::from(&one)]);
             assert!(!matches!(outcome, Ok(Some(_))), "without {right}: {outcome:?}");
         }
         assert_eq!(counts(&mut f), (0, 3), "without {right} nothing took place");

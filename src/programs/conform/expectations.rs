@@ -61,8 +61,8 @@ impl Stage<'_> {
             "a consumer id of 1 to 256 bytes without spaces and control characters"
         } else if prefetch == 0 {
             "a prefetch of at least 1 for a consumer under test"
-        } else if flags > ReadyFlags::COMMITS.and(ReadyFlags::CHANNELS).0 {
-            "flag bits 2 to 7 clear"
+        } else if flags > ReadyFlags::ALL.0 {
+            "flag bits 3 to 7 clear"
         } else {
             return Ok(());
         };

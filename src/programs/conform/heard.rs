@@ -53,6 +53,7 @@ pub(super) fn heard(frame: &Frame<'_>) -> Result<Vec<Heard>, &'static str> {
         Frame::Lead { .. }
         | Frame::Process { .. }
         | Frame::Deliver { .. }
+        | Frame::Part { .. }
         | Frame::Hello(_)
         | Frame::Recorded(_)
         | Frame::Proof(_) => return Err(frame.name()),

@@ -99,8 +99,8 @@ fn run_cases(
 }
 
 fn described(target: &Target) -> String {
-    let Facts { consumer, prefetch, records, channels, protocol, lanes } = &target.facts;
-    let flags = u8::from(*records) + 2 * u8::from(*channels);
+    let Facts { consumer, prefetch, records, channels, bundles, protocol, lanes } = &target.facts;
+    let flags = u8::from(*records) + 2 * u8::from(*channels) + 4 * u8::from(*bundles);
     let protocol = protocol.as_deref().unwrap_or("no subprotocol");
     let lanes = match lanes {
         Some(true) => ", serves all lanes",
@@ -263,9 +263,9 @@ impl Stage<'_> {
         self.entries.iter().find_map(|entry| match &entry.heard {
             Heard::Ready { prefetch, flags, consumer } => {
                 let (consumer, flags) = (consumer.clone(), ReadyFlags(*flags));
-                let (records, channels) = (flags.commits(), flags.takes_channels());
+                let (records, channels, bundles) = (flags.commits(), flags.takes_channels(), flags.takes_bundles());
                 let (prefetch, protocol) = (*prefetch, protocol.clone());
-                Some(Facts { consumer, prefetch, records, channels, protocol, lanes: None })
+                Some(Facts { consumer, prefetch, records, channels, bundles, protocol, lanes: None })
             }
             _ => None,
         })

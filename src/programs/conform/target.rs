@@ -21,6 +21,7 @@ pub(super) struct Facts {
     pub(super) prefetch: u32,
     pub(super) records: bool,
     pub(super) channels: bool,
+    pub(super) bundles: bool,
     pub(super) protocol: Option<String>,
     /// Whether it serves other lanes than lane 0; `None` if the group has none, or if that can't be told.
     pub(super) lanes: Option<bool>,

@@ -166,6 +166,7 @@ fn lane_settings(config: DispatcherConfig, link_secret: Option<LinkSecret>) -> l
         max_rate: config.max_rate,
         order_key: config.order_key,
         wait_replicas: config.wait_replicas,
+        bundles: config.bundles,
         ring_bytes: config.ring_bytes,
         ready_bytes: config.ready_bytes,
     }

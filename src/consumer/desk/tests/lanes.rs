@@ -76,7 +76,10 @@ fn what_one_lane_knows_of_epochs_and_messages_has_no_effect_in_another() {
     assert_eq!(said(&later), ["READY 2 true c0", "HELD 1 2"]);
     assert_eq!((said(&two), said(&one)), (vec!["ERROR".to_owned()], Vec::new()));
     assert_eq!(first.claim(Epoch(6)), Ok(super::super::Claim::Higher));
-    assert_eq!(refusal(second.lead(8, &Arc::default(), Epoch(6), Instant::now())), ErrorCode::Stale);
+    assert_eq!(
+        refusal(second.lead(8, &Arc::default(), Epoch(6), ReadyFlags::COMMITS, Instant::now())),
+        ErrorCode::Stale
+    );
     let outbox = lead(&first, 8, 6);
     assert_eq!(said(&outbox), ["READY 2 true c0", "HELD 1 2"]);
     // An answer goes to the ruler of the message's lane.
@@ -170,7 +173,7 @@ fn only_lanes_without_connections_and_messages_go() {
     assert_eq!(desks.remove_idle(TIMEOUT, false, start), [0; 0]);
     assert_eq!(desks.remove_idle(TIMEOUT, false, start + TIMEOUT / 2), [0; 0]);
     assert_eq!(desks.remove_idle(TIMEOUT, false, start + TIMEOUT), [3]);
-    assert_eq!(refusal(idle.lead(9, &Arc::default(), Epoch(9), start)), ErrorCode::Unavailable);
+    assert_eq!(refusal(idle.lead(9, &Arc::default(), Epoch(9), ReadyFlags::COMMITS, start)), ErrorCode::Unavailable);
     begin(&held);
     held.ack([A].into_iter());
     assert_eq!(desks.remove_idle(TIMEOUT, true, start + TIMEOUT), [1], "room is wanted");

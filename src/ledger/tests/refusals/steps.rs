@@ -439,7 +439,7 @@ impl Caller {
     /// Commits in a transaction. What could not be stored is put back, as a consumer does.
     fn commit_sole(&mut self, maxlen: u64, ids: &[u64]) -> Came {
         let batch = commits(ids);
-        match self.ledger.commit_sole(NonZeroU64::new(maxlen), &batch.iter().collect::<Vec<_>>()) {
+        match self.ledger.commit_sole(NonZeroU64::new(maxlen), &batch.iter().map(Sole::from).collect::<Vec<_>>()) {
             Ok(Some(Recorded { unstored: Some((ids, reason)), .. })) => {
                 self.owed = ids.into_iter().map(|id| (id, payload(id.0))).collect();
                 self.put_back_what_is_owed().map_or_else(Came::Refused, |()| Came::TakenBack(reason))

@@ -3,7 +3,7 @@
 use crate::base::setting::ConfigError;
 use crate::process::config::Values;
 
-const UNUSED: [&str; 17] = [
+const UNUSED: [&str; 18] = [
     "consumers",
     "tls-ca",
     "tls-cert",
@@ -19,6 +19,7 @@ const UNUSED: [&str; 17] = [
     "rate",
     "order-key",
     "wait-replicas",
+    "bundles",
     "ring-bytes",
     "ready-bytes",
 ];

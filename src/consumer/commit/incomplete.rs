@@ -1,0 +1,135 @@
+//! Results that wait for the others of their bundle.
+//!
+//! Redis removes a bundle as one member if the results of all its messages are recorded together. Handlers finish them
+//! one after the other, so results are kept here until the last one has come, for at most [`HOLD`]. After that, and if
+//! a message of the bundle has no result, those that are there are recorded by the script, which takes the bundle apart.
+//! Pure; owned by the committer.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::base::bundle::BUNDLE_MESSAGES;
+use crate::base::id::MessageId;
+use crate::consumer::outlet::Finished;
+use crate::ledger::MAX_BATCH_BYTES;
+
+/// How long a result waits for the others of its bundle. Longer than a fast handler takes for all of them. Messages are
+/// bundled only where they arrive by the hundred, so a slow handler's results are recorded late by so much at most.
+const HOLD: Duration = Duration::from_millis(2);
+
+/// See the module's text.
+#[derive(Default)]
+pub(super) struct Incomplete {
+    /// By the first id of the bundle: when its first result came, and its results.
+    bundles: BTreeMap<MessageId, (Instant, Vec<Finished>)>,
+    results: usize,
+    bytes: usize,
+}
+
+impl Incomplete {
+    /// How many results wait.
+    pub(super) fn len(&self) -> usize {
+        self.results
+    }
+
+    /// Takes in a result. Returns the results that wait no longer: the whole bundle if this was the last one of it, or
+    /// the result itself if it is in no bundle.
+    pub(super) fn complete(&mut self, finished: Finished, now: Instant) -> Vec<Finished> {
+        let id = finished.commit.id;
+        let Some(first) = finished.body.position().and_then(|position| position.first_of(id)) else {
+            return vec![finished];
+        };
+        let (_, results) = self.bundles.entry(first).or_insert_with(|| (now, Vec::with_capacity(BUNDLE_MESSAGES)));
+        if results.iter().any(|other| other.commit.id == id) {
+            // From a run of this message that was given up, and from a later one.
+            return vec![finished];
+        }
+        self.results += 1;
+        self.bytes += finished.commit.bytes();
+        results.push(finished);
+        if results.len() == BUNDLE_MESSAGES { self.take(first) } else { Vec::new() }
+    }
+
+    /// When results must be recorded, whatever else comes.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.bundles.values().map(|(since, _)| *since + HOLD).min()
+    }
+
+    /// Takes out the results that have waited for long enough, or all if they are large.
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<Finished> {
+        let all = self.bytes > MAX_BATCH_BYTES;
+        let due = self.bundles.iter().filter(|(_, (since, _))| all || *since + HOLD <= now);
+        let due: Vec<MessageId> = due.map(|(first, _)| *first).collect();
+        due.into_iter().flat_map(|first| self.take(first)).collect()
+    }
+
+    /// Takes out everything.
+    pub(super) fn take_all(&mut self) -> Vec<Finished> {
+        let bundles = std::mem::take(self).bundles;
+        bundles.into_values().flat_map(|(_, results)| results).collect()
+    }
+
+    fn take(&mut self, first: MessageId) -> Vec<Finished> {
+        let (_, results) = self.bundles.remove(&first).expect("the caller has found it");
+        self.results -= results.len();
+        self.bytes -= results.iter().map(|finished| finished.commit.bytes()).sum::<usize>();
+        results
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::bundle::BundlePosition;
+    use crate::base::id::Epoch;
+    use crate::base::log_context::LogContext;
+    use crate::consumer::outlet::{Outlet, Unrecorded};
+    use crate::ledger::{Body, Commit};
+
+    /// A result of `bytes` bytes for the message at this position of the bundle that begins with `first`.
+    fn result(first: u64, position: u8, bytes: usize) -> Finished {
+        let (outlet, finished) = Outlet::new(&Unrecorded::default(), LogContext::of_process());
+        let mut body = Body::copied(None, b"x");
+        body.set_position(BundlePosition::new(position));
+        let id = MessageId(first + u64::from(position));
+        let fields = [vec![0; bytes], Vec::new()].into_iter().collect();
+        outlet.send(Commit { id, fields }, body, 1, Epoch(1), 1);
+        finished.try_recv().expect("it was sent")
+    }
+
+    fn ids(results: Vec<Finished>) -> Vec<u64> {
+        results.into_iter().map(|finished| finished.commit.id.0).collect()
+    }
+
+    #[test]
+    fn a_bundle_waits_for_its_last_result_and_others_do_not() {
+        let (mut incomplete, now) = (Incomplete::default(), Instant::now());
+        for position in (1..16).rev() {
+            assert!(ids(incomplete.complete(result(100, position, 1), now)).is_empty());
+        }
+        assert_eq!(ids(incomplete.complete(result(200, 16, 1), now)), [216], "it is in no bundle");
+        assert_eq!(ids(incomplete.complete(result(100, 3, 1), now)), [103], "it is here already");
+        assert_eq!(incomplete.len(), 15);
+        let mut whole = ids(incomplete.complete(result(100, 0, 1), now));
+        whole.sort_unstable();
+        assert_eq!(whole, (100..116).collect::<Vec<_>>());
+        assert_eq!((incomplete.len(), incomplete.bytes, incomplete.due()), (0, 0, None));
+    }
+
+    #[test]
+    fn results_do_not_wait_for_ever() {
+        let (mut incomplete, now) = (Incomplete::default(), Instant::now());
+        incomplete.complete(result(100, 0, 1), now);
+        let later = now + HOLD / 2;
+        incomplete.complete(result(200, 0, 1), later);
+        assert_eq!(incomplete.due(), Some(now + HOLD));
+        assert_eq!(ids(incomplete.take_due(later)), [0; 0]);
+        assert_eq!(ids(incomplete.take_due(now + HOLD)), [100]);
+        assert_eq!(incomplete.due(), Some(later + HOLD));
+        incomplete.complete(result(300, 0, MAX_BATCH_BYTES), later);
+        assert_eq!(ids(incomplete.take_due(later)), [200, 300], "they are large");
+        incomplete.complete(result(400, 0, 1), later);
+        assert_eq!(ids(incomplete.take_all()), [400]);
+        assert_eq!((incomplete.len(), incomplete.bytes), (0, 0));
+    }
+}
