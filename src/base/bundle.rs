@@ -8,6 +8,9 @@ use crate::base::id::MessageId;
 /// The messages of a bundle. Always as many, so that the number of messages follows from the number of bundles.
 pub const BUNDLE_MESSAGES: usize = 16;
 
+/// The most bytes of their channels and payloads. Larger ones would cost Redis more to take apart than bundles save.
+pub const MAX_BUNDLE_BYTES: usize = 16 << 10;
+
 /// Which message of its bundle a message is, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BundlePosition(u8);

@@ -20,10 +20,13 @@ use crate::lane::places::TakenPlace;
 
 /// The fewest messages in a batch that are bundled.
 const MANY: usize = 4 * BUNDLE_MESSAGES;
+/// How many messages in whole bundles save as much as one message costs whose bundle is taken apart. It is more than
+/// measured, so that where bundles don't pay, few are made.
+const COST_OF_A_PART: i64 = 8;
 /// The most that whole bundles are remembered, in messages.
 const MOST_CREDIT: i64 = 4_096;
-/// The most that others are remembered. Each message that arrives alone makes up for one, so that after so many others
-/// bundles are tried again.
+/// The most that costs are remembered. Each message that is stored alone makes up for one, so after so many messages at
+/// the latest bundles are tried again.
 const MOST_DEBT: i64 = 100_000;
 
 /// See the module's text.
@@ -32,7 +35,7 @@ pub(super) struct Bundling {
     is_on: bool,
     /// Whether all linked consumers remove bundles as a whole.
     understood: AtomicBool,
-    /// Messages recorded in whole bundles, less those of others, within bounds. Below 0 none are made.
+    /// What bundles have saved lately, in messages, less what they have cost. Below 0 none are made.
     credit: AtomicI64,
 }
 
@@ -60,7 +63,7 @@ impl Bundling {
     pub(super) fn note_recorded(&self, recorded: &Recorded) {
         if recorded.bundled > 0 {
             let whole = (recorded.whole * BUNDLE_MESSAGES) as i64;
-            self.change(2 * whole - recorded.bundled as i64);
+            self.change(whole - COST_OF_A_PART * (recorded.bundled as i64 - whole));
         }
     }
 
@@ -95,5 +98,67 @@ impl Recorded {
         };
         self.whole += usize::from(begun == BUNDLE_MESSAGES);
         self.begun = (begun > 0).then(|| (begun, MessageId(id.0.wrapping_add(1))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::base::bundle::BundlePosition;
+    use crate::lane::places::Places;
+    use crate::lane::tests::message;
+
+    /// What an ACK says of messages with these ids, of which those from 100 on are bundled.
+    fn acked(ids: impl Iterator<Item = u64>) -> Recorded {
+        let (mut places, mut recorded, now) = (Places::new(1_000, false), Recorded::default(), Instant::now());
+        for id in ids {
+            let mut message = message(id, 1);
+            let position = id.checked_sub(100).and_then(|at| BundlePosition::new((at % 16) as u8));
+            message.body.set_position(position);
+            places.give(&message, now);
+            recorded.add(message.id, &places.answer(message.id).expect("it was given"));
+        }
+        recorded
+    }
+
+    #[test]
+    fn bundles_count_as_whole_if_they_are_acknowledged_together() {
+        let told = |recorded: Recorded| (recorded.bundled, recorded.whole);
+        assert_eq!(told(acked([1, 2, 3].into_iter())), (0, 0));
+        assert_eq!(told(acked((100..148).chain([5]))), (48, 3));
+        assert_eq!(told(acked((98..131).chain(132..150))), (49, 2), "a part of the second is missing");
+        assert_eq!(told(acked((101..116).chain([100]))), (16, 0), "these did not come as one range");
+        assert_eq!(told(acked((100..108).chain([5]).chain(108..116))), (16, 0));
+    }
+
+    #[test]
+    fn bundles_are_made_as_long_as_most_are_recorded_whole() {
+        let bundling = Bundling::new(true);
+        assert!(bundling.suits(MANY) && !bundling.suits(MANY - 1));
+        (0..1_000).for_each(|_| bundling.note_recorded(&acked(100..116)));
+        // A few that are not change nothing.
+        (0..30).for_each(|_| bundling.note_recorded(&acked(100..110)));
+        assert!(bundling.suits(MANY));
+        (0..1_000).for_each(|_| bundling.note_recorded(&acked(100..110)));
+        assert!(!bundling.suits(MANY));
+        // After a while they are tried again.
+        let tried = (0..100_000).take_while(|_| !bundling.suits(MANY)).count();
+        assert!((50..=1 + MOST_DEBT as usize / MANY).contains(&tried), "{tried}");
+    }
+
+    #[test]
+    fn bundles_need_consumers_that_remove_them_whole() {
+        let bundling = Bundling::new(true);
+        let (mut link, _peer) = crate::lane::tests::link(8);
+        bundling.note_links([&link].into_iter());
+        assert!(!bundling.suits(MANY));
+        link.flags = link.flags.and(crate::wire::ReadyFlags::BUNDLES);
+        bundling.note_links([&link].into_iter());
+        assert!(bundling.suits(MANY));
+        bundling.note_links(std::iter::empty());
+        assert!(bundling.suits(MANY), "nobody is there who would mind");
+        assert!(!Bundling::new(false).suits(MANY), "the settings forbid it");
     }
 }

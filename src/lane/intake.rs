@@ -236,6 +236,7 @@ impl Intake {
         let refusals = batch.iter().filter_map(|arrival| Some((arrival.id, arrival.refused.as_ref()?)));
         let refused = refusals.clone().count();
         add(&self.shared.stats.taken_in, batch.len());
+        add(&self.shared.stats.bundled, batch.iter().filter(|arrival| arrival.body.position().is_some()).count());
         add(&self.shared.stats.oversize, refused);
         self.shared.stats.deaths.lock().note(refused, Instant::now());
         for (id, reason) in refusals {

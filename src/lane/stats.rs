@@ -53,6 +53,8 @@ stats! {
     unreplicated,
     /// 1 while too few replicas confirm what is stored.
     lacks_replicas,
+    /// Messages stored in bundles.
+    bundled,
     /// Messages refused at intake for their size.
     oversize,
     /// Messages sent to consumers, redeliveries included.

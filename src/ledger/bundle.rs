@@ -9,14 +9,11 @@
 use super::command::Command;
 use super::member::{self, Body, Payload};
 use super::types::Arrival;
-use crate::base::bundle::{BUNDLE_MESSAGES, BundlePosition, whole};
+use crate::base::bundle::{BUNDLE_MESSAGES, BundlePosition, MAX_BUNDLE_BYTES, whole};
 use crate::base::id::MessageId;
-use crate::wire::MAX_CHANNEL_BYTES;
 
 /// Below which all scores of bundles are, and how far a bundle's score is below its last id: 2^53.
 const BELOW: i64 = 1 << 53;
-/// The most bytes of a bundle's messages. Larger ones would cost Redis more to take apart than bundles save.
-const MAX_BUNDLE_BYTES: usize = 16 << 10;
 
 /// The score of the bundle that ends with this message.
 pub(super) fn score_of(last: MessageId) -> i64 {
@@ -135,8 +132,6 @@ fn payload_length(digits: &[u8]) -> Option<usize> {
     let plain = digits == b"0" || digits.first() != Some(&b'0') && digits.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(digits).ok().filter(|_| plain)?.parse().ok()
 }
-
-const _: () = assert!(MAX_CHANNEL_BYTES <= MAX_BUNDLE_BYTES);
 
 #[cfg(test)]
 mod tests {

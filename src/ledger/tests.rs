@@ -16,6 +16,7 @@ use crate::base::hint::ChosenBy;
 use crate::base::id::{DispatcherId, Epoch, MessageId};
 use crate::lab::{RedisOptions, RedisServer, wait_until};
 
+mod bundles;
 mod delays;
 mod followers;
 mod intakes;

@@ -3,6 +3,7 @@
 use super::frame::Frame;
 use super::limits::{MAX_BODY_BYTES, MAX_CHANNEL_BYTES, MAX_IDS, MAX_PAYLOAD_BYTES, MAX_TEXT_BYTES};
 use super::proof::PROOF_BYTES;
+use crate::base::bundle::MAX_BUNDLE_BYTES;
 
 pub(super) const PROCESS: u8 = 0;
 pub(super) const ACK: u8 = 1;
@@ -41,7 +42,7 @@ pub(super) fn describe(command: u8) -> Option<(&'static str, usize)> {
         RECORDED => ("RECORDED", 8 * MAX_IDS),
         CREDIT => ("CREDIT", 4),
         PROOF => ("PROOF", PROOF_BYTES),
-        PART => ("PART", 13 + MAX_CHANNEL_BYTES + MAX_BODY_BYTES),
+        PART => ("PART", 13 + MAX_BUNDLE_BYTES),
         _ => return None,
     })
 }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::command::*;
 use super::*;
+use crate::base::bundle::BundlePosition;
 use crate::base::id::{Epoch, MessageId};
 
 mod limits;
@@ -44,9 +45,9 @@ const NOT_IDS: &str = "the list of ids is not a multiple of 8 bytes";
 const NO_CHANNEL: &str = "the channel's name is empty or too long";
 const TOO_MANY_FIELDS: &str = "more fields announced than the payload can hold";
 
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 17] = [
     "PROCESS", "ACK", "NACK", "LEAD", "READY", "HELD", "PROGRESS", "RESULT", "DRAIN", "ERROR", "DELIVER", "RESULTS",
-    "HELLO", "RECORDED", "CREDIT", "PROOF",
+    "HELLO", "RECORDED", "CREDIT", "PROOF", "PART",
 ];
 
 /// Every command with its exact bytes.
@@ -98,6 +99,10 @@ fn examples() -> Vec<(Frame<'static>, &'static [u8])> {
         (Frame::Recorded(vec![id(8)]), b"\x01\x0d\x00\x00\x00\x08\0\0\0\0\0\0\0\x08"),
         (Frame::Credit { prefetch: 0x0102_0304 }, b"\x01\x0e\x00\x00\x00\x04\x01\x02\x03\x04"),
         (Frame::Proof(Proof([0x5a; 32])), b"\x01\x0f\x00\x00\x00\x20ZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZ"),
+        (
+            Frame::Part { id: id(9), delivery: 2, position: position(15), channel_bytes: 2, joined: b"euhi" },
+            b"\x01\x10\x00\x00\x00\x11\0\0\0\0\0\0\0\x09\x00\x02\x0f\x00\x02euhi",
+        ),
     ]
 }
 
@@ -159,7 +164,7 @@ fn the_version_is_judged_before_anything_else() {
 
 #[test]
 fn unknown_commands_are_refused_before_their_length_is_looked_at() {
-    for command in 16..=u8::MAX {
+    for command in 17..=u8::MAX {
         assert_eq!(only(&[VERSION, command, 0xff, 0xff, 0xff, 0xff]), Err(WireError::Command(command)));
         assert_eq!(only(&raw(command, b"")), Err(WireError::Command(command)));
     }
@@ -177,6 +182,7 @@ fn payloads_that_are_too_short_are_refused() {
         (RESULTS, 10),
         (CREDIT, 4),
         (PROOF, 32),
+        (PART, 13),
     ] {
         for length in 0..least {
             assert_eq!(only(&raw(command, &vec![0; length])), malformed(NAMES[command as usize], TOO_SHORT));
@@ -210,6 +216,26 @@ fn empty_bodies_texts_and_lists_are_fine() {
     ] {
         assert_eq!(only(&frame.to_vec()), Ok(frame));
     }
+}
+
+fn position(position: u8) -> BundlePosition {
+    BundlePosition::new(position).expect("a bundle has so many messages")
+}
+
+#[test]
+fn a_part_has_a_position_in_its_bundle_and_perhaps_a_channel() {
+    let part = |position: u8, channel_bytes: u16, joined: &[u8]| {
+        raw(PART, &[&[0; 10], &[position][..], &channel_bytes.to_be_bytes(), joined].concat())
+    };
+    for (at, channel_bytes, joined) in [(0, 0, &b""[..]), (15, 0, b"body"), (7, 4, b"body"), (7, 1, b"cbody")] {
+        let frame = Frame::Part { id: id(0), delivery: 0, position: position(at), channel_bytes, joined };
+        assert_eq!(only(&part(at, channel_bytes, joined)), Ok(frame));
+    }
+    for at in [16, u8::MAX] {
+        assert_eq!(only(&part(at, 0, b"body")), malformed("PART", "no bundle has so many messages"));
+    }
+    assert_eq!(only(&part(0, 3, b"ab")), malformed("PART", TOO_SHORT));
+    assert_eq!(only(&part(0, 4_097, &[0; 5_000])), malformed("PART", NO_CHANNEL));
 }
 
 #[test]

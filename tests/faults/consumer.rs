@@ -333,9 +333,12 @@ fn wait_until_done_so_far(connection: &mut redis::Connection) {
     let cursor: String = run_command(connection, &["GET", "messages:cursor"]);
     let last: u64 = cursor.rsplit(' ').next().and_then(|id| id.parse().ok()).expect("a cursor ends with an id");
     wait_until("all before to be done", || {
-        let last = last.to_string();
-        let left: u64 = run_command(connection, &["ZCOUNT", "messages:pending", "-inf", &last]);
-        (left == 0).then_some(())
+        // A bundle's score is its last id minus 2^53.
+        let bundled = (last as i64 - (1 << 53)).to_string();
+        let count = |low: &str, high: &str| ["ZCOUNT", "messages:pending", low, high].map(str::to_owned);
+        let left = [count("-inf", &bundled), count("0", &last.to_string())]
+            .map(|command| run_command::<u64>(connection, &command.each_ref().map(String::as_str)));
+        (left == [0, 0]).then_some(())
     });
 }
 

@@ -21,6 +21,7 @@
 mod support;
 
 mod absurd;
+mod bundles;
 mod censor;
 mod clusters;
 mod consumer;

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use oncecast::base::bundle::BUNDLE_MESSAGES;
+
 use super::redis::run;
 
 /// The streams of a group in which messages are recorded: as results, or with `--deliver stream` as they are.
@@ -76,8 +78,10 @@ pub fn state_of(group: &str, connection: &mut redis::Connection) -> (usize, usiz
     for (command, key) in [("ZCARD", "pending"), ("XLEN", results), ("XLEN", entries), ("XLEN", "dead")] {
         pipeline.cmd(command).arg(format!("{group}:{key}"));
     }
-    let (pending, results, entries, dead): (_, usize, usize, _) = pipeline.query(connection).expect("Redis answers");
-    (pending, results + entries, dead)
+    pipeline.cmd("ZCOUNT").arg(format!("{group}:pending")).arg("-inf").arg("(0");
+    let (members, results, entries, dead, bundles): (usize, usize, usize, _, usize) =
+        pipeline.query(connection).expect("Redis answers");
+    (members + bundles * (BUNDLE_MESSAGES - 1), results + entries, dead)
 }
 
 /// Fails unless each of `owed` was recorded exactly once and nothing else was. The message names the wrong ids.

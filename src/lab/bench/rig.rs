@@ -28,6 +28,8 @@ const RESULTS: &str = "messages:processed";
 const CHANNEL: &str = "messages:published";
 /// Oncecast's pending messages.
 const PENDING: &str = "messages:pending";
+/// Counts the messages in the sorted set; a bundle is 16. Without spaces, since these separate words.
+const COUNT_PENDING: &str = "return(redis.call('ZCARD',KEYS[1])+15*redis.call('ZCOUNT',KEYS[1],'-inf','(0'))";
 /// The stream to which the bridge adds messages.
 const BRIDGED: &str = "messages:messages";
 /// The stream of messages for the Streams group, and the group's name.
@@ -187,7 +189,7 @@ impl Rig {
             Contender::Bridge => self.load(),
             Contender::Bullmq => self.load_until("waiting"),
             Contender::Streams | Contender::Tidy | Contender::Relay => self.load_until(&format!("XLEN {STREAM}")),
-            _ => self.load_until(&format!("ZCARD {PENDING}")),
+            _ => self.load_until(&format!("EVAL {COUNT_PENDING} 1 {PENDING}")),
         }
     }
 

@@ -97,6 +97,7 @@ const DISPATCHER: &[(&str, Effect)] = &[
 
 const STREAM_DISPATCHER: &[(&str, Effect)] = &[
     ("xdel", Stops),
+    ("zcount", Partly(STATUS_PART)),
     ("type", Partly(NO_TYPE)),
     ("info", Partly("consumers, if the group is switched back to them, can't tell one start of Redis from another")),
 ];

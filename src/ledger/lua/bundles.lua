@@ -60,16 +60,21 @@ local function next_bundle(pending, after, up_to)
   return member, last and last - BUNDLE_MESSAGES + 1, last
 end
 
+-- Returns whether a message is in a bundle.
+local function is_in_bundle(pending, id)
+  return redis.call('ZCOUNT', pending, scores_with(id)) > 0
+end
+
 -- Returns whether a message is pending, and makes it a member of its own if it is in a bundle. The caller has tried a
 -- removal from the sorted set, so after the members are added the bundle is certainly removed.
 local function is_pending(pending, id)
   if redis.call('ZCOUNT', pending, id, id) > 0 then
     return true
   end
-  if redis.call('ZCOUNT', pending, scores_with(id)) == 0 then
-    return false
+  local members, first, score
+  if is_in_bundle(pending, id) then
+    members, first, score = bundle_of(pending, id)
   end
-  local members, first, score = bundle_of(pending, id)
   if not members then
     return false
   end

@@ -40,8 +40,12 @@ while taken < most and bytes > 0 do
     -- Read once for each step, because a score as text costs Redis more than the rest of a message.
     after = redis.call('ZRANGEBYSCORE', pending_key, '(' .. after, up_to, 'WITHSCORES', 'LIMIT', read - 1, 1)[2]
   elseif bundle then
-    members, taken = members + 1, taken + BUNDLE_MESSAGES
-    out[members + 3], bytes = bundle, bytes - #bundle
+    -- One that no dispatcher wrote is passed over.
+    if string.sub(bundle, 1, 17) == string.format('%016x*', first) then
+      members, taken = members + 1, taken + BUNDLE_MESSAGES
+      out[members + 3] = bundle
+    end
+    bytes = bytes - #bundle
     after = string.format('%.0f', math.ceil(last))
     bundle, first, last = next_bundle(pending_key, after, up_to)
   else

@@ -21,8 +21,6 @@ local function letter_at(entry)
   return fields, string.match(found[1], '^%d+')
 end
 
--- A message may be in a bundle, which is taken apart then.
-try_removal(pending_key)
 local out, entries, notice, members, attempts, highest = {}, {}, {'returned'}, {}, {}, 0
 for i = FIRST, #ARGV do
   local fields, written_ms = letter_at(ARGV[i])
@@ -38,7 +36,8 @@ for i = FIRST, #ARGV do
     verdict = 'truncated'
   else
     local score = string.format('%.0f', id)
-    if members[score] or is_pending(pending_key, score) then
+    local alone = redis.call('ZCOUNT', pending_key, score, score) > 0
+    if members[score] or alone or is_in_bundle(pending_key, score) then
       verdict = 'pending'
     else
       members[score] = member_of(hex_id, fields.channel, fields.payload)
@@ -58,6 +57,7 @@ if #entries == 0 then
   return out
 end
 redis.call('ZADD', pending_key, 'XX', 'GT', '-inf', '')
+try_removal(pending_key)
 redis.call('HDEL', attempts_key, '')
 redis.call('XDEL', dead_key, '0-0')
 local replayed = tonumber(redis.call('GET', replayed_key)) or 0

@@ -129,6 +129,7 @@ const LACKS_REPLICAS: &str = "1 while too few replicas confirm what is stored, w
 
 fn messages(lanes: &mut LaneMetrics<'_>) {
     lanes.counter("messages_taken_in", "Published messages stored in Redis", |stats| &stats.taken_in);
+    lanes.counter("messages_bundled", "Of these, messages stored 16 together, as one member", |stats| &stats.bundled);
     lanes.counter("intakes_unreplicated", UNREPLICATED, |stats| &stats.unreplicated);
     lanes.gauge("lacks_replicas", LACKS_REPLICAS, |stats| &stats.lacks_replicas);
     lanes.counter("messages_oversize", "Messages refused for their size", |stats| &stats.oversize);

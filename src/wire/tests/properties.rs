@@ -23,6 +23,7 @@ enum Owned {
     Recorded(Vec<u64>),
     Credit(u32),
     Proof([u8; 32]),
+    Part(u64, u8, u16, Vec<u8>),
 }
 
 impl Owned {
@@ -53,6 +54,10 @@ impl Owned {
             Owned::Recorded(list) => Frame::Recorded(ids(list)),
             Owned::Credit(prefetch) => Frame::Credit { prefetch: *prefetch },
             Owned::Proof(bytes) => Frame::Proof(Proof(*bytes)),
+            Owned::Part(id, at, channel, joined) => {
+                let position = position(*at);
+                Frame::Part { id: MessageId(*id), delivery: 1, position, channel_bytes: *channel, joined }
+            }
             Owned::Drain => Frame::Drain,
             Owned::Error(code, text) => Frame::Error { code: ErrorCode::from(*code), text },
         }
@@ -85,6 +90,9 @@ fn owned() -> impl Strategy<Value = Owned> {
         ids().prop_map(Owned::Recorded),
         any::<u32>().prop_map(Owned::Credit),
         any::<[u8; 32]>().prop_map(Owned::Proof),
+        (any::<u64>(), 0..16_u8, 0..9_u16, bytes(300)).prop_map(|(id, position, channel, body)| {
+            Owned::Part(id, position, channel, [&vec![b'c'; channel.into()], &body[..]].concat())
+        }),
         Just(Owned::Drain),
         (any::<u16>(), text()).prop_map(|(code, text)| Owned::Error(code, text)),
     ]
@@ -92,7 +100,7 @@ fn owned() -> impl Strategy<Value = Owned> {
 
 /// Bytes that look enough like frames to reach deep into the decoder: small lengths, known commands, or noise.
 fn framelike() -> impl Strategy<Value = Vec<u8>> {
-    let frame = (0..17_u8, 0..40_u32, prop::collection::vec(prop_oneof![0..3_u8, any::<u8>()], 0..40));
+    let frame = (0..18_u8, 0..40_u32, prop::collection::vec(prop_oneof![0..3_u8, any::<u8>()], 0..40));
     let piece = prop_oneof![
         8 => frame.prop_map(|(command, length, payload)| {
             let mut bytes = raw(command, &payload);

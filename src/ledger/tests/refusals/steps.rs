@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use super::*;
+use crate::base::bundle::BundlePosition;
 
 /// The nonce of what is put back.
 pub(super) const NONCE: u64 = 7;
@@ -123,6 +124,22 @@ fn consumer_steps() -> Vec<Step> {
             .open_after(|c| c.ledger.watch_recall()),
         sole("commit in a transaction that is open, with a limit", |c| c.commit_sole(LIMIT, &[1, 2, NO_RESULT]))
             .open_after(|c| c.ledger.watch_recall()),
+        commit("commit of a part of a bundle", |c| c.commit(None, 0, Raise::Nothing, &[1, 2, 3])).begins_with(BUNDLED),
+        commit("commit of a part of a bundle that raises the recall",
+            |c| c.commit(None, 0, Raise::Recorded, &[NO_RESULT, 1, 900])).begins_with(BUNDLED),
+        commit("commit of a part of a bundle by a leader",
+            |c| c.commit(Some(MINE), LIMIT, Raise::To(MessageId(3)), &[1, 2, 3])).begins_with(BUNDLED),
+        Step { messages: &OF_BUNDLE, ..commit("commit of a whole bundle",
+            |c| c.commit(None, 0, Raise::Nothing, &OF_BUNDLE)) }.begins_with(BUNDLED),
+        whole("commit of a bundle in a transaction", |c| match c.ledger.watch_recall() {
+            Ok(()) => c.commit_bundle(),
+            Err(error) => Came::Refused(error),
+        }),
+        whole("commit of a bundle in a transaction that is open", Caller::commit_bundle)
+            .open_after(|c| c.ledger.watch_recall()),
+        settle("settle messages of a bundle", |c| c.settle(ALL_VERDICTS)).begins_with(BUNDLED),
+        settle("settle released messages of a bundle", |c| c.settle(&RELEASED)).begins_with(BUNDLED),
+        script("withdraw a bundle", &WITHDRAW, Caller::withdraw_bundle).begins_with(BUNDLED),
         script("put back", &PUT_BACK, Caller::put_back).begins_with(REMOVED),
         script("put back without a recall", &PUT_BACK, Caller::put_back).begins_with(NO_RECALL),
         script("put back when nothing is pending", &PUT_BACK, Caller::put_back)
@@ -169,6 +186,14 @@ fn reports_and_reads() -> Vec<Step> {
         script("page", &PAGE, |c| came(c.ledger.page(MINE, MessageId(1), MessageId(5), 3, 1_000))).reads(),
         script("page without payloads", &PAGE,
             |c| came(c.ledger.page_without_payloads(MINE, MessageId(1), MessageId(5)))).reads(),
+        script("page with a bundle", &PAGE, |c| came(c.ledger.page(MINE, MessageId(1), MessageId(5), 3, 1_000)))
+            .begins_with(BUNDLED).reads(),
+        script("fetch from a bundle", &FETCH, |c| came(c.ledger.fetch(MINE, &[1, 900, 2].map(MessageId), 1_000)))
+            .begins_with(BUNDLED).reads(),
+        script("count deliveries in a bundle", &COUNT, |c| came(c.ledger.count_deliveries(MINE, &COUNTED)))
+            .begins_with(BUNDLED),
+        Step { commands: &[], ..script("look at a bundle", &LOOK,
+            |c| came(c.ledger.look(MessageId(1), MessageId(5), 9))).begins_with(BUNDLED).reads() },
         script("fetch", &FETCH, |c| came(c.ledger.fetch(MINE, &[1, 900, 2].map(MessageId), 1_000))).reads(),
         // Which command calls it depends on the server.
         Step { commands: &[], ..script("sample", &SAMPLE,
@@ -218,6 +243,17 @@ const NO_RECALL: &[&[&str]] = &[&["DEL", "messages:recall"]];
 const MOVED_OVER: &[&[&str]] = &[&["SET", "messages:cursor", "m 8 8"]];
 const REMOVED: &[&[&str]] = &[&["ZREMRANGEBYSCORE", "messages:pending", "5", "6"]];
 const COUNTED: [(MessageId, u16); 3] = [(MessageId(1), 3), (MessageId(3), 2), (MessageId(900), 2)];
+
+const BUNDLED: &[&[&str]] = &[
+    &["DEL", "messages:pending", "messages:attempts"],
+    &[
+        "ZADD",
+        "messages:pending",
+        "-9007199254740976",
+        "0000000000000001*2,2,2,2,2,2,2,2,2,3,3,3,3,3,3,3:x1x2x3x4x5x6x7x8x9x10x11x12x13x14x15x16",
+    ],
+];
+const OF_BUNDLE: [u64; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
 
 /// The message whose commit stores nothing.
 pub(super) const NO_RESULT: u64 = 4;
@@ -283,6 +319,15 @@ fn sole(name: &'static str, call: fn(&mut Caller) -> Came) -> Step {
         Err(error) => Came::Refused(error),
     };
     Step { again, commands: COMMANDS, ..commit(name, call).needs_room() }.begins_with(&[&["DEL", "messages:attempts"]])
+}
+
+/// A commit of a bundle in a transaction; the script repeats it.
+fn whole(name: &'static str, call: fn(&mut Caller) -> Came) -> Step {
+    let again = |c: &mut Caller| match c.put_back_what_is_owed() {
+        Ok(()) => c.commit(None, 0, Raise::Nothing, &OF_BUNDLE),
+        Err(error) => Came::Refused(error),
+    };
+    Step { again, messages: &OF_BUNDLE, ..sole(name, call) }.begins_with(BUNDLED)
 }
 
 fn settle(name: &'static str, call: fn(&mut Caller) -> Came) -> Step {
@@ -424,6 +469,11 @@ impl Caller {
         came(self.ledger.call_for_ok(MINE, "testing", call))
     }
 
+    fn withdraw_bundle(&mut self) -> Came {
+        let call = WithdrawCall { my_epoch: MINE, first: MessageId(1), last: MessageId(16) }.on(&self.ledger.keys);
+        came(self.ledger.call_for_ok(MINE, "testing", call))
+    }
+
     fn commit(&mut self, epoch: Option<Epoch>, maxlen: u64, raise: Raise, ids: &[u64]) -> Came {
         let committed = self.ledger.commit(epoch, NonZeroU64::new(maxlen), raise, &commits(ids));
         came(committed.map(|Committed { recorded, gone }| told(recorded, &gone)))
@@ -436,10 +486,21 @@ impl Caller {
         }
     }
 
-    /// Commits in a transaction. What could not be stored is put back, as a consumer does.
     fn commit_sole(&mut self, maxlen: u64, ids: &[u64]) -> Came {
         let batch = commits(ids);
-        match self.ledger.commit_sole(NonZeroU64::new(maxlen), &batch.iter().map(Sole::from).collect::<Vec<_>>()) {
+        self.commit_alone(maxlen, ids, &batch.iter().map(Sole::from).collect::<Vec<_>>())
+    }
+
+    fn commit_bundle(&mut self) -> Came {
+        let batch = commits(&OF_BUNDLE);
+        let positions = BundlePosition::all().map(Some);
+        let bundle: Vec<_> = batch.iter().zip(positions).map(|(commit, position)| Sole { commit, position }).collect();
+        self.commit_alone(0, &OF_BUNDLE, &bundle)
+    }
+
+    /// Commits in a transaction. What could not be stored is put back, as a consumer does.
+    fn commit_alone(&mut self, maxlen: u64, ids: &[u64], batch: &[Sole<'_>]) -> Came {
+        match self.ledger.commit_sole(NonZeroU64::new(maxlen), batch) {
             Ok(Some(Recorded { unstored: Some((ids, reason)), .. })) => {
                 self.owed = ids.into_iter().map(|id| (id, payload(id.0))).collect();
                 self.put_back_what_is_owed().map_or_else(Came::Refused, |()| Came::TakenBack(reason))

@@ -186,6 +186,9 @@ impl World {
             ("stream", Value::Array(entries)) => entries.iter().map(|entry| texts(&parts(entry)[1])).collect(),
             (_, words) => {
                 let mut pairs = pairs(texts(words));
+                if kind == "zset" {
+                    pairs = pairs.into_iter().flat_map(taken_apart).collect();
+                }
                 if kind == "hash" {
                     let timeless = |value: &str| value.split(' ').map(|word| self.timeless(word)).collect::<Vec<_>>();
                     pairs.iter_mut().for_each(|pair| pair[1] = timeless(&pair[1]).join(" "));
@@ -280,6 +283,17 @@ impl Keyspace {
         self.0.retain(|key, _| !key.ends_with(":recall") && !key.contains(":put-back:"));
         self
     }
+}
+
+/// A bundle as its messages, since taking it apart changes nothing; another member as it is.
+fn taken_apart(pair: Vec<String>) -> Vec<Vec<String>> {
+    let Some(messages) = bundle::decode(pair[0].as_bytes()) else { return vec![pair] };
+    let mut member = Vec::new();
+    let mut alone = |(id, body): (MessageId, Body)| {
+        let member = member::encode(id, &body, &mut member);
+        vec![String::from_utf8_lossy(member).into_owned(), id.0.to_string()]
+    };
+    messages.into_iter().map(&mut alone).collect()
 }
 
 fn parts(value: &Value) -> &[Value] {
