@@ -32,22 +32,24 @@ impl Incomplete {
         self.results
     }
 
-    /// Takes in a result. Returns the results that wait no longer: the whole bundle if this was the last one of it, or
-    /// the result itself if it is in no bundle.
-    pub(super) fn complete(&mut self, finished: Finished, now: Instant) -> Vec<Finished> {
+    /// Takes in a result. Adds the results that need not wait to `ready`: those of the whole bundle if this was the last
+    /// one, or the result itself if its message is in no bundle.
+    pub(super) fn add(&mut self, finished: Finished, now: Instant, ready: &mut Vec<Finished>) {
         let id = finished.commit.id;
         let Some(first) = finished.body.position().and_then(|position| position.first_of(id)) else {
-            return vec![finished];
+            return ready.push(finished);
         };
         let (_, results) = self.bundles.entry(first).or_insert_with(|| (now, Vec::with_capacity(BUNDLE_MESSAGES)));
         if results.iter().any(|other| other.commit.id == id) {
             // From a run of this message that was given up, and from a later one.
-            return vec![finished];
+            return ready.push(finished);
         }
         self.results += 1;
         self.bytes += finished.commit.bytes();
         results.push(finished);
-        if results.len() == BUNDLE_MESSAGES { self.take(first) } else { Vec::new() }
+        if results.len() == BUNDLE_MESSAGES {
+            ready.append(&mut self.take(first));
+        }
     }
 
     /// When results must be recorded, whatever else comes.
@@ -97,6 +99,13 @@ mod tests {
         finished.try_recv().expect("it was sent")
     }
 
+    /// What is ready after this result.
+    fn added(incomplete: &mut Incomplete, finished: Finished, now: Instant) -> Vec<u64> {
+        let mut ready = Vec::new();
+        incomplete.add(finished, now, &mut ready);
+        ids(ready)
+    }
+
     fn ids(results: Vec<Finished>) -> Vec<u64> {
         results.into_iter().map(|finished| finished.commit.id.0).collect()
     }
@@ -105,12 +114,12 @@ mod tests {
     fn a_bundle_waits_for_its_last_result_and_others_do_not() {
         let (mut incomplete, now) = (Incomplete::default(), Instant::now());
         for position in (1..16).rev() {
-            assert!(ids(incomplete.complete(result(100, position, 1), now)).is_empty());
+            assert!(added(&mut incomplete, result(100, position, 1), now).is_empty());
         }
-        assert_eq!(ids(incomplete.complete(result(200, 16, 1), now)), [216], "it is in no bundle");
-        assert_eq!(ids(incomplete.complete(result(100, 3, 1), now)), [103], "it is here already");
+        assert_eq!(added(&mut incomplete, result(200, 16, 1), now), [216], "it is in no bundle");
+        assert_eq!(added(&mut incomplete, result(100, 3, 1), now), [103], "it is here already");
         assert_eq!(incomplete.len(), 15);
-        let mut whole = ids(incomplete.complete(result(100, 0, 1), now));
+        let mut whole = added(&mut incomplete, result(100, 0, 1), now);
         whole.sort_unstable();
         assert_eq!(whole, (100..116).collect::<Vec<_>>());
         assert_eq!((incomplete.len(), incomplete.bytes, incomplete.due()), (0, 0, None));
@@ -119,16 +128,16 @@ mod tests {
     #[test]
     fn results_do_not_wait_for_ever() {
         let (mut incomplete, now) = (Incomplete::default(), Instant::now());
-        incomplete.complete(result(100, 0, 1), now);
+        added(&mut incomplete, result(100, 0, 1), now);
         let later = now + HOLD / 2;
-        incomplete.complete(result(200, 0, 1), later);
+        added(&mut incomplete, result(200, 0, 1), later);
         assert_eq!(incomplete.due(), Some(now + HOLD));
         assert_eq!(ids(incomplete.take_due(later)), [0; 0]);
         assert_eq!(ids(incomplete.take_due(now + HOLD)), [100]);
         assert_eq!(incomplete.due(), Some(later + HOLD));
-        incomplete.complete(result(300, 0, MAX_BATCH_BYTES), later);
+        added(&mut incomplete, result(300, 0, MAX_BATCH_BYTES), later);
         assert_eq!(ids(incomplete.take_due(later)), [200, 300], "they are large");
-        incomplete.complete(result(400, 0, 1), later);
+        added(&mut incomplete, result(400, 0, 1), later);
         assert_eq!(ids(incomplete.take_all()), [400]);
         assert_eq!((incomplete.len(), incomplete.bytes), (0, 0));
     }

@@ -199,7 +199,8 @@ impl Recorder {
     fn gather(&mut self, first: Finished) -> Vec<Finished> {
         let now = Instant::now();
         let mut bytes = first.commit.bytes();
-        let mut batch = self.incomplete.complete(first, now);
+        let mut batch = Vec::new();
+        self.incomplete.add(first, now, &mut batch);
         while batch.len() < MAX_BATCH_MESSAGES {
             let Ok(finished) = self.commits.try_recv() else { break };
             bytes += finished.commit.bytes();
@@ -207,7 +208,7 @@ impl Recorder {
                 self.carried = Some(finished);
                 break;
             }
-            batch.append(&mut self.incomplete.complete(finished, now));
+            self.incomplete.add(finished, now, &mut batch);
         }
         batch.append(&mut self.incomplete.take_due(now));
         batch
