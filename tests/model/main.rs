@@ -7,8 +7,8 @@
 //! late, answers get lost, subscriptions break, and Redis comes back without its last seconds. Smaller state spaces add
 //! commands that are refused ([`refusals`]), two servers ([`servers`]), failovers and moves to another node
 //! ([`failovers`]), rings that are full ([`overruns`]), stops ([`draining`]), dead letters that are replayed
-//! ([`replays`]), pauses of the group ([`holds`]), lies ([`liars`]) and interests that change ([`interests`]). The
-//! module [`promises`] lists what must hold in every state.
+//! ([`replays`]), pauses of the group ([`holds`]), lies ([`liars`]), interests that change ([`interests`]) and bundles
+//! ([`bundles`]). The module [`promises`] lists what must hold in every state.
 //!
 //! Each rule can be removed ([`rules::Rule`]), and a test for each shows that a promise then breaks. A model in which
 //! no missing rule breaks anything would prove nothing.
@@ -26,8 +26,8 @@
 //! | `src/ledger/interests.rs` | `Interests::owner` is called, in [`interests`] |
 //! | `src/consumer/trust.rs` | called, with one server and one proven connection |
 //! | the rest of `src/lane` | copied by hand in [`dispatcher`], [`intake`], [`courier`] |
-//! | `src/ledger`, with its scripts | copied by hand in [`redis`], [`requests`] |
-//! | the consumer's desk and committer | copied by hand in [`courier`] |
+//! | `src/ledger`, with its scripts | copied by hand in [`redis`], [`requests`], [`bundles`] |
+//! | the consumer's desk and committer | copied by hand in [`courier`], [`bundles`] |
 //!
 //! Limitations: time is abstracted. A lease expires when the budget says so, "three seconds" are a tick, and the
 //! dispatcher that goes first for a free lease is connected and does go first. A dispatcher's threads are one. There
@@ -52,6 +52,7 @@ use std::time::Instant;
 use stateright::{Checker, HasDiscoveries, Model};
 
 mod actions;
+mod bundles;
 mod courier;
 mod dispatcher;
 mod draining;
