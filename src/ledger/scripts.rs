@@ -132,7 +132,7 @@ scripts! {
     keys (pending, processed, attempts) then (recall, epoch);
     CommitCall { my_epoch: Option<Epoch>, result_maxlen: u64, raise_to: Raise }
 
-    PUT_BACK = with_steps!("lua/put_back.lua");
+    PUT_BACK = with_both!("lua/put_back.lua");
     keys (pending, recall) then (done);
     PutBackCall { remember_ms: Duration, highest: MessageId }
 

@@ -21,5 +21,9 @@ redis.call('SET', done_key, '', 'PX', remember_ms)
 if recall then
   redis.call('SET', recall_key, recall)
 end
+-- If Redis was restarted without the removal, a message may be pending in its bundle, which is taken apart.
+for i = FIRST, #ARGV, 2 do
+  is_pending(pending_key, ARGV[i])
+end
 redis.call('ZADD', pending_key, unpack(ARGV, FIRST))
 return 'OK'

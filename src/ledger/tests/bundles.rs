@@ -158,6 +158,17 @@ fn results_of_a_part_take_the_bundle_apart() {
 }
 
 #[test]
+fn messages_are_put_back_once_if_redis_has_forgotten_their_removal() {
+    let (mut f, epoch) = bundled();
+    let back: Vec<_> = [100, 107, 116].map(|id| (MessageId(id), body(id))).into();
+    f.ledger.put_back(7, &back).expect("they are put back");
+    assert_eq!((pending(&mut f, epoch), bundles(&mut f)), (without(&[]), 0));
+    f.ledger.commit(None, None, Raise::Nothing, &[commit(107)]).expect("it is recorded");
+    f.ledger.put_back(7, &back).expect("it was done before");
+    assert_eq!(pending(&mut f, epoch), without(&[107]));
+}
+
+#[test]
 fn settling_a_message_takes_its_bundle_apart() {
     for verdict in [Verdict::Failed, Verdict::Lost, Verdict::Unused, Verdict::Rejected] {
         let (mut f, epoch) = bundled();

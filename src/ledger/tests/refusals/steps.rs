@@ -141,6 +141,7 @@ fn consumer_steps() -> Vec<Step> {
         settle("settle released messages of a bundle", |c| c.settle(&RELEASED)).begins_with(BUNDLED),
         script("withdraw a bundle", &WITHDRAW, Caller::withdraw_bundle).begins_with(BUNDLED),
         script("put back", &PUT_BACK, Caller::put_back).begins_with(REMOVED),
+        script("put back into a bundle", &PUT_BACK, Caller::put_back).begins_with(BUNDLED),
         script("put back without a recall", &PUT_BACK, Caller::put_back).begins_with(NO_RECALL),
         script("put back when nothing is pending", &PUT_BACK, Caller::put_back)
             .begins_with(&[&["DEL", "messages:pending"]]),
