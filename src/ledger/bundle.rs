@@ -27,7 +27,7 @@ pub(super) fn scores_within(first: MessageId, last: MessageId) -> (i64, i64) {
 
 /// The lowest and the highest score that a bundle with this message has.
 pub(super) fn scores_with(id: MessageId) -> (i64, i64) {
-    (score_of(id), score_of(id) + BUNDLE_MESSAGES as i64 - 1)
+    (score_of(id), (score_of(id) + BUNDLE_MESSAGES as i64 - 1).min(-1))
 }
 
 /// Counts the bundles in the sorted set with this key.

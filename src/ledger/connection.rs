@@ -127,8 +127,8 @@ impl Connection {
         replicas: Option<Replicas>,
     ) -> Result<(Value, Option<Confirmed>)> {
         let script = call.script;
-        let sealed = self.seal.map(|seal| seal.around(script.text));
-        let text = sealed.as_deref().unwrap_or(script.text);
+        let sealed = self.seal.map(|seal| seal.around(script.sent()));
+        let text = sealed.as_deref().unwrap_or(script.sent());
         let loaded;
         let digest = match script.digest.get() {
             Some(digest) if sealed.is_none() => digest,

@@ -246,7 +246,7 @@ impl GroupView {
             (Part::Cursor, Command::of(&["GET", &keys.cursor])),
             (Part::Results, Command::of(&["XLEN", &keys.processed])),
             (Part::Pending, Command::of(&["ZCARD", &keys.pending])),
-            (Part::Pending, bundle::count(&keys.pending)),
+            (Part::Bundles, bundle::count(&keys.pending)),
             (Part::Dead, Command::of(&["XLEN", &keys.dead])),
             (Part::Gaps, Command::of(&["XLEN", &keys.gaps])),
             (Part::Consumers, Command::of(&["LRANGE", &keys.consumers, "0", "-1"])),

@@ -10,11 +10,22 @@ pub(super) struct Script {
     pub(super) text: &'static str,
     // The server returns it when the script is first loaded. It is the same on every server.
     pub(super) digest: OnceLock<String>,
+    sent: OnceLock<String>,
 }
 
 impl Script {
     pub(super) const fn new(text: &'static str) -> Script {
-        Script { text, digest: OnceLock::new() }
+        Script { text, digest: OnceLock::new(), sent: OnceLock::new() }
+    }
+
+    /// The text as it is sent: lines that are comments are empty, so the others keep their numbers. A server takes at
+    /// most 16 KiB from a client that has not logged in, and would end the connection without saying that a login is
+    /// needed.
+    pub(super) fn sent(&self) -> &str {
+        self.sent.get_or_init(|| {
+            let lean = |line: &'static str| if line.trim_start().starts_with("--") { "" } else { line };
+            self.text.lines().map(lean).collect::<Vec<_>>().join("\n")
+        })
     }
 
     /// The command that an error is about. Servers before 7.2 don't name it, but name the line.
@@ -164,6 +175,12 @@ mod tests {
         for error in ["on @user_script:1.", "on @user_script:99.", "on @user_script:0.", "@user_script:", "OOM"] {
             assert_eq!(script.command_at(error), None, "{error}");
         }
+    }
+
+    #[test]
+    fn a_script_is_sent_without_comments_and_with_its_lines() {
+        let script = Script::new("-- A\nlocal a = 1 -- b\n  -- C\nreturn a\n");
+        assert_eq!(script.sent(), "\nlocal a = 1 -- b\n\nreturn a");
     }
 
     #[test]

@@ -14,13 +14,6 @@ use super::script::{Argument, Script, ScriptCall};
 use super::types::{Hold, Raise, Verdict};
 use crate::base::id::{DispatcherId, Epoch, MessageId};
 
-/// A script that relies on `lua/steps.lua`.
-macro_rules! with_steps {
-    ($file:literal) => {
-        concat!(include_str!("lua/steps.lua"), include_str!($file))
-    };
-}
-
 /// A script that relies on `lua/bundles.lua`.
 macro_rules! with_bundles {
     ($file:literal) => {
@@ -28,8 +21,8 @@ macro_rules! with_bundles {
     };
 }
 
-/// A script that relies on both.
-macro_rules! with_both {
+/// A script that relies on that and on `lua/steps.lua`.
+macro_rules! with_steps {
     ($file:literal) => {
         concat!(include_str!("lua/steps.lua"), include_str!("lua/bundles.lua"), include_str!($file))
     };
@@ -79,7 +72,7 @@ macro_rules! scripts {
 }
 
 scripts! {
-    ACQUIRE = with_both!("lua/acquire.lua");
+    ACQUIRE = with_steps!("lua/acquire.lua");
     keys (leader, epoch, cursor, pending, recall, settings);
     AcquireCall<'a> {
         dispatcher: &'a DispatcherId,
@@ -132,23 +125,23 @@ scripts! {
     keys (pending, processed, attempts) then (recall, epoch);
     CommitCall { my_epoch: Option<Epoch>, result_maxlen: u64, raise_to: Raise }
 
-    PUT_BACK = with_both!("lua/put_back.lua");
+    PUT_BACK = with_steps!("lua/put_back.lua");
     keys (pending, recall) then (done);
     PutBackCall { remember_ms: Duration, highest: MessageId }
 
-    PAGE = with_both!("lua/page.lua");
+    PAGE = with_steps!("lua/page.lua");
     keys (epoch, pending, attempts);
     PageCall { my_epoch: Epoch, after: MessageId, up_to: MessageId, most_messages: u64, most_bytes: u64 }
 
-    FETCH = with_both!("lua/fetch.lua");
+    FETCH = with_steps!("lua/fetch.lua");
     keys (epoch, pending, attempts);
     FetchCall { my_epoch: Epoch, most_bytes: u64 }
 
-    SETTLE = with_both!("lua/settle.lua");
+    SETTLE = with_steps!("lua/settle.lua");
     keys (epoch, pending, attempts, dead, recall);
     SettleCall { my_epoch: Epoch, max_deliveries: u64 }
 
-    REPLAY = with_both!("lua/replay.lua");
+    REPLAY = with_steps!("lua/replay.lua");
     keys (pending, dead, attempts, recall, replayed);
     ReplayCall<'a> { control_channel: &'a str }
 
@@ -163,7 +156,7 @@ scripts! {
         rate: &'a str,
     }
 
-    COUNT = with_both!("lua/count.lua");
+    COUNT = with_steps!("lua/count.lua");
     keys (epoch, pending, attempts);
     CountCall { my_epoch: Epoch }
 
@@ -272,6 +265,14 @@ mod tests {
         let whole = [format!("unpack({table})"), format!("unpack({table}, 1, {})", names.len())];
         assert!(whole.iter().any(|form| form == range), "{line}");
         names
+    }
+
+    #[test]
+    fn scripts_are_small_enough_for_a_client_that_has_not_logged_in() {
+        const MOST_BYTES: usize = 16_384;
+        for script in [&ACQUIRE, &COMMIT, &SETTLE, &REPLAY, &PAGE, &FETCH, &COUNT, &INTAKE, &LOOK, &PUT_BACK] {
+            assert!(script.sent().len() <= MOST_BYTES, "{} bytes: {}", script.sent().len(), script.text);
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::pair::{Pair, tool, two_consumers};
 use crate::run::{Run, assert_l0};
 use crate::support::load::Load;
-use crate::support::{bare_cluster, client_of, state, wait_until, wait_until_in_sync};
+use crate::support::{bare_cluster, client_of, pending, wait_until, wait_until_in_sync};
 
 /// Runs the tool until the leader keeps to what is set. Returns what it told.
 fn confirmed(url: &str, arguments: &[&str]) -> Value {
@@ -60,7 +60,7 @@ fn row_43_paused_while_leaders_are_killed() {
         let told = confirmed(&url, &["set"]);
         assert_eq!(told["paused"]["by"], "row 43", "{told}");
         assert_eq!(handed_out.load(Ordering::SeqCst), before, "nothing is handed out while the group is paused");
-        kept += state(connection).0;
+        kept += pending(connection);
         if this.random.bool() {
             confirmed(&url, &["resume"]);
         } else {

@@ -40,7 +40,7 @@ pub use self::redis::{
     CHANNEL, client, client_of, elect, pend, publish, publish_payloads, run, run_on, subscribers, subscription_of,
 };
 pub use self::results::{
-    Fields, assert_each_once, assert_each_once_but, id_in_payload, id_of, newest_ids, occurrences, raw_stream,
+    Fields, assert_each_once, assert_each_once_but, id_in_payload, id_of, newest_ids, occurrences, pending, raw_stream,
     recorded_ids, recorded_ids_of, state, state_of, stream,
 };
 pub use self::running_consumer::RunningConsumer;

@@ -75,13 +75,25 @@ pub fn state(connection: &mut redis::Connection) -> (usize, usize, usize) {
 pub fn state_of(group: &str, connection: &mut redis::Connection) -> (usize, usize, usize) {
     let mut pipeline = redis::pipe();
     let [results, entries] = RECORDS;
-    for (command, key) in [("ZCARD", "pending"), ("XLEN", results), ("XLEN", entries), ("XLEN", "dead")] {
-        pipeline.cmd(command).arg(format!("{group}:{key}"));
+    for key in [results, entries, "dead"] {
+        pipeline.cmd("XLEN").arg(format!("{group}:{key}"));
     }
-    pipeline.cmd("ZCOUNT").arg(format!("{group}:pending")).arg("-inf").arg("(0");
-    let (members, results, entries, dead, bundles): (usize, usize, usize, _, usize) =
-        pipeline.query(connection).expect("Redis answers");
-    (members + bundles * (BUNDLE_MESSAGES - 1), results + entries, dead)
+    let (results, entries, dead): (usize, usize, _) = pipeline.query(connection).expect("Redis answers");
+    (pending_of(group, connection), results + entries, dead)
+}
+
+/// How many messages are pending.
+pub fn pending(connection: &mut redis::Connection) -> usize {
+    pending_of("messages", connection)
+}
+
+fn pending_of(group: &str, connection: &mut redis::Connection) -> usize {
+    let key = format!("{group}:pending");
+    let mut pipeline = redis::pipe();
+    // In one step, since a bundle may be taken apart between two.
+    pipeline.atomic().cmd("ZCARD").arg(&key).cmd("ZCOUNT").arg(&key).arg("-inf").arg("(0");
+    let (members, bundles): (usize, usize) = pipeline.query(connection).expect("Redis answers");
+    members + bundles * (BUNDLE_MESSAGES - 1)
 }
 
 /// Fails unless each of `owed` was recorded exactly once and nothing else was. The message names the wrong ids.

@@ -7,10 +7,10 @@
 local BUNDLE_MESSAGES = 16
 local BELOW = 9007199254740992
 
--- Returns the lowest and the highest score of the bundle that a message may be in.
+-- Returns the lowest and the highest score of the bundle that a message may be in. No bundle has a score from 0 on.
 local function scores_with(id)
   id = tonumber(id) - BELOW
-  return string.format('%.0f', id), string.format('%.0f', id + BUNDLE_MESSAGES - 1)
+  return string.format('%.0f', id), string.format('%.0f', math.min(id + BUNDLE_MESSAGES - 1, -1))
 end
 
 -- Returns the messages of a bundle, each as a member of its own, and the first id; nil if no dispatcher wrote it.

@@ -21,6 +21,8 @@ pub enum Part {
     Stream,
     /// The number of pending messages.
     Pending,
+    /// How many of the members are bundles, without which that number is not known.
+    Bundles,
     /// The oldest pending message.
     Oldest,
     /// The number of dead letters.
@@ -48,6 +50,7 @@ impl Part {
             Part::Subscribers => "PUBSUB NUMSUB",
             Part::Results | Part::Stream | Part::Dead | Part::Gaps => "XLEN",
             Part::Pending => "ZCARD",
+            Part::Bundles => "ZCOUNT",
             Part::Oldest => "ZRANGE",
             Part::Consumers => "LRANGE",
             Part::Members => "PUBSUB CHANNELS",
@@ -68,6 +71,7 @@ impl fmt::Display for Part {
             Part::Results => "the number of results",
             Part::Stream => "the number of entries in the stream",
             Part::Pending => "the number of pending messages",
+            Part::Bundles => "the number of bundles, so also of pending messages",
             Part::Oldest => "the age of the oldest pending message",
             Part::Dead => "the number of dead letters",
             Part::Gaps => "the number of gaps",

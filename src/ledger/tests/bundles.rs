@@ -73,6 +73,12 @@ fn a_bundle_is_read_in_order_as_its_messages() {
         let first = f.ledger.page_without_payloads(epoch, MessageId(after), MessageId(up_to)).expect("it leads");
         assert_eq!(first.read_up_to.map(|id| id.0), expected.first().copied(), "{after} {up_to}");
     }
+    for up_to in [1 << 53, u64::MAX] {
+        let page = f.ledger.page(epoch, MessageId::ZERO, MessageId(up_to), 1_000, 1 << 20).expect("it leads");
+        assert_eq!(page.messages.iter().map(|message| message.id.0).collect::<Vec<_>>(), without(&[]), "{up_to}");
+        let looked = f.ledger.look(MessageId::ZERO, MessageId(up_to), 1_000).expect("they are looked at");
+        assert_eq!(looked.messages.iter().map(|looked| looked.id.0).collect::<Vec<_>>(), without(&[]), "{up_to}");
+    }
     let page = f.ledger.page(epoch, MessageId::ZERO, MessageId(200), 2, 1 << 20).expect("it leads");
     assert_eq!(page.read_up_to, Some(MessageId(115)), "a bundle is read whole");
 }

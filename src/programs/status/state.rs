@@ -120,7 +120,10 @@ impl Status {
 
     /// `figure`, unless Redis refused the command that reads it.
     pub fn known<T>(&self, part: Part, figure: T) -> Option<T> {
-        (!self.refused.contains(&part)).then_some(figure)
+        // Without the number of bundles that of messages is not known.
+        let is_left_out = |part| self.refused.contains(&part);
+        let lacks = is_left_out(part) || part == Part::Pending && is_left_out(Part::Bundles);
+        (!lacks).then_some(figure)
     }
 
     /// How long the oldest pending message has been pending.

@@ -26,7 +26,7 @@ fn a_message_is_recorded_removed_and_acknowledged() {
     while bytes.len() < 2 * HEADER_BYTES + 7 {
         bytes.extend(peer.next_message());
     }
-    assert_eq!(bytes, b"\x01\x04\0\0\0\x07\0\0\0\x08\x03c0\x01\x05\0\0\0\0", "READY, then an empty HELD");
+    assert_eq!(bytes, b"\x01\x04\0\0\0\x07\0\0\0\x08\x07c0\x01\x05\0\0\0\0", "READY, then an empty HELD");
 
     let bodies = [(7, r#"{"message_id":"m7"}"#), (8, r#"{"n":[1, 2],"message_id":"m8"}"#), (9, "plain")];
     bodies.iter().for_each(|(id, body)| pend(&redis, *id, body));

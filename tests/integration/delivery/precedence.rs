@@ -3,7 +3,7 @@
 use oncecast::lab::{Cluster, ClusterOptions, Node, RedisOptions, Signal};
 
 use crate::support::{
-    DEADLINE, assert_each_once, assert_status_shows_gap, client_of, cluster_of, options, publish, run, stream,
+    DEADLINE, assert_each_once, assert_status_shows_gap, client_of, cluster_of, options, pending, publish, run, stream,
     subscribers, wait_until, wait_until_done, wait_until_in_sync,
 };
 
@@ -77,10 +77,7 @@ fn a_backlog_survives_the_loss_of_the_cursor() {
     wait_until_in_sync(connection, 1);
     cluster.stop_node(Node::Consumer(0), DEADLINE).unwrap();
     publish(connection, "before", 0..300);
-    wait_until("all to be pending", || {
-        let pending: u64 = run(connection, &["ZCARD", "messages:pending"]);
-        (pending == 300).then_some(())
-    });
+    wait_until("all to be pending", || (pending(connection) == 300).then_some(()));
     let () = run(connection, &["DEL", "messages:cursor"]);
     publish(connection, "after", 0..300);
     wait_until("the gap to be recorded", || {

@@ -274,7 +274,7 @@ fn a_consumer_works_for_a_leader_of_the_earlier_release() {
     while greeting.len() < bytes(READY).len() - 12 + 3 + bytes(HELD).len() {
         greeting.extend(old.next_message());
     }
-    assert_eq!(greeting, bytes("010400000008 00000007 03 6e6577 010500000000"));
+    assert_eq!(greeting, bytes("010400000008 00000007 07 6e6577 010500000000"));
     old.send_message(Message::binary(bytes(PROCESS[0])));
     assert_eq!(old.next_message(), bytes(ACK));
     assert_eq!(stream(connection, "messages:processed")[0]["payload"], "{\"message_id\":\"m-1\"}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use oncecast::lab::{ChildProcess, Cluster, Node, RedisOptions, RedisServer, ports};
 
 use crate::support::{
-    DEADLINE, assert_each_once, client, client_of, cluster, programs, publish, run, scheduling, subscribers,
+    DEADLINE, assert_each_once, client, client_of, cluster, pending, programs, publish, run, scheduling, subscribers,
     wait_for_intake, wait_until_done, wait_until_in_sync,
 };
 
@@ -108,11 +108,7 @@ fn a_result_key_of_the_wrong_type_is_named_and_loses_nothing() {
     let consumers = [Node::Consumer(0), Node::Consumer(1)];
     wait_for_lines(&mut cluster, &consumers, "event=redis-trouble", &["messages:processed", "stream"]);
     wait_for_intake(connection);
-    assert_eq!(
-        run::<usize>(connection, &["ZCARD", "messages:pending"]),
-        200,
-        "nothing is removed that is not recorded"
-    );
+    assert_eq!(pending(connection), 200, "nothing is removed that is not recorded");
     let () = run(connection, &["DEL", "messages:processed"]);
     wait_until_done(connection, 200);
     assert_each_once(connection, &(0..200).map(|n| format!("m{n}")).collect::<Vec<_>>());

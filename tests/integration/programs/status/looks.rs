@@ -63,11 +63,12 @@ fn a_denied_command_hides_only_the_fields_that_need_it() {
     });
     let whole = status_json(&cluster);
     // For each command of a check: the fields that are missing without it. All others must be present.
-    let cases: [(&str, &[&str], &str); 14] = [
+    let cases: [(&str, &[&str], &str); 15] = [
         ("-get", &["epoch", "rates", "spilled"], "GET"),
         ("-pttl", &[], "PTTL"),
         ("-xlen", &["results", "dead_letters", "gaps"], "XLEN"),
         ("-zcard", &["pending", "spilled"], "ZCARD"),
+        ("-zcount", &["pending", "spilled"], "ZCOUNT"),
         ("-zrange", &[], ""),
         ("-zrange -mget", &["oldest_age_s", "rates", "spilled", "channel"], "ZRANGE"),
         ("-lrange", &[], ""),
