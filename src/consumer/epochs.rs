@@ -21,8 +21,8 @@
 //! may not read the key, any plausible epoch is accepted, see [`Epochs::confirm`].
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
@@ -52,8 +52,10 @@ pub(super) struct Epochs {
     stats: Arc<ConsumerStats>,
     /// Whether it was logged that the key can't be read.
     logged_unchecked: AtomicBool,
-    /// Whether bundles can be taken apart, once that is known.
-    takes_bundles: OnceLock<bool>,
+    /// Whether bundles can be taken apart, as far as is known.
+    takes_bundles: AtomicBool,
+    /// Whether it was logged that they can't.
+    logged_no_bundles: AtomicBool,
 }
 
 /// Questions are numbered from 1.
@@ -92,8 +94,8 @@ impl Epochs {
         let ledger = Ledger::new(server, keys, QUESTION_LIMIT / MOST_WAITS);
         let (place, ledger) = (ledger.place(), Mutex::new(ledger));
         let (questions, answered, logged_unchecked) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
-        let takes_bundles = OnceLock::new();
-        Epochs { key, place, ledger, questions, answered, stats, logged_unchecked, takes_bundles }
+        let (takes_bundles, logged_no_bundles) = (AtomicBool::new(false), AtomicBool::new(false));
+        Epochs { key, place, ledger, questions, answered, stats, logged_unchecked, takes_bundles, logged_no_bundles }
     }
 
     /// Checks that this epoch, which is higher than all seen before, is the newest in Redis. If not, the refusal says
@@ -167,21 +169,22 @@ impl Epochs {
     /// Whether this consumer may be sent messages that Redis keeps in bundles: it must be able to take a bundle apart.
     /// Users of earlier releases lack that right. If Redis does not answer in time, it may not.
     pub(super) fn takes_bundles(&self, deadline: Instant) -> bool {
-        if let Some(takes) = self.takes_bundles.get() {
-            return *takes;
+        if self.takes_bundles.load(Ordering::Relaxed) {
+            return true;
         }
         let Some(mut ledger) = self.ledger.try_lock_until(deadline) else { return false };
         let left = deadline.saturating_duration_since(Instant::now());
         ledger.connection().set_timeout((left / MOST_WAITS).max(Duration::from_millis(1)));
         let Ok(takes) = ledger.may_read_pending() else { return false };
-        if !takes && self.takes_bundles.set(takes).is_ok() {
+        self.takes_bundles.store(takes, Ordering::Relaxed);
+        if !takes && !self.logged_no_bundles.swap(true, Ordering::Relaxed) {
             info!(
-                "event=no-bundles key={} note=\"dispatchers store its messages one by one, which costs Redis more; give \
-                 this consumer's user +zrangebyscore\"",
+                "event=no-bundles key={} note=\"dispatchers store messages one by one, which costs Redis more; give this \
+                 consumer's user +zrangebyscore, which counts from the next connection of a dispatcher on\"",
                 Quoted(&ledger.keys().pending)
             );
         }
-        *self.takes_bundles.get_or_init(|| takes)
+        takes
     }
 
     fn judge(&self, epoch: Epoch, deadline: Instant) -> EpochVerdict {

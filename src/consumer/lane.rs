@@ -6,14 +6,12 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use crossbeam_channel::Receiver;
-
 use super::commit::{Committer, REPLY_TIMEOUT};
 use super::desk::Desk;
 use super::epochs::Epochs;
 use super::error::Result;
 use super::inlet::Permits;
-use super::outlet::Finished;
+use super::outlet::Results;
 use crate::base::id::Epoch;
 use crate::base::log_context::LogContext;
 use crate::ledger::{Keys, LaneNumber, Ledger, Server};
@@ -37,10 +35,10 @@ impl ConsumerLane {
         redis: &Server,
         keys: &Arc<Keys>,
         result_maxlen: Option<NonZeroU64>,
-        commits: Receiver<Finished>,
+        results: Results,
     ) -> Result<Committer> {
         let ledger = Ledger::new(redis.clone(), keys.clone(), REPLY_TIMEOUT);
-        Committer::start(ledger, result_maxlen, self.desk.clone(), &self.context, commits)
+        Committer::start(ledger, result_maxlen, self.desk.clone(), &self.context, results)
     }
 
     /// The leader of this epoch rules from now on; the log lines of the lane's threads show it.

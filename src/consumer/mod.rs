@@ -37,6 +37,7 @@ mod error;
 mod guard;
 mod handler;
 pub mod handshake;
+mod incomplete;
 mod inlet;
 mod lane;
 mod lanes;

@@ -2,13 +2,19 @@
 //!
 //! Any handler thread sends; the committer of the lane receives. Sending never waits, so that a lane whose Redis does
 //! not store results holds up no other lane. Instead no message of a lane is begun while its outlet has no
-//! [room](Outlet::has_room).
+//! [room](Outlet::has_room). Results of a bundle gather on the way (`incomplete`), so the committer is woken once for
+//! all of them.
 //!
 //! Guarantee: the bytes that wait to be recorded, over all lanes, are at most twice [`MAX_UNRECORDED_BYTES`], and one
 //! result more for each handler thread.
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use parking_lot::Mutex;
+
+use super::incomplete::Incomplete;
 use super::peer::LinkId;
 use crate::base::budget::{Budget, Share};
 use crate::base::id::Epoch;
@@ -42,9 +48,75 @@ impl Default for Unrecorded {
     }
 }
 
+/// What the committer receives.
+pub(super) enum Ready {
+    One(Finished),
+    /// The results of a whole bundle.
+    Bundle(Vec<Finished>),
+    /// Some results wait for the others of their bundle. It is to look again when they are due.
+    Look,
+}
+
+impl Ready {
+    pub(super) fn results(&self) -> &[Finished] {
+        match self {
+            Ready::One(finished) => std::slice::from_ref(finished),
+            Ready::Bundle(results) => results,
+            Ready::Look => &[],
+        }
+    }
+}
+
+/// The committer's end of an outlet.
+pub(super) struct Results {
+    pub(super) ready: Receiver<Ready>,
+    gathering: Arc<Mutex<Gathering>>,
+}
+
+/// What an outlet and its committer share.
+#[derive(Default)]
+struct Gathering {
+    incomplete: Incomplete,
+    /// The committer waits, and not for results that become due.
+    sleeps: bool,
+}
+
+impl Results {
+    /// How long the committer, which is about to wait, may do so: until results are due that wait for others, else for
+    /// `longest`.
+    pub(super) fn patience(&self, longest: Duration) -> Duration {
+        let mut gathering = self.gathering.lock();
+        let due = gathering.incomplete.due();
+        gathering.sleeps = due.is_none();
+        due.map_or(longest, |due| due.saturating_duration_since(Instant::now()))
+    }
+
+    /// Takes out the results that have waited for long enough.
+    pub(super) fn take_due(&self, now: Instant) -> Vec<Finished> {
+        self.gathering.lock().incomplete.take_due(now)
+    }
+
+    /// Takes out all results that wait.
+    pub(super) fn take_all(&self) -> Vec<Finished> {
+        self.gathering.lock().incomplete.take_all()
+    }
+
+    /// Whether results wait for others.
+    pub(super) fn are_incomplete(&self) -> bool {
+        !self.gathering.lock().incomplete.is_empty()
+    }
+
+    /// How many results there are, ready or not. Those that are ready are dropped.
+    pub(super) fn drop_all(&self) -> usize {
+        let ready: usize = self.ready.try_iter().map(|ready| ready.results().len()).sum();
+        ready + self.gathering.lock().incomplete.len()
+    }
+}
+
 /// See the module's text.
 pub(super) struct Outlet {
-    commits: Sender<Finished>,
+    commits: Sender<Ready>,
+    gathering: Arc<Mutex<Gathering>>,
     own: Budget,
     all: Unrecorded,
     /// What the lines of threads that work for this lane have in common.
@@ -53,9 +125,11 @@ pub(super) struct Outlet {
 
 impl Outlet {
     /// An outlet for a lane, and what its committer receives from.
-    pub(super) fn new(all: &Unrecorded, context: LogContext) -> (Outlet, Receiver<Finished>) {
-        let (commits, for_committer) = unbounded();
-        (Outlet { commits, own: Budget::new(MAX_UNRECORDED_BYTES), all: all.clone(), context }, for_committer)
+    pub(super) fn new(all: &Unrecorded, context: LogContext) -> (Outlet, Results) {
+        let (commits, ready) = unbounded();
+        let gathering = Arc::<Mutex<Gathering>>::default();
+        let results = Results { ready, gathering: gathering.clone() };
+        (Outlet { commits, gathering, own: Budget::new(MAX_UNRECORDED_BYTES), all: all.clone(), context }, results)
     }
 
     /// Whether one more message may be begun: results of all lanes take less than the whole budget, or those of this
@@ -68,15 +142,28 @@ impl Outlet {
     pub(super) fn send(&self, commit: Commit, body: Body, number: u16, epoch: Epoch, link: LinkId) {
         let bytes = commit.bytes() + RESULT_COST_BYTES;
         let _shares = [self.own.take(bytes), self.all.0.take(bytes)];
-        // The committer's end is noticed elsewhere.
-        let _ = self.commits.send(Finished { commit, body, number, epoch, link, _shares });
+        let finished = Finished { commit, body, number, epoch, link, _shares };
+        let ready = match finished.body.position() {
+            None => Some(Ready::One(finished)),
+            Some(_) => {
+                let mut gathering = self.gathering.lock();
+                let ready = gathering.incomplete.add(finished, Instant::now());
+                ready.or_else(|| std::mem::take(&mut gathering.sleeps).then_some(Ready::Look))
+            }
+        };
+        if let Some(ready) = ready {
+            // The committer's end is noticed elsewhere.
+            let _ = self.commits.send(ready);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::bundle::BundlePosition;
     use crate::base::id::MessageId;
+    use crate::ledger::Words;
 
     fn send(outlet: &Outlet, bytes: usize) {
         let fields = [vec![0; bytes], Vec::new()].into_iter().collect();
@@ -93,10 +180,29 @@ mod tests {
         assert!(!stuck.has_room(2) && other.has_room(2));
         send(&other, MAX_UNRECORDED_BYTES / 2);
         assert!(!other.has_room(2), "it has its share as well");
-        drop(results.try_recv().expect("it was sent"));
+        drop(results.ready.try_recv().expect("it was sent"));
         assert!(other.has_room(2) && !stuck.has_room(2));
-        drop(stuck_results.try_recv().expect("it was sent"));
+        drop(stuck_results.ready.try_recv().expect("it was sent"));
         assert!(stuck.has_room(2));
+    }
+
+    #[test]
+    fn the_committer_is_woken_for_the_first_result_of_a_bundle_and_for_the_last() {
+        let (outlet, results) = Outlet::new(&Unrecorded::default(), LogContext::of_process());
+        let long = Duration::from_secs(60);
+        assert_eq!(results.patience(long), long);
+        let mut woken = Vec::new();
+        for position in BundlePosition::all() {
+            let mut body = Body::copied(None, b"x");
+            body.set_position(Some(position));
+            let id = MessageId(100 + u64::from(position.number()));
+            outlet.send(Commit { id, fields: Words::default() }, body, 1, Epoch(1), 1);
+            woken.extend(results.ready.try_iter().map(|ready| (position.number(), ready.results().len())));
+            assert!(results.are_incomplete() == (position.number() < 15));
+            assert!(position.number() == 15 || results.patience(long) < long);
+        }
+        assert_eq!(woken, [(0, 0), (15, 16)]);
+        assert_eq!(results.patience(long), long);
     }
 
     #[test]

@@ -160,6 +160,8 @@ impl Courier {
     /// The main loop of the worker.
     pub(super) fn run(mut self) -> Result<()> {
         self.list_members();
+        // Dials the consumers. The loop waits first, for a while if nothing is published.
+        self.follow_roster();
         while !self.kill.is_set() {
             self.shared.pulses.courier.beat(ITERATION_WITHIN);
             let patience = self.longest_wait();

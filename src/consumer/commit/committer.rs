@@ -12,7 +12,7 @@ use super::recorder::Recorder;
 use crate::base::log_context::{self, LogContext};
 use crate::consumer::desk::Desk;
 use crate::consumer::error::{Error, Result};
-use crate::consumer::outlet::Finished;
+use crate::consumer::outlet::Results;
 use crate::ledger::Ledger;
 
 /// The committer's thread. It ends when the last sender of commits is dropped, or when it is asked to give up.
@@ -29,11 +29,11 @@ impl Committer {
         result_maxlen: Option<NonZeroU64>,
         desk: Desk,
         context: &LogContext,
-        commits: Receiver<Finished>,
+        results: Results,
     ) -> Result<Committer> {
         let (patience, give_up) = bounded(0);
         let (alive, ended) = bounded(0);
-        let recorder = Recorder::new(ledger, result_maxlen, desk, commits, give_up);
+        let recorder = Recorder::new(ledger, result_maxlen, desk, results, give_up);
         let context = context.clone();
         let thread = thread::Builder::new()
             .name("commit".to_owned())
@@ -99,7 +99,7 @@ mod tests {
     use crate::ledger::{Body, Command, Commit};
 
     /// A desk, the way of its results, and what the committer takes.
-    fn desk() -> (Desk, Outlet, Receiver<Finished>) {
+    fn desk() -> (Desk, Outlet, Results) {
         let all = Unrecorded::default();
         let (unused, _) = Outlet::new(&all, LogContext::of_process());
         let (outlet, commits) = Outlet::new(&all, LogContext::of_process());

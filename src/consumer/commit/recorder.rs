@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, select_biased};
 use log::{debug, info, warn};
 
-use super::incomplete::Incomplete;
 use super::not_pending::NotPending;
 use crate::base::error::{Error, Result};
 use crate::base::id::{Epoch, MessageId};
 use crate::base::pulse::OPEN_WITHIN;
 use crate::base::text::Quoted;
 use crate::consumer::desk::Desk;
-use crate::consumer::outlet::Finished;
+use crate::consumer::outlet::{Finished, Ready, Results};
 use crate::consumer::peer::LinkId;
 use crate::consumer::stats::LaneStats;
 use crate::consumer::trust::Trust;
@@ -40,13 +39,11 @@ pub(super) struct Recorder {
     pub(super) result_maxlen: Option<NonZeroU64>,
     pub(super) desk: Desk,
     pub(super) lane_stats: Arc<LaneStats>,
-    pub(super) commits: Receiver<Finished>,
+    pub(super) results: Results,
     /// Disconnected when the recorder is to give up.
     pub(super) give_up: Receiver<()>,
-    /// The result that did not fit into the last batch.
-    pub(super) carried: Option<Finished>,
-    /// Results that wait for others of their bundle.
-    incomplete: Incomplete,
+    /// What did not fit into the last batch.
+    pub(super) carried: Option<Ready>,
     pub(super) trust: Trust,
     pub(super) watch: Watch,
     /// Messages of the current batch whose results can't be recorded.
@@ -100,7 +97,7 @@ impl Recorder {
         ledger: Ledger,
         result_maxlen: Option<NonZeroU64>,
         desk: Desk,
-        commits: Receiver<Finished>,
+        results: Results,
         give_up: Receiver<()>,
     ) -> Recorder {
         Recorder {
@@ -108,10 +105,9 @@ impl Recorder {
             result_maxlen,
             lane_stats: desk.lane_stats(),
             desk,
-            commits,
+            results,
             give_up,
             carried: None,
-            incomplete: Incomplete::default(),
             trust: Trust::default(),
             watch: Watch::None,
             refused: Vec::new(),
@@ -163,19 +159,22 @@ impl Recorder {
     /// Waits for an outcome that can be recorded, and adds the others that are ready.
     fn next(&mut self) -> NextStep {
         loop {
+            let idle = self.trouble.as_ref().map_or(IDLE_CHECK, Trouble::pause);
             let first = match self.carried.take() {
-                Some(finished) => finished,
+                Some(ready) => ready,
                 None => select_biased! {
-                    recv(self.commits) -> finished => match finished {
-                        Ok(finished) => finished,
-                        Err(_) if self.incomplete.len() > 0 => return NextStep::Batch(self.incomplete.take_all()),
-                        Err(_) => return NextStep::End,
+                    recv(self.results.ready) -> ready => match ready {
+                        Ok(ready) => ready,
+                        Err(_) => match self.results.take_all() {
+                            rest if rest.is_empty() => return NextStep::End,
+                            rest => return NextStep::Batch(rest),
+                        },
                     },
                     // A handler that hangs keeps its sender forever, so don't wait for more.
                     recv(self.give_up) -> _ => return NextStep::End,
-                    default(self.patience()) => match self.incomplete.take_due(Instant::now()) {
+                    default(self.results.patience(idle)) => match self.results.take_due(Instant::now()) {
                         due if !due.is_empty() => return NextStep::Batch(due),
-                        _ if self.incomplete.len() > 0 => continue,
+                        _ if self.results.are_incomplete() => continue,
                         _ => return NextStep::Check,
                     },
                 },
@@ -187,30 +186,24 @@ impl Recorder {
         }
     }
 
-    /// How long to wait for an outcome.
-    fn patience(&self) -> Duration {
-        match self.incomplete.due() {
-            Some(due) => due.saturating_duration_since(Instant::now()),
-            None => self.trouble.as_ref().map_or(IDLE_CHECK, Trouble::pause),
-        }
-    }
-
     /// What can be recorded now of this outcome and the others that are ready.
-    fn gather(&mut self, first: Finished) -> Vec<Finished> {
-        let now = Instant::now();
-        let mut bytes = first.commit.bytes();
-        let mut batch = Vec::new();
-        self.incomplete.add(first, now, &mut batch);
-        while batch.len() < MAX_BATCH_MESSAGES {
-            let Ok(finished) = self.commits.try_recv() else { break };
-            bytes += finished.commit.bytes();
-            if bytes > MAX_BATCH_BYTES {
-                self.carried = Some(finished);
+    fn gather(&mut self, first: Ready) -> Vec<Finished> {
+        let (mut batch, mut bytes, mut next) = (Vec::new(), 0, Some(first));
+        while let Some(ready) = next {
+            bytes += ready.results().iter().map(|finished| finished.commit.bytes()).sum::<usize>();
+            let fits = bytes <= MAX_BATCH_BYTES && batch.len() + ready.results().len() <= MAX_BATCH_MESSAGES;
+            if !fits && !batch.is_empty() {
+                self.carried = Some(ready);
                 break;
             }
-            self.incomplete.add(finished, now, &mut batch);
+            match ready {
+                Ready::One(finished) => batch.push(finished),
+                Ready::Bundle(mut results) => batch.append(&mut results),
+                Ready::Look => {}
+            }
+            next = self.results.ready.try_recv().ok();
         }
-        batch.append(&mut self.incomplete.take_due(now));
+        batch.append(&mut self.results.take_due(Instant::now()));
         batch
     }
 
@@ -232,7 +225,8 @@ impl Recorder {
             let pause = self.trouble.as_ref().map_or(FIRST_PAUSE, Trouble::pause);
             // Nothing is ever sent, so this is a pause, which ends early if the committer is asked to give up.
             if self.give_up.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
-                let count = waiting + usize::from(self.carried.is_some()) + self.incomplete.len() + self.commits.len();
+                let carried = self.carried.as_ref().map_or(0, |ready| ready.results().len());
+                let count = waiting + carried + self.results.drop_all();
                 warn!("event=results-given-up count={count} reason=stopping");
                 return None;
             }

@@ -5,13 +5,36 @@ use std::time::{Duration, Instant};
 use oncecast::base::id::{Epoch, MessageId};
 use oncecast::lab::ports;
 use oncecast::wire::{Frame, HEADER_BYTES};
-use oncecast::{Delivery, HandlerError, Outcome};
+use oncecast::{Consumer, Delivery, HandlerError, Outcome};
 
 use crate::support::running_consumer::RunningConsumer;
 use crate::support::scripted_dispatcher::ScriptedDispatcher;
-use crate::support::{DEADLINE, elect, pend, redis_server, wait_until};
+use crate::support::{DEADLINE, elect, pend, redis_server, run_on, wait_until};
 
 use super::fixture::{consumer_of, entries, gated, pending, process, program};
+
+/// The flags of a consumer's READY to the leader of epoch 5.
+fn flags(consumer: &RunningConsumer) -> u8 {
+    let mut peer = ScriptedDispatcher::connect(consumer.address);
+    peer.send(&[Frame::Lead { epoch: Epoch(5), group: "messages" }]);
+    peer.next_message()[HEADER_BYTES + 4]
+}
+
+#[test]
+fn a_consumer_that_may_not_read_members_takes_no_bundles() {
+    let redis = redis_server();
+    let () = run_on(&redis, &["ACL", "SETUSER", "old", "on", ">old", "~*", "&*", "+@all", "-zrangebyscore"]);
+    elect(&redis, 5);
+    let start = |url: &str| {
+        let builder = Consumer::builder().redis_url(url).listen("127.0.0.1:0");
+        RunningConsumer::start(builder.handler(oncecast::programs::consumer::stamp))
+    };
+    let old = start(&redis.url().replace("redis://", "redis://old:old@"));
+    assert_eq!(flags(&old), 3);
+    let () = run_on(&redis, &["ACL", "SETUSER", "old", "+zrangebyscore"]);
+    assert_eq!(flags(&old), 7, "it asks at each connection");
+    assert_eq!(flags(&start(&redis.url())), 7);
+}
 
 #[test]
 fn a_message_is_recorded_removed_and_acknowledged() {

@@ -3,14 +3,14 @@
 //! Redis removes a bundle as one member if the results of all its messages are recorded together. Handlers finish them
 //! one after the other, so results are kept here until the last one has come, for at most [`HOLD`]. After that, and if
 //! a message of the bundle has no result, those that are there are recorded by the script, which takes the bundle apart.
-//! Pure; owned by the committer.
+//! Pure; owned by an outlet's mutex.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::base::bundle::BUNDLE_MESSAGES;
+use super::outlet::{Finished, Ready};
+use crate::base::bundle::{BUNDLE_MESSAGES, BundlePosition};
 use crate::base::id::MessageId;
-use crate::consumer::outlet::Finished;
 use crate::ledger::MAX_BATCH_BYTES;
 
 /// How long a result waits for the others of its bundle. Longer than a fast handler takes for all of them. Messages are
@@ -20,69 +20,84 @@ const HOLD: Duration = Duration::from_millis(2);
 /// See the module's text.
 #[derive(Default)]
 pub(super) struct Incomplete {
-    /// By the first id of the bundle: when its first result came, and its results.
-    bundles: BTreeMap<MessageId, (Instant, Vec<Finished>)>,
-    results: usize,
+    /// By the first id of the bundle.
+    bundles: BTreeMap<MessageId, Begun>,
     bytes: usize,
 }
 
+/// A bundle of which some results are there.
+struct Begun {
+    since: Instant,
+    /// A bit for each position whose result is there.
+    there: u16,
+    results: Vec<Finished>,
+}
+
+const _: () = assert!(BUNDLE_MESSAGES <= u16::BITS as usize);
+
 impl Incomplete {
-    /// How many results wait.
-    pub(super) fn len(&self) -> usize {
-        self.results
+    /// Whether results wait.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bundles.is_empty()
     }
 
-    /// Takes in a result. Adds the results that need not wait to `ready`: those of the whole bundle if this was the last
-    /// one, or the result itself if its message is in no bundle.
-    pub(super) fn add(&mut self, finished: Finished, now: Instant, ready: &mut Vec<Finished>) {
-        let id = finished.commit.id;
-        let Some(first) = finished.body.position().and_then(|position| position.first_of(id)) else {
-            return ready.push(finished);
+    /// How many results wait.
+    pub(super) fn len(&self) -> usize {
+        self.bundles.values().map(|begun| begun.results.len()).sum()
+    }
+
+    /// Takes in a result. Returns what need not wait: the whole bundle if this was the last result of it, or the result
+    /// itself if its message is in no bundle.
+    pub(super) fn add(&mut self, finished: Finished, now: Instant) -> Option<Ready> {
+        let place = |position: BundlePosition| Some((position, position.first_of(finished.commit.id)?));
+        let Some((position, first)) = finished.body.position().and_then(place) else {
+            return Some(Ready::One(finished));
         };
-        let (_, results) = self.bundles.entry(first).or_insert_with(|| (now, Vec::with_capacity(BUNDLE_MESSAGES)));
-        if results.iter().any(|other| other.commit.id == id) {
+        let begun = self.bundles.entry(first).or_insert_with(|| Begun {
+            since: now,
+            there: 0,
+            results: Vec::with_capacity(BUNDLE_MESSAGES),
+        });
+        let bit = 1 << position.number();
+        if begun.there & bit != 0 {
             // From a run of this message that was given up, and from a later one.
-            return ready.push(finished);
+            return Some(Ready::One(finished));
         }
-        self.results += 1;
+        begun.there |= bit;
         self.bytes += finished.commit.bytes();
-        results.push(finished);
-        if results.len() == BUNDLE_MESSAGES {
-            ready.append(&mut self.take(first));
-        }
+        begun.results.push(finished);
+        let is_whole = begun.results.len() == BUNDLE_MESSAGES;
+        is_whole.then(|| Ready::Bundle(self.take(first)))
     }
 
     /// When results must be recorded, whatever else comes.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.bundles.values().map(|(since, _)| *since + HOLD).min()
+        self.bundles.values().map(|begun| begun.since + HOLD).min()
     }
 
     /// Takes out the results that have waited for long enough, or all if they are large.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<Finished> {
         let all = self.bytes > MAX_BATCH_BYTES;
-        let due = self.bundles.iter().filter(|(_, (since, _))| all || *since + HOLD <= now);
+        let due = self.bundles.iter().filter(|(_, begun)| all || begun.since + HOLD <= now);
         let due: Vec<MessageId> = due.map(|(first, _)| *first).collect();
         due.into_iter().flat_map(|first| self.take(first)).collect()
     }
 
     /// Takes out everything.
     pub(super) fn take_all(&mut self) -> Vec<Finished> {
-        let bundles = std::mem::take(self).bundles;
-        bundles.into_values().flat_map(|(_, results)| results).collect()
+        std::mem::take(self).bundles.into_values().flat_map(|begun| begun.results).collect()
     }
 
     fn take(&mut self, first: MessageId) -> Vec<Finished> {
-        let (_, results) = self.bundles.remove(&first).expect("the caller has found it");
-        self.results -= results.len();
-        self.bytes -= results.iter().map(|finished| finished.commit.bytes()).sum::<usize>();
-        results
+        let Some(begun) = self.bundles.remove(&first) else { return Vec::new() };
+        self.bytes -= begun.results.iter().map(|finished| finished.commit.bytes()).sum::<usize>();
+        begun.results
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::bundle::BundlePosition;
     use crate::base::id::Epoch;
     use crate::base::log_context::LogContext;
     use crate::consumer::outlet::{Outlet, Unrecorded};
@@ -90,24 +105,26 @@ mod tests {
 
     /// A result of `bytes` bytes for the message at this position of the bundle that begins with `first`.
     fn result(first: u64, position: u8, bytes: usize) -> Finished {
-        let (outlet, finished) = Outlet::new(&Unrecorded::default(), LogContext::of_process());
-        let mut body = Body::copied(None, b"x");
-        body.set_position(BundlePosition::new(position));
+        let (outlet, results) = Outlet::new(&Unrecorded::default(), LogContext::of_process());
         let id = MessageId(first + u64::from(position));
         let fields = [vec![0; bytes], Vec::new()].into_iter().collect();
-        outlet.send(Commit { id, fields }, body, 1, Epoch(1), 1);
-        finished.try_recv().expect("it was sent")
-    }
-
-    /// What is ready after this result.
-    fn added(incomplete: &mut Incomplete, finished: Finished, now: Instant) -> Vec<u64> {
-        let mut ready = Vec::new();
-        incomplete.add(finished, now, &mut ready);
-        ids(ready)
+        outlet.send(Commit { id, fields }, Body::copied(None, b"x"), 1, Epoch(1), 1);
+        let Ok(Ready::One(mut finished)) = results.ready.try_recv() else { panic!("it was sent") };
+        finished.body.set_position(BundlePosition::new(position));
+        finished
     }
 
     fn ids(results: Vec<Finished>) -> Vec<u64> {
         results.into_iter().map(|finished| finished.commit.id.0).collect()
+    }
+
+    /// What is ready after this result.
+    fn added(incomplete: &mut Incomplete, finished: Finished, now: Instant) -> Vec<u64> {
+        match incomplete.add(finished, now) {
+            None | Some(Ready::Look) => Vec::new(),
+            Some(Ready::One(finished)) => ids(vec![finished]),
+            Some(Ready::Bundle(results)) => ids(results),
+        }
     }
 
     #[test]
@@ -122,7 +139,7 @@ mod tests {
         let mut whole = added(&mut incomplete, result(100, 0, 1), now);
         whole.sort_unstable();
         assert_eq!(whole, (100..116).collect::<Vec<_>>());
-        assert_eq!((incomplete.len(), incomplete.bytes, incomplete.due()), (0, 0, None));
+        assert_eq!((incomplete.is_empty(), incomplete.bytes, incomplete.due()), (true, 0, None));
     }
 
     #[test]
