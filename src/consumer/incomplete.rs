@@ -13,9 +13,10 @@ use crate::base::bundle::{BUNDLE_MESSAGES, BundlePosition};
 use crate::base::id::MessageId;
 use crate::ledger::MAX_BATCH_BYTES;
 
-/// How long a result waits for the others of its bundle. Longer than a fast handler takes for all of them. Messages are
-/// bundled only where they arrive by the hundred, so a slow handler's results are recorded late by so much at most.
-const HOLD: Duration = Duration::from_millis(2);
+/// How long a result waits for the others of its bundle. Longer than a fast handler takes for all of them, also if it is
+/// interrupted on a machine that is fully used. Messages are bundled only where they arrive by the hundred and most are
+/// recorded whole, so a slow handler's results are late by so much now and then.
+const HOLD: Duration = Duration::from_millis(10);
 
 /// See the module's text.
 #[derive(Default)]

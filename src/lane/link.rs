@@ -16,6 +16,7 @@ use super::places::{LINK_BYTES, Places, TakenPlace};
 use super::roster::MemberId;
 use super::stats::{LinkFigures, set};
 use super::strays::Strays;
+use crate::base::bundle::{BUNDLE_MESSAGES, BundlePosition};
 use crate::base::id::{IdSet, MessageId};
 use crate::ledger::{DeliveryNumber, Pending};
 use crate::net::{Stream, is_transient};
@@ -23,6 +24,9 @@ use crate::wire::{self, ErrorCode, Frame, ReadyFlags};
 
 /// Frames are gathered into WebSocket messages of about this size.
 const CHUNK_BYTES: usize = 128 << 10;
+
+/// A consumer that may hold fewer is given bundles in parts: it would be idle while it waits for room for a whole one.
+const LEAST_PREFETCH: u32 = 4 * BUNDLE_MESSAGES as u32;
 
 /// Ids in one RECORDED, so that it fills about one message.
 const IDS_PER_RECORDED: usize = CHUNK_BYTES / 8;
@@ -151,6 +155,14 @@ impl Link {
         !self.draining && !self.leaving && self.places.room() > 0 && fits
     }
 
+    /// Whether the consumer has room for a message, and for the rest of the bundle that begins with it. If not for that,
+    /// the answers for what it works on will make room, so that it gets the bundle whole.
+    pub(super) fn has_room_for(&self, message: &Pending) -> bool {
+        let begins = message.body.position().is_some_and(BundlePosition::is_first);
+        let is_short = self.places.prefetch() >= LEAST_PREFETCH && self.places.room() < BUNDLE_MESSAGES;
+        self.has_room(message.body.bytes()) && !(begins && is_short && self.places.in_hand() > 0)
+    }
+
     /// Whether the consumer is given nothing more, since it is no longer on the roster.
     pub(super) fn set_leaving(&mut self, leaving: bool) {
         self.leaving = leaving;
@@ -179,7 +191,7 @@ impl Link {
     /// Whether the consumer has room for this message and does not still hold it. If it does, another link may be
     /// better.
     pub(super) fn is_natural_for(&self, message: &Pending) -> bool {
-        self.has_room(message.body.bytes()) && !self.still_holds(message)
+        self.has_room_for(message) && !self.still_holds(message)
     }
 
     /// Whether the consumer holds a suspect. It is then given no other.

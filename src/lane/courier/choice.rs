@@ -16,8 +16,7 @@ pub(super) fn choose(links: &[Option<Link>], turn: usize, line: Line, message: &
     let order = (turn..links.len()).chain(0..turn);
     let mut best: Option<(usize, &Link, bool)> = None;
     for index in order {
-        let takes =
-            |link: &&Link| link.has_room(message.body.bytes()) && !(line == Line::Suspects && link.has_suspect());
+        let takes = |link: &&Link| link.has_room_for(message) && !(line == Line::Suspects && link.has_suspect());
         let Some(link) = links[index].as_ref().filter(takes) else { continue };
         let again = link.still_holds(message);
         let better = match best {
