@@ -3,8 +3,8 @@
 //! Adding a frame never waits for the peer, so it may be done under the desk's lock: a dispatcher that does not read
 //! delays no other thread. The waiting bytes are limited; beyond the limit the connection is given up.
 //!
-//! ACKs that follow each other closely are written together, at most [`ACK_INTERVAL`] late: nobody waits for one, and
-//! each write wakes up a thread here and one in the dispatcher. All other frames are written at once.
+//! Frames that are not urgent, which follow each other closely, are written together, at most [`LAZY_INTERVAL`] late:
+//! nobody waits for them, and each write wakes up a thread here and one in the dispatcher.
 //!
 //! [`Outbox::answers`] also checks whether the peer is alive: the writer sends a ping, and the reader notes the pong.
 
@@ -17,8 +17,8 @@ use crate::wire::Frame;
 /// The most bytes that wait for one peer. ACKs take 8 bytes each, so this is half a million messages.
 pub(super) const MAX_OUTBOX_BYTES: usize = 4 << 20;
 
-/// The shortest time between two writes if only ACKs wait. An ACK after a longer silence is written at once.
-const ACK_INTERVAL: Duration = Duration::from_micros(500);
+/// The shortest time between two writes if nothing urgent waits. After a longer silence everything is written at once.
+const LAZY_INTERVAL: Duration = Duration::from_micros(500);
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -35,12 +35,12 @@ struct OutboxState {
     frames: Vec<u8>,
     /// A PROGRESS is among the frames: a second one would add nothing.
     progress: bool,
-    /// Something else than ACKs is among the frames.
+    /// Something urgent is among the frames.
     urgent: bool,
-    /// When ACKs alone may be written again.
-    acks_from: Option<Instant>,
+    /// When frames that are not urgent may be written again.
+    lazy_from: Option<Instant>,
     /// The writer waits for that time.
-    waits_for_acks: bool,
+    waits_for_lazy: bool,
     /// No more frames are added, and the socket closes once the waiting ones are written.
     closing: bool,
     /// The peer does not read, so nothing more is written.
@@ -74,6 +74,15 @@ pub(super) enum WriterTask {
 impl Outbox {
     /// Adds a frame. Frames after [`close`](Outbox::close) are dropped: the peer would not read them.
     pub(super) fn put(&self, frame: &Frame<'_>) {
+        self.add(frame, true);
+    }
+
+    /// Adds a frame that is not urgent.
+    pub(super) fn put_lazily(&self, frame: &Frame<'_>) {
+        self.add(frame, false);
+    }
+
+    fn add(&self, frame: &Frame<'_>, urgent: bool) {
         let mut state = self.state.lock();
         if state.closing || state.overrun {
             return;
@@ -83,8 +92,8 @@ impl Outbox {
         }
         frame.encode(&mut state.frames);
         state.overrun = state.frames.len() > MAX_OUTBOX_BYTES;
-        state.urgent |= state.overrun || !matches!(frame, Frame::Ack(_));
-        if state.urgent || !state.waits_for_acks {
+        state.urgent |= state.overrun || urgent;
+        if state.urgent || !state.waits_for_lazy {
             self.changed.notify_one();
         }
     }
@@ -150,17 +159,17 @@ impl Outbox {
                 state.pings.written = state.pings.asked;
                 return WriterTask::Ping(state.pings.asked.to_be_bytes());
             }
-            let acks_from = if state.frames.is_empty() { None } else { state.acks_from };
+            let lazy_from = if state.frames.is_empty() { None } else { state.lazy_from };
             let now = Instant::now();
-            if !state.frames.is_empty() && (state.urgent || acks_from.is_none_or(|from| from <= now)) {
+            if !state.frames.is_empty() && (state.urgent || lazy_from.is_none_or(|from| from <= now)) {
                 state.urgent = false;
-                state.acks_from = Some(now + ACK_INTERVAL);
+                state.lazy_from = Some(now + LAZY_INTERVAL);
                 return WriterTask::Write(std::mem::take(&mut state.frames));
             }
-            state.waits_for_acks = acks_from.is_some();
+            state.waits_for_lazy = lazy_from.is_some();
             let timed_out =
-                self.changed.wait_until(&mut state, acks_from.map_or(tick, |from| from.min(tick))).timed_out();
-            state.waits_for_acks = false;
+                self.changed.wait_until(&mut state, lazy_from.map_or(tick, |from| from.min(tick))).timed_out();
+            state.waits_for_lazy = false;
             if timed_out && Instant::now() >= tick {
                 return WriterTask::Tick;
             }
@@ -202,18 +211,18 @@ mod tests {
     }
 
     #[test]
-    fn acks_that_follow_each_other_are_written_together() {
+    fn what_is_not_urgent_is_written_together() {
         let outbox = Outbox::default();
         let (ack, far) = (Frame::Ack(vec![MessageId(1)]), Instant::now() + Duration::from_secs(60));
-        outbox.put(&ack);
+        outbox.put_lazily(&ack);
         assert_eq!(outbox.next(far), WriterTask::Write(ack.to_vec()), "the first is written at once");
-        outbox.put(&ack);
-        outbox.put(&ack);
+        outbox.put_lazily(&ack);
+        outbox.put_lazily(&ack);
         let written = Instant::now();
         assert_eq!(outbox.next(far), WriterTask::Write([ack.to_vec(), ack.to_vec()].concat()));
         assert!(written.elapsed() < Duration::from_secs(30), "without waiting for the tick");
-        outbox.put(&ack);
-        outbox.state.lock().acks_from = Some(far);
+        outbox.put_lazily(&ack);
+        outbox.state.lock().lazy_from = Some(far);
         assert_eq!(outbox.next(soon()), WriterTask::Tick);
         outbox.put(&Frame::Drain);
         assert_eq!(outbox.next(far), WriterTask::Write([ack.to_vec(), Frame::Drain.to_vec()].concat()));

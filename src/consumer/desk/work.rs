@@ -124,9 +124,13 @@ impl Desk {
     pub(in crate::consumer) fn ack(&self, ids: impl Iterator<Item = MessageId>) {
         let mut state = self.desks.state.lock();
         let Some((lane, common)) = state.lane(self.lane) else { return };
+        // Then the dispatcher may be waiting for a place, or for this consumer to have drained.
+        let is_urgent = 2 * lane.held.places() >= self.desks.terms.prefetch as usize || common.draining;
         let done: Vec<_> = ids.filter(|id| lane.held.remove(*id)).collect();
-        if let Some(ruler) = lane.ruler.as_ref().filter(|_| !done.is_empty()) {
-            ruler.outbox.put(&Frame::Ack(done));
+        match lane.ruler.as_ref().filter(|_| !done.is_empty()) {
+            Some(ruler) if is_urgent => ruler.outbox.put(&Frame::Ack(done)),
+            Some(ruler) => ruler.outbox.put_lazily(&Frame::Ack(done)),
+            None => {}
         }
         self.desks.after_a_change_of(lane, common);
         self.desks.check_drained(&state);
