@@ -175,12 +175,18 @@ impl Epochs {
         let Some(mut ledger) = self.ledger.try_lock_until(deadline) else { return false };
         let left = deadline.saturating_duration_since(Instant::now());
         ledger.connection().set_timeout((left / MOST_WAITS).max(Duration::from_millis(1)));
-        let Ok(takes) = ledger.may_read_pending() else { return false };
+        let takes = match ledger.may_take_apart() {
+            Ok(takes) => takes,
+            Err(error) => {
+                info!("event=no-bundles key={} reason={}", Quoted(&ledger.keys().pending), Quoted(error));
+                return false;
+            }
+        };
         self.takes_bundles.store(takes, Ordering::Relaxed);
         if !takes && !self.logged_no_bundles.swap(true, Ordering::Relaxed) {
             info!(
                 "event=no-bundles key={} note=\"dispatchers store messages one by one, which costs Redis more; give this \
-                 consumer's user +zrangebyscore, which counts from the next connection of a dispatcher on\"",
+                 consumer's user +zrangebyscore and +zadd, which counts from the next connection of a dispatcher on\"",
                 Quoted(&ledger.keys().pending)
             );
         }

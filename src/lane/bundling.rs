@@ -56,7 +56,7 @@ impl Bundling {
 
     /// These consumers are linked.
     pub(super) fn note_links<'a>(&self, mut links: impl Iterator<Item = &'a Link>) {
-        self.understood.store(links.all(|link| link.flags.commits() && link.flags.takes_bundles()), Ordering::Relaxed);
+        self.understood.store(links.all(Link::removes_bundles), Ordering::Relaxed);
     }
 
     /// A consumer has recorded the results of these messages together.

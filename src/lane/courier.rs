@@ -51,7 +51,7 @@ use super::shared::Shared;
 use super::sockets::Sockets;
 use super::stats::add;
 use super::table::key_order::{KeyOrder, Limits};
-use super::table::{Line, MAX_TRACKED, Next, Table};
+use super::table::{Line, MAX_TRACKED, Next, Table, Whereabouts};
 use super::tasks::{RedistributorReply, Task};
 use crate::base::bundle::BUNDLE_MESSAGES;
 use crate::base::error::Result;
@@ -105,6 +105,8 @@ pub(super) struct Courier {
     /// When the courier last checked that a waiting message is still in Redis.
     checked: Instant,
     tasks: TaskQueue,
+    /// The last message that was taken out of its bundle.
+    taken_out: Option<MessageId>,
     /// The pause and the limits of the group.
     gate: Gate,
     figures: CourierFigures,
@@ -147,6 +149,7 @@ impl Courier {
             read_again_next: true,
             checked: now,
             tasks,
+            taken_out: None,
             gate: Gate::new(),
             figures: CourierFigures::new(&shared.stats),
         }
@@ -288,6 +291,11 @@ impl Courier {
         }
     }
 
+    /// Whether more messages may be taken out of their bundles: those before have come back.
+    fn may_take_out(&self) -> bool {
+        self.taken_out.is_none_or(|id| self.table.whereabouts(id) != Some(Whereabouts::Away))
+    }
+
     /// Delivers at most `room` messages. Returns how many it delivered.
     fn deliver_line(&mut self, line: Line, room: usize) -> usize {
         let now = Instant::now();
@@ -295,11 +303,12 @@ impl Courier {
         let share = self.table.line_len(line).div_ceil(takers.max(1));
         let (mut sent, mut sent_again) = (0, 0);
         while sent < room
+            && let takes_out = self.may_take_out()
             && let Some(first) = self.table.first_ready(line)
         {
-            let Some(index) = self.links.choose(line, first) else { break };
+            let Some(index) = self.links.choose(line, first, takes_out) else { break };
             let run = self.links.get(index).map_or(0, |link| run_length(line, link.places.room(), share));
-            // A run does not end within a bundle.
+            // A run does not end within a bundle, if that fits.
             for place in 0..(run + BUNDLE_MESSAGES - 1).min(room - sent) {
                 let Some(link) = self.links.get_mut(index) else { break };
                 // The link was chosen for the first message.
@@ -313,7 +322,9 @@ impl Courier {
                     self.dead_letter(&message, loss);
                     continue;
                 }
-                if message.body.position().is_some() && link.flags.commits() && !link.flags.takes_bundles() {
+                // In order by key the others of its bundle would keep its result waiting.
+                let comes_alone = self.table.is_ordered() && message.body.position().is_some();
+                if comes_alone || link.needs_alone(&message) {
                     self.take_out_of_bundle(&message);
                     continue;
                 }

@@ -25,6 +25,8 @@ use crate::wire::{self, ErrorCode, Frame, ReadyFlags};
 /// Frames are gathered into WebSocket messages of about this size.
 const CHUNK_BYTES: usize = 128 << 10;
 
+/// How long after its last answer a consumer is expected to make room for a whole bundle. Then it is given a part.
+const WAIT_FOR_ROOM: Duration = Duration::from_millis(20);
 /// A consumer that may hold fewer is given bundles in parts: it would be idle while it waits for room for a whole one.
 const LEAST_PREFETCH: u32 = 4 * BUNDLE_MESSAGES as u32;
 
@@ -55,6 +57,8 @@ pub(super) struct Link {
     /// Whether the consumer is no longer on the roster: it is given nothing more.
     pub(super) leaving: bool,
     pub(super) last_heard: Instant,
+    /// When the consumer last answered for a message.
+    answered: Instant,
     pub(super) figures: Arc<LinkFigures>,
     pub(super) places: Places,
     pub(super) strays: Strays,
@@ -123,6 +127,7 @@ impl Link {
             draining: false,
             leaving: false,
             last_heard: now,
+            answered: now,
             places: Places::new(prefetch, subprotocol == Subprotocol::Two),
             strays: Strays::new(prefetch, strays_paid_until, now),
             result_bytes: 0,
@@ -160,7 +165,19 @@ impl Link {
     pub(super) fn has_room_for(&self, message: &Pending) -> bool {
         let begins = message.body.position().is_some_and(BundlePosition::is_first);
         let is_short = self.places.prefetch() >= LEAST_PREFETCH && self.places.room() < BUNDLE_MESSAGES;
-        self.has_room(message.body.bytes()) && !(begins && is_short && self.places.in_hand() > 0)
+        let waits = || self.places.in_hand() > 0 && self.answered.elapsed() < WAIT_FOR_ROOM;
+        self.has_room(message.body.bytes()) && !(begins && is_short && waits())
+    }
+
+    /// Whether the consumer records results itself, and removes bundles as a whole.
+    pub(super) fn removes_bundles(&self) -> bool {
+        self.flags.commits() && self.flags.takes_bundles()
+    }
+
+    /// Whether a message must be taken out of its bundle before it goes to this consumer, which records results itself
+    /// and knows no bundles.
+    pub(super) fn needs_alone(&self, message: &Pending) -> bool {
+        message.body.position().is_some() && self.flags.commits() && !self.flags.takes_bundles()
     }
 
     /// Whether the consumer is given nothing more, since it is no longer on the roster.
@@ -221,7 +238,7 @@ impl Link {
         self.places.give(message, now);
         let &Pending { id, delivery, ref body } = message;
         let frame = match body.joined() {
-            (channel_bytes, joined) if let Some(position) = body.position().filter(|_| self.flags.takes_bundles()) => {
+            (channel_bytes, joined) if let Some(position) = body.position().filter(|_| self.removes_bundles()) => {
                 Frame::Part { id, delivery, position, channel_bytes: channel_bytes.unwrap_or(0), joined }
             }
             (Some(channel_bytes), joined) if self.flags.takes_channels() => {
@@ -290,6 +307,7 @@ impl Link {
     /// The consumer has answered for a message, which frees its place. `None`: it had no place.
     pub(super) fn answer(&mut self, id: MessageId) -> Option<TakenPlace> {
         let held = self.places.answer(id)?;
+        self.answered = Instant::now();
         self.listed.remove(&id);
         self.suspect.take_if(|suspect| *suspect == id);
         Some(held)

@@ -63,13 +63,17 @@ impl Ledger {
         Ok(Page { read_up_to: Some(read_up_to.min(up_to)), messages, delayed })
     }
 
-    /// Whether this user may read pending messages, without which it can't take a bundle apart.
-    pub fn may_read_pending(&mut self) -> Result<bool> {
-        let command = Command::of(&["ZRANGEBYSCORE", &self.keys.pending, "1", "0"]);
-        match self.connection.query("asking for a right", command) {
-            Err(error) if error.is_denied() => Ok(false),
-            outcome => outcome.map(|_| true),
+    /// Whether this user may read and add pending messages, without which it can't take a bundle apart.
+    pub fn may_take_apart(&mut self) -> Result<bool> {
+        let read = Command::of(&["ZRANGEBYSCORE", &self.keys.pending, "1", "0"]);
+        let add = Command::of(&["ZADD", &self.keys.pending, "XX", "GT", "-inf", ""]);
+        for outcome in self.connection.pipeline_each("asking for rights", vec![read, add])? {
+            match outcome {
+                Err(error) if error.is_denied() => return Ok(false),
+                outcome => drop(outcome?),
+            }
         }
+        Ok(true)
     }
 
     /// Whether a message is pending.
@@ -82,8 +86,12 @@ impl Ledger {
         const DOING: &str = "looking for pending messages";
         let count =
             |(low, high): (i64, i64)| Command::of(&["ZCOUNT", &self.keys.pending, &low.to_string(), &high.to_string()]);
-        let alone_or_bundled = |id: &MessageId| [count((id.0 as i64, id.0 as i64)), count(bundle::scores_with(*id))];
-        let counts = ids.iter().flat_map(alone_or_bundled).collect();
+        // In this order: between the two commands a message may be taken out of its bundle.
+        let bundled_or_alone = |id: &MessageId| {
+            let alone = bundle::score_alone(*id);
+            [count(bundle::scores_with(*id)), count((alone, alone))]
+        };
+        let counts = ids.iter().flat_map(bundled_or_alone).collect();
         let counts = self.connection.pipeline(DOING, counts).map_err(|error| self.name_the_key(error))?;
         let mut missing = Vec::new();
         for (id, counts) in ids.iter().zip(counts.chunks_exact(2)) {

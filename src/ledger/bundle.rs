@@ -10,14 +10,20 @@ use super::command::Command;
 use super::member::{self, Body, Payload};
 use super::types::Arrival;
 use crate::base::bundle::{BUNDLE_MESSAGES, BundlePosition, MAX_BUNDLE_BYTES, whole};
-use crate::base::id::MessageId;
+use crate::base::id::{MAX_MESSAGE_ID, MessageId};
 
 /// Below which all scores of bundles are, and how far a bundle's score is below its last id: 2^53.
 const BELOW: i64 = 1 << 53;
 
+/// The score of a message that is a member of its own. An id beyond all that are assigned, which only a peer can name,
+/// has the highest one.
+pub(super) fn score_alone(id: MessageId) -> i64 {
+    id.0.min(MAX_MESSAGE_ID) as i64
+}
+
 /// The score of the bundle that ends with this message.
 pub(super) fn score_of(last: MessageId) -> i64 {
-    last.0 as i64 - BELOW
+    score_alone(last) - BELOW
 }
 
 /// The lowest and the highest score of bundles that lie in this range of ids, ends included.
@@ -80,7 +86,7 @@ pub(super) fn units(batch: &[Arrival]) -> impl Iterator<Item = &[Arrival]> {
 /// The score and the member for a unit. `out` is overwritten.
 pub(super) fn encode<'a>(unit: &[Arrival], out: &'a mut Vec<u8>) -> (i64, &'a [u8]) {
     if let [Arrival { id, body, .. }] = unit {
-        return (id.0 as i64, member::encode(*id, body, out));
+        return (score_alone(*id), member::encode(*id, body, out));
     }
     out.clear();
     member::push_id(unit[0].id, out);
@@ -124,7 +130,8 @@ pub(super) fn decode(member: &[u8]) -> Option<Vec<(MessageId, Body)>> {
         messages.push((MessageId(first.0.checked_add(position.number().into())?), body));
         from = to;
     }
-    (positions.next().is_none() && from == bodies.len()).then_some(messages)
+    let is_whole = positions.next().is_none() && from == bodies.len() && from <= MAX_BUNDLE_BYTES;
+    is_whole.then_some(messages)
 }
 
 /// A length as we write it.

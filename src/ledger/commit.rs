@@ -205,7 +205,8 @@ fn ranges_of(batch: &[Sole<'_>]) -> Vec<Range> {
     let mut ranges = Vec::new();
     for together in batch.chunk_by(|one, next| one.commit.id.0 + 1 == next.commit.id.0) {
         let (first, last) = (together[0].commit.id, together[together.len() - 1].commit.id);
-        ranges.push(Range { lowest: first.0 as i64, highest: last.0 as i64, messages: 1 });
+        let (lowest, highest) = (bundle::score_alone(first), bundle::score_alone(last));
+        ranges.push(Range { lowest, highest, messages: 1 });
         let mut bundled = together.iter().filter(|sole| sole.position.is_some()).map(|sole| sole.commit.id);
         if let Some(first) = bundled.next() {
             let (lowest, highest) = bundle::scores_within(first, bundled.next_back().unwrap_or(first));

@@ -245,8 +245,9 @@ impl GroupView {
             (Part::Subscribers, Command::of(&["PUBSUB", "NUMSUB", &keys.control])),
             (Part::Cursor, Command::of(&["GET", &keys.cursor])),
             (Part::Results, Command::of(&["XLEN", &keys.processed])),
-            (Part::Pending, Command::of(&["ZCARD", &keys.pending])),
+            // In this order: if a bundle is taken apart between the two, too many are counted, not too few.
             (Part::Bundles, bundle::count(&keys.pending)),
+            (Part::Pending, Command::of(&["ZCARD", &keys.pending])),
             (Part::Dead, Command::of(&["XLEN", &keys.dead])),
             (Part::Gaps, Command::of(&["XLEN", &keys.gaps])),
             (Part::Consumers, Command::of(&["LRANGE", &keys.consumers, "0", "-1"])),
@@ -308,7 +309,7 @@ fn is_refused(error: &Error) -> bool {
 
 /// Nil stands for a part that was left out.
 fn read(replies: &[Value]) -> Option<Snapshot> {
-    let [lease, lease_left, epoch, subscribers, cursor, processed, members, bundles, dead, gaps, consumers] = replies
+    let [lease, lease_left, epoch, subscribers, cursor, processed, bundles, members, dead, gaps, consumers] = replies
     else {
         return None;
     };

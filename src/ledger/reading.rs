@@ -166,12 +166,14 @@ impl Ledger {
     /// How many messages are pending.
     pub fn count_pending(&mut self) -> Result<u64> {
         const DOING: &str = "counting the backlog";
-        let members = self.count(DOING, "ZCARD", |ledger| &ledger.keys.pending)?;
+        // In this order: if a bundle is taken apart between the two, too many are counted, not too few.
         let command = bundle::count(&self.keys.pending);
-        match self.connection.query(DOING, command).map_err(|error| self.name_the_key(error))? {
-            Value::Int(bundles) if bundles >= 0 => Ok(bundle::messages(members, bundles as u64)),
-            other => self.unexpected_reply(DOING, &other),
-        }
+        let bundles = match self.connection.query(DOING, command).map_err(|error| self.name_the_key(error))? {
+            Value::Int(bundles) if bundles >= 0 => bundles as u64,
+            other => return self.unexpected_reply(DOING, &other),
+        };
+        let members = self.count(DOING, "ZCARD", |ledger| &ledger.keys.pending)?;
+        Ok(bundle::messages(members, bundles))
     }
 
     /// Whether the group has left a trace: this key of it, or the one that its first leader writes. Also `true` if the

@@ -90,9 +90,9 @@ pub fn pending(connection: &mut redis::Connection) -> usize {
 fn pending_of(group: &str, connection: &mut redis::Connection) -> usize {
     let key = format!("{group}:pending");
     let mut pipeline = redis::pipe();
-    // In one step, since a bundle may be taken apart between two.
-    pipeline.atomic().cmd("ZCARD").arg(&key).cmd("ZCOUNT").arg(&key).arg("-inf").arg("(0");
-    let (members, bundles): (usize, usize) = pipeline.query(connection).expect("Redis answers");
+    // In this order: if a bundle is taken apart between the two, too many are counted, not too few.
+    pipeline.cmd("ZCOUNT").arg(&key).arg("-inf").arg("(0").cmd("ZCARD").arg(&key);
+    let (bundles, members): (usize, usize) = pipeline.query(connection).expect("Redis answers");
     members + bundles * (BUNDLE_MESSAGES - 1)
 }
 

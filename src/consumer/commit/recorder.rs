@@ -171,7 +171,10 @@ impl Recorder {
                         },
                     },
                     // A handler that hangs keeps its sender forever, so don't wait for more.
-                    recv(self.give_up) -> _ => return NextStep::End,
+                    recv(self.give_up) -> _ => match self.results.take_all() {
+                        rest if rest.is_empty() => return NextStep::End,
+                        rest => return NextStep::Batch(rest),
+                    },
                     default(self.results.patience(idle)) => match self.results.take_due(Instant::now()) {
                         due if !due.is_empty() => return NextStep::Batch(due),
                         _ if self.results.are_incomplete() => continue,

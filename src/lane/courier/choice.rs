@@ -10,15 +10,25 @@ pub(super) const MAX_RUN: usize = 64;
 const ROOM_PART: usize = 8;
 
 /// Returns the link with room that uses the lowest share of its prefetch. The search begins at `turn`; of equal links
-/// the first is taken. A link that still holds the message is the last choice, and a link that has a suspect is given
-/// no other.
-pub(super) fn choose(links: &[Option<Link>], turn: usize, line: Line, message: &Pending) -> Option<usize> {
+/// the first is taken. A link that still holds the message is the last choice, as is one for which the message must be
+/// taken out of its bundle; without `takes_out` that is no choice. A link that has a suspect is given no other.
+pub(super) fn choose(
+    links: &[Option<Link>],
+    turn: usize,
+    line: Line,
+    message: &Pending,
+    takes_out: bool,
+) -> Option<usize> {
     let order = (turn..links.len()).chain(0..turn);
     let mut best: Option<(usize, &Link, bool)> = None;
     for index in order {
         let takes = |link: &&Link| link.has_room_for(message) && !(line == Line::Suspects && link.has_suspect());
         let Some(link) = links[index].as_ref().filter(takes) else { continue };
-        let again = link.still_holds(message);
+        let needs_alone = link.needs_alone(message);
+        if needs_alone && !takes_out {
+            continue;
+        }
+        let again = needs_alone || link.still_holds(message);
         let better = match best {
             None => true,
             Some((_, other, other_again)) if again == other_again => link.is_freer_than(other),

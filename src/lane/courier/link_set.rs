@@ -94,8 +94,8 @@ impl LinkSet {
     }
 
     /// Chooses the link that a message is delivered to; see [`choose`].
-    pub(super) fn choose(&mut self, line: Line, message: &Pending) -> Option<usize> {
-        let index = choose(&self.links, self.turn, line, message)?;
+    pub(super) fn choose(&mut self, line: Line, message: &Pending, takes_out: bool) -> Option<usize> {
+        let index = choose(&self.links, self.turn, line, message, takes_out)?;
         self.turn = (index + 1) % self.links.len();
         Some(index)
     }

@@ -195,6 +195,7 @@ impl Courier {
     /// bundles. Settling it takes the bundle apart, and then it is delivered.
     pub(super) fn take_out_of_bundle(&mut self, message: &Pending) {
         let (id, delivery) = (message.id, DeliveryNumber::Known(message.delivery));
+        self.taken_out = Some(id);
         let (consumer, reason) = (Arc::from(""), Arc::from("it was in a bundle"));
         let hold = Hold::Released;
         self.give_back_one(Returned { id, verdict: Verdict::Unused, delivery, hold, consumer, reason }, None);

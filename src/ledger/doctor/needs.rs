@@ -71,8 +71,8 @@ const EVERY_DISPATCHER: &[(&str, Effect)] = &[
     ("xrevrange", Stops),
     ("ping", Partly(NO_PING)),
     ("mget", Partly(STATUS_PART)),
+    ("zrange", Stops),
     ("zcard", Partly(STATUS_PART)),
-    ("zrange", Partly(STATUS_PART)),
     ("lrange", Partly(STATUS_PART)),
     ("xlen", Partly(STATUS_PART)),
 ];

@@ -125,17 +125,20 @@ for place = 0, 255 do
     note(pending_key, string.format('score %s, member %s', score, member))
   end
 end
--- A user that lacks this right stores no bundles either, and the cursor has the highest id assigned.
-local bundles = redis.pcall('ZRANGE', pending_key, '(0', '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 256, 'WITHSCORES')
-for i = 1, #bundles, 2 do
-  local members, first = messages_in(bundles[i], bundles[i + 1])
+for place = 0, 255 do
+  local range = {'(0', '-inf', 'BYSCORE', 'REV', 'LIMIT', place, 1, 'WITHSCORES'}
+  local member, score = unpack(redis.call('ZRANGE', pending_key, unpack(range)))
+  if not member then
+    break
+  end
+  local members, first = messages_in(member, score)
   local last = members and first + BUNDLE_MESSAGES - 1
   if last and last <= MOST_ID then
     newest = string.format('%.0f', math.max(last, tonumber(newest or '0')))
     break
   end
-  if i == 1 then
-    note(pending_key, string.format('score %s, member %s', bundles[2], bundles[1]))
+  if place == 0 then
+    note(pending_key, string.format('score %s, member %s', score, member))
   end
 end
 

@@ -17,7 +17,7 @@ end
 local function messages_in(member, score)
   local hex_id, lengths, place = string.match(member, '^(%x+)%*([%d,+]+):()')
   local first = tonumber(score) + BELOW - BUNDLE_MESSAGES + 1
-  if hex_id ~= string.format('%016x', first) then
+  if first % 1 ~= 0 or hex_id ~= string.format('%016x', first) then
     return nil
   end
   local members = {}

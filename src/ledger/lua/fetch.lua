@@ -19,9 +19,11 @@ for i = FIRST, #ARGV do
   end
   local id = ARGV[i]
   local member = ours(redis.call('ZRANGEBYSCORE', pending_key, id, id, 'LIMIT', 0, 16), id)
-  if not member then
-    local members, first = bundle_of(pending_key, id)
-    member = members and members[id - first + 1]
+  -- It was taken out of its bundle when it was settled. If Redis has forgotten that, it is taken out again.
+  if not member and is_in_bundle(pending_key, id) then
+    try_removal(pending_key)
+    member = is_pending(pending_key, id)
+      and ours(redis.call('ZRANGEBYSCORE', pending_key, id, id, 'LIMIT', 0, 16), id)
   end
   if member then
     out[#out + 1] = member

@@ -16,14 +16,14 @@ if redis.call('EXISTS', done_key) == 1 then
   return 'OK'
 end
 redis.call('ZADD', pending_key, 'XX', 'GT', '-inf', '')
+-- If Redis was restarted without the removal, a message may be pending in its bundle, which is taken apart.
+for i = FIRST, #ARGV, 2 do
+  is_pending(pending_key, ARGV[i])
+end
 local recall = raised(recall_key, tonumber(highest))
 redis.call('SET', done_key, '', 'PX', remember_ms)
 if recall then
   redis.call('SET', recall_key, recall)
-end
--- If Redis was restarted without the removal, a message may be pending in its bundle, which is taken apart.
-for i = FIRST, #ARGV, 2 do
-  is_pending(pending_key, ARGV[i])
 end
 redis.call('ZADD', pending_key, unpack(ARGV, FIRST))
 return 'OK'
