@@ -1,7 +1,7 @@
 //! Bundles: so many messages with consecutive ids that Redis keeps as one member of the sorted set.
 //!
-//! Pure values; any thread may use them. `ledger/member.rs` says how a bundle is written, docs/ARCHITECTURE.md why there
-//! are bundles and what keeps them whole.
+//! Pure values; any thread may use them. `ledger/member.rs` says how a bundle is written, docs/ARCHITECTURE.md why
+//! there are bundles and what keeps them whole.
 
 use crate::base::id::MessageId;
 

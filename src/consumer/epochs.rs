@@ -185,8 +185,8 @@ impl Epochs {
         self.takes_bundles.store(takes, Ordering::Relaxed);
         if !takes && !self.logged_no_bundles.swap(true, Ordering::Relaxed) {
             info!(
-                "event=no-bundles key={} note=\"dispatchers store messages one by one, which costs Redis more; give this \
-                 consumer's user +zrangebyscore and +zadd, which counts from the next connection of a dispatcher on\"",
+                "event=no-bundles key={} note=\"dispatchers store messages one by one, which costs Redis more; give \
+                 this consumer's user +zrangebyscore and +zadd, for the next connection of a dispatcher\"",
                 Quoted(&ledger.keys().pending)
             );
         }

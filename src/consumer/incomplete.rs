@@ -2,20 +2,20 @@
 //!
 //! Redis removes a bundle as one member if the results of all its messages are recorded together. Handlers finish them
 //! one after the other, so results are kept here until the last one has come, for at most [`HOLD`]. After that, and if
-//! a message of the bundle has no result, those that are there are recorded by the script, which takes the bundle apart.
-//! Pure; owned by an outlet's mutex.
+//! a message of the bundle has no result, those that are there are recorded by the script, which takes the bundle
+//! apart. Pure; owned by an outlet's mutex.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::outlet::{Finished, Ready};
+use super::finished::{Finished, Ready};
 use crate::base::bundle::{BUNDLE_MESSAGES, BundlePosition};
 use crate::base::id::MessageId;
 use crate::ledger::MAX_BATCH_BYTES;
 
-/// How long a result waits for the others of its bundle. Longer than a fast handler takes for all of them, also if it is
-/// interrupted on a machine that is fully used. Messages are bundled only where they arrive by the hundred and most are
-/// recorded whole, so a slow handler's results are late by so much now and then.
+/// How long a result waits for the others of its bundle. Longer than a fast handler takes for all of them, also if it
+/// is interrupted on a machine that is fully used. Messages are bundled only where they arrive by the hundred and most
+/// are recorded whole, so a slow handler's results are late by so much now and then.
 const HOLD: Duration = Duration::from_millis(10);
 
 /// See the module's text.
@@ -99,20 +99,18 @@ impl Incomplete {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::budget::Budget;
     use crate::base::id::Epoch;
-    use crate::base::log_context::LogContext;
-    use crate::consumer::outlet::{Outlet, Unrecorded};
     use crate::ledger::{Body, Commit};
 
     /// A result of `bytes` bytes for the message at this position of the bundle that begins with `first`.
     fn result(first: u64, position: u8, bytes: usize) -> Finished {
-        let (outlet, results) = Outlet::new(&Unrecorded::default(), LogContext::of_process());
+        let mut body = Body::copied(None, b"x");
+        body.set_position(BundlePosition::new(position));
         let id = MessageId(first + u64::from(position));
         let fields = [vec![0; bytes], Vec::new()].into_iter().collect();
-        outlet.send(Commit { id, fields }, Body::copied(None, b"x"), 1, Epoch(1), 1);
-        let Ok(Ready::One(mut finished)) = results.ready.try_recv() else { panic!("it was sent") };
-        finished.body.set_position(BundlePosition::new(position));
-        finished
+        let _shares = [1, 2].map(|_| Budget::new(0).take(0));
+        Finished { commit: Commit { id, fields }, body, number: 1, epoch: Epoch(1), link: 1, _shares }
     }
 
     fn ids(results: Vec<Finished>) -> Vec<u64> {

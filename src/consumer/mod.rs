@@ -34,6 +34,7 @@ mod commit;
 mod desk;
 mod epochs;
 mod error;
+mod finished;
 mod guard;
 mod handler;
 pub mod handshake;

@@ -4,8 +4,8 @@
 //! delays no other thread. The waiting bytes are limited; beyond the limit the connection is given up.
 //!
 //! Frames that are not urgent, which follow each other closely, are written together, at most [`LAZY_INTERVAL`] late:
-//! each write wakes up a thread here and one in the dispatcher. ACKs are such frames, as long as the consumer has places
-//! to spare. A dispatcher may wait for one all the same, with an order by key or a limit of the group.
+//! each write wakes up a thread here and one in the dispatcher. ACKs are such frames, as long as the consumer has
+//! places to spare. A dispatcher may wait for one all the same, with an order by key or a limit of the group.
 //!
 //! [`Outbox::answers`] also checks whether the peer is alive: the writer sends a ping, and the reader notes the pong.
 

@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
+use super::finished::{Finished, Ready};
 use super::incomplete::Incomplete;
 use super::peer::LinkId;
-use crate::base::budget::{Budget, Share};
+use crate::base::budget::Budget;
 use crate::base::id::Epoch;
 use crate::base::log_context::LogContext;
 use crate::ledger::{Body, Commit};
@@ -26,18 +27,6 @@ const MAX_UNRECORDED_BYTES: usize = 64 << 20;
 /// About how many bytes a waiting result takes in addition to its names and values.
 const RESULT_COST_BYTES: usize = 96;
 
-/// A result that waits to be recorded, with its share of the memory budgets.
-pub(super) struct Finished {
-    pub(super) commit: Commit,
-    /// The message's payload, to put the message back if necessary.
-    pub(super) body: Body,
-    /// The number of its delivery, and the epoch and the connection of the leader that it came from.
-    pub(super) number: u16,
-    pub(super) epoch: Epoch,
-    pub(super) link: LinkId,
-    pub(super) _shares: [Share; 2],
-}
-
 /// The bytes of results that wait to be recorded, over all lanes. Clones are the same.
 #[derive(Clone)]
 pub(super) struct Unrecorded(Budget);
@@ -45,25 +34,6 @@ pub(super) struct Unrecorded(Budget);
 impl Default for Unrecorded {
     fn default() -> Unrecorded {
         Unrecorded(Budget::new(MAX_UNRECORDED_BYTES))
-    }
-}
-
-/// What the committer receives.
-pub(super) enum Ready {
-    One(Finished),
-    /// The results of a whole bundle.
-    Bundle(Vec<Finished>),
-    /// Some results wait for the others of their bundle. It is to look again when they are due.
-    Look,
-}
-
-impl Ready {
-    pub(super) fn results(&self) -> &[Finished] {
-        match self {
-            Ready::One(finished) => std::slice::from_ref(finished),
-            Ready::Bundle(results) => results,
-            Ready::Look => &[],
-        }
     }
 }
 

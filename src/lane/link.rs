@@ -160,8 +160,8 @@ impl Link {
         !self.draining && !self.leaving && self.places.room() > 0 && fits
     }
 
-    /// Whether the consumer has room for a message, and for the rest of the bundle that begins with it. If not for that,
-    /// the answers for what it works on will make room, so that it gets the bundle whole.
+    /// Whether the consumer has room for a message, and for the rest of the bundle that begins with it. If not for
+    /// that, the answers for what it works on will make room, so that it gets the bundle whole.
     pub(super) fn has_room_for(&self, message: &Pending) -> bool {
         let begins = message.body.position().is_some_and(BundlePosition::is_first);
         let is_short = self.places.prefetch() >= LEAST_PREFETCH && self.places.room() < BUNDLE_MESSAGES;

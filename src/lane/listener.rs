@@ -31,8 +31,8 @@ use crate::ledger::subscription::{Batch, Channels, Seen, Subscription};
 
 /// How long one read waits, so also how late a stop may be noticed.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// How long messages are gathered before the next read by a dispatcher that doesn't lead. Nobody waits for what it hears,
-/// and a read for each message would take CPU time from the leader, and from Redis, on the same machine.
+/// How long messages are gathered before the next read by a dispatcher that doesn't lead. Nobody waits for what it
+/// hears, and a read for each message would take CPU time from the leader, and from Redis, on the same machine.
 const GATHER: Duration = Duration::from_millis(1);
 /// After this long without any data, a ping is sent.
 const PING_AFTER: Duration = Duration::from_secs(1);

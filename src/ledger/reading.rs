@@ -248,8 +248,8 @@ impl Ledger {
         Ok(Some(entries))
     }
 
-    /// Reads the next pending messages without their counts of deliveries, those in bundles first, then the others, each
-    /// oldest first; `None` at the end. Foreign members are skipped.
+    /// Reads the next pending messages without their counts of deliveries, those in bundles first, then the others,
+    /// each oldest first; `None` at the end. Foreign members are skipped.
     pub fn read_pending(&mut self, position: &mut ReadPosition) -> Result<Option<Vec<(MessageId, Body)>>> {
         const DOING: &str = "reading the backlog";
         let reply = loop {

@@ -6,8 +6,8 @@
 //! checks that they are still pending. The script also records what a transaction left undone. While Redis does not
 //! answer, the script is retried until the consumer stops: repeating it is harmless, because a recorded message is no
 //! longer pending. Results of messages that Redis keeps in one bundle wait a moment for each other, so that the bundle
-//! is removed as one member. A message is acknowledged only after Redis has confirmed that its outcome is recorded, by this
-//! consumer or by another one.
+//! is removed as one member. A message is acknowledged only after Redis has confirmed that its outcome is recorded, by
+//! this consumer or by another one.
 //!
 //! Limitation: one batch at a time, so the rate is limited by Redis's round trip and
 //! [`MAX_BATCH_MESSAGES`](crate::ledger::MAX_BATCH_MESSAGES).

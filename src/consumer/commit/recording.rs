@@ -14,8 +14,8 @@ use crate::base::bundle::whole;
 use crate::base::id::MessageId;
 use crate::base::refusal::Refusal;
 use crate::base::text::Quoted;
+use crate::consumer::finished::Finished;
 use crate::consumer::handler::HandlerError;
-use crate::consumer::outlet::Finished;
 use crate::consumer::peer::LinkId;
 use crate::ledger::{Commit, Committed, Raise, Recorded, Sole, Split, Splitter, batches, parts};
 
