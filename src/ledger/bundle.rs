@@ -181,12 +181,12 @@ mod tests {
         let mut bodies = vec![Body::copied(None, b"a:b,c"); 14];
         bodies.push(Body::copied(Some(b"12+3"), b""));
         bodies.push(Body::copied(None, b""));
-        let mut all = batch(0x65c_0123_4567_89ab, &bodies);
+        let mut all = batch(0x6_5bfe_da27_c240, &bodies);
         form(&mut all);
         let mut member = Vec::new();
         let (score, member) = encode(&all, &mut member);
-        assert_eq!(score, 0x65c_0123_4567_89ba - (1 << 53));
-        let text = format!("065c0123456789ab*{}4+0,0:{}12+3", "5,".repeat(14), "a:b,c".repeat(14));
+        assert_eq!(score, 0x6_5bfe_da27_c24f - (1 << 53));
+        let text = format!("00065bfeda27c240*{}4+0,0:{}12+3", "5,".repeat(14), "a:b,c".repeat(14));
         assert_eq!(String::from_utf8_lossy(member), text);
         let expected: Vec<_> = all.into_iter().map(|arrival| (arrival.id, arrival.body)).collect();
         assert_eq!(decode(member), Some(expected));
@@ -202,7 +202,7 @@ mod tests {
             &text.replacen("5,", "18446744073709551615,", 1),
             &text.replacen("5,", "18446744073709551616,", 1),
             &text.replacen('*', ":", 1),
-            "065c0123456789ab*",
+            "00065bfeda27c240*",
             "",
         ] {
             assert_eq!(decode(foreign.as_bytes()), None, "{foreign}");

@@ -112,10 +112,12 @@ fn messages_of_a_bundle_are_pending_and_read_again_one_by_one() {
     let (mut f, epoch) = bundled();
     let ids = [5, 99, 100, 108, 115, 116, 117].map(MessageId);
     assert_eq!(f.ledger.not_pending(&ids).expect("it answers"), [99, 117].map(MessageId));
+    assert_eq!(bundles(&mut f), 1);
     let fetched = f.ledger.fetch(epoch, &ids, 1 << 20).expect("it leads");
     let read: Vec<_> = fetched.messages.iter().map(|message| (message.id.0, message.body.clone())).collect();
     assert_eq!(read, [5, 100, 108, 115, 116].map(|id| (id, body(id))), "as members of their own");
-    assert_eq!(bundles(&mut f), 1);
+    assert_eq!(bundles(&mut f), 0, "it was taken apart");
+    assert_eq!(f.ledger.not_pending(&ids).expect("it answers"), [99, 117].map(MessageId));
 }
 
 /// A result of each message of the bundle, and of 116.
