@@ -212,7 +212,10 @@ mod tests {
     #[test]
     fn a_bundle_is_found_by_each_of_its_messages() {
         let score = score_of(MessageId(115));
-        let has = |id: u64| (|(low, high): (i64, i64)| (low..=high).contains(&score))(scores_with(MessageId(id)));
+        let has = |id: u64| {
+            let (low, high) = scores_with(MessageId(id));
+            (low..=high).contains(&score)
+        };
         assert!((100..=115).all(has) && !has(99) && !has(116));
         let lies = |first, last| {
             let (low, high) = scores_within(MessageId(first), MessageId(last));

@@ -77,6 +77,7 @@ const MINE: Epoch = Epoch(5);
 
 pub(super) fn steps() -> Vec<Step> {
     let mut steps = consumer_steps();
+    steps.extend(bundle_steps());
     steps.extend(reports_and_reads());
     steps.extend(stream_steps());
     steps
@@ -124,24 +125,7 @@ fn consumer_steps() -> Vec<Step> {
             .open_after(|c| c.ledger.watch_recall()),
         sole("commit in a transaction that is open, with a limit", |c| c.commit_sole(LIMIT, &[1, 2, NO_RESULT]))
             .open_after(|c| c.ledger.watch_recall()),
-        commit("commit of a part of a bundle", |c| c.commit(None, 0, Raise::Nothing, &[1, 2, 3])).begins_with(BUNDLED),
-        commit("commit of a part of a bundle that raises the recall",
-            |c| c.commit(None, 0, Raise::Recorded, &[NO_RESULT, 1, 900])).begins_with(BUNDLED),
-        commit("commit of a part of a bundle by a leader",
-            |c| c.commit(Some(MINE), LIMIT, Raise::To(MessageId(3)), &[1, 2, 3])).begins_with(BUNDLED),
-        Step { messages: &OF_BUNDLE, ..commit("commit of a whole bundle",
-            |c| c.commit(None, 0, Raise::Nothing, &OF_BUNDLE)) }.begins_with(BUNDLED),
-        whole("commit of a bundle in a transaction", |c| match c.ledger.watch_recall() {
-            Ok(()) => c.commit_bundle(),
-            Err(error) => Came::Refused(error),
-        }),
-        whole("commit of a bundle in a transaction that is open", Caller::commit_bundle)
-            .open_after(|c| c.ledger.watch_recall()),
-        settle("settle messages of a bundle", |c| c.settle(ALL_VERDICTS)).begins_with(BUNDLED),
-        settle("settle released messages of a bundle", |c| c.settle(&RELEASED)).begins_with(BUNDLED),
-        script("withdraw a bundle", &WITHDRAW, Caller::withdraw_bundle).begins_with(BUNDLED),
         script("put back", &PUT_BACK, Caller::put_back).begins_with(REMOVED),
-        script("put back into a bundle", &PUT_BACK, Caller::put_back).begins_with(BUNDLED),
         script("put back without a recall", &PUT_BACK, Caller::put_back).begins_with(NO_RECALL),
         script("put back when nothing is pending", &PUT_BACK, Caller::put_back)
             .begins_with(&[&["DEL", "messages:pending"]]),
@@ -170,6 +154,38 @@ fn consumer_steps() -> Vec<Step> {
     ]
 }
 
+/// Those about messages in bundles.
+#[rustfmt::skip]
+fn bundle_steps() -> Vec<Step> {
+    vec![
+        commit("commit of a part of a bundle", |c| c.commit(None, 0, Raise::Nothing, &[1, 2, 3])).begins_with(BUNDLED),
+        commit("commit of a part of a bundle that raises the recall",
+            |c| c.commit(None, 0, Raise::Recorded, &[NO_RESULT, 1, 900])).begins_with(BUNDLED),
+        commit("commit of a part of a bundle by a leader",
+            |c| c.commit(Some(MINE), LIMIT, Raise::To(MessageId(3)), &[1, 2, 3])).begins_with(BUNDLED),
+        Step { messages: &OF_BUNDLE, ..commit("commit of a whole bundle",
+            |c| c.commit(None, 0, Raise::Nothing, &OF_BUNDLE)) }.begins_with(BUNDLED),
+        whole("commit of a bundle in a transaction", |c| match c.ledger.watch_recall() {
+            Ok(()) => c.commit_bundle(),
+            Err(error) => Came::Refused(error),
+        }),
+        whole("commit of a bundle in a transaction that is open", Caller::commit_bundle)
+            .open_after(|c| c.ledger.watch_recall()),
+        settle("settle messages of a bundle", |c| c.settle(ALL_VERDICTS)).begins_with(BUNDLED),
+        settle("settle released messages of a bundle", |c| c.settle(&RELEASED)).begins_with(BUNDLED),
+        script("withdraw a bundle", &WITHDRAW, Caller::withdraw_bundle).begins_with(BUNDLED),
+        script("put back into a bundle", &PUT_BACK, Caller::put_back).begins_with(BUNDLED),
+        script("page with a bundle", &PAGE, |c| came(c.ledger.page(MINE, MessageId(1), MessageId(5), 3, 1_000)))
+            .begins_with(BUNDLED).reads(),
+        script("fetch from a bundle", &FETCH, |c| came(c.ledger.fetch(MINE, &[1, 900, 2].map(MessageId), 1_000)))
+            .begins_with(BUNDLED),
+        script("count deliveries in a bundle", &COUNT, |c| came(c.ledger.count_deliveries(MINE, &COUNTED)))
+            .begins_with(BUNDLED),
+        Step { commands: &[], ..script("look at a bundle", &LOOK,
+            |c| came(c.ledger.look(MessageId(1), MessageId(5), 9))).begins_with(BUNDLED).reads() },
+    ]
+}
+
 /// Those of leaders that read and report, and of observers.
 #[rustfmt::skip]
 fn reports_and_reads() -> Vec<Step> {
@@ -187,14 +203,6 @@ fn reports_and_reads() -> Vec<Step> {
         script("page", &PAGE, |c| came(c.ledger.page(MINE, MessageId(1), MessageId(5), 3, 1_000))).reads(),
         script("page without payloads", &PAGE,
             |c| came(c.ledger.page_without_payloads(MINE, MessageId(1), MessageId(5)))).reads(),
-        script("page with a bundle", &PAGE, |c| came(c.ledger.page(MINE, MessageId(1), MessageId(5), 3, 1_000)))
-            .begins_with(BUNDLED).reads(),
-        script("fetch from a bundle", &FETCH, |c| came(c.ledger.fetch(MINE, &[1, 900, 2].map(MessageId), 1_000)))
-            .begins_with(BUNDLED),
-        script("count deliveries in a bundle", &COUNT, |c| came(c.ledger.count_deliveries(MINE, &COUNTED)))
-            .begins_with(BUNDLED),
-        Step { commands: &[], ..script("look at a bundle", &LOOK,
-            |c| came(c.ledger.look(MessageId(1), MessageId(5), 9))).begins_with(BUNDLED).reads() },
         script("fetch", &FETCH, |c| came(c.ledger.fetch(MINE, &[1, 900, 2].map(MessageId), 1_000))).reads(),
         // Which command calls it depends on the server.
         Step { commands: &[], ..script("sample", &SAMPLE,
