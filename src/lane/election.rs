@@ -152,7 +152,6 @@ impl Election {
     fn stand_by(&mut self) -> Standby {
         self.shared.log.set("standby", None);
         set(&self.shared.stats.leading, 0);
-        self.shared.listener.leads.store(false, Ordering::Relaxed);
         let mut wait = Duration::ZERO;
         loop {
             self.beat(wait);
@@ -325,7 +324,6 @@ impl Election {
         // Late until ingest's first step, so that a leader is ready only once it has stored what there was to store.
         self.shared.pulses.intake.owe();
         set(&stats.leading, 1);
-        self.shared.listener.leads.store(true, Ordering::Relaxed);
         let _led = self.shared.leading.begin();
         // One that came too late for the term before is not meant.
         let _ = self.shared.requests_to_hand_over().try_recv();
@@ -359,7 +357,6 @@ impl Election {
         // A break may have ended the term, so the dispatcher may no longer be in sync. The next check finds out.
         set(&self.shared.stats.in_sync, 0);
         set(&self.shared.stats.leading, 0);
-        self.shared.listener.leads.store(false, Ordering::Relaxed);
         self.shared.note_change();
         log::info!("event=term-ended reason={reason}");
         match outcome {

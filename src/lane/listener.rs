@@ -31,9 +31,6 @@ use crate::ledger::subscription::{Batch, Channels, Seen, Subscription};
 
 /// How long one read waits, so also how late a stop may be noticed.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// How long messages are gathered before the next read by a dispatcher that doesn't lead. Nobody waits for what it
-/// hears, and a read for each message would take CPU time from the leader, and from Redis, on the same machine.
-const GATHER: Duration = Duration::from_millis(1);
 /// After this long without any data, a ping is sent.
 const PING_AFTER: Duration = Duration::from_secs(1);
 /// If the pong has not arrived after this time, the connection is dead.
@@ -237,9 +234,6 @@ impl ListenLoop {
                     }
                     if has_left {
                         return Err(replaced());
-                    }
-                    if joined && !stats.leads.load(Ordering::Relaxed) {
-                        self.pause(GATHER);
                     }
                 }
                 None if leaving.is_some_and(|since| since.elapsed() >= leave_within) => return Err(replaced()),

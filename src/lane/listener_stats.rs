@@ -1,6 +1,6 @@
 //! What the listener receives, for the election and the metrics. Plain atomics, except for what [`Hearing`] holds.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::hearing::Hearing;
 use crate::base::pulse::Pulse;
@@ -22,8 +22,6 @@ pub struct ListenerStats {
     pub joined_with: AtomicU64,
     /// Beats in each iteration of its loop.
     pub pulse: Pulse,
-    /// Whether this dispatcher leads, so that what it hears is waited for.
-    pub leads: AtomicBool,
     /// Detects whether leaders' markers arrive.
     pub hearing: Hearing,
     /// The number of the subscription to replace.
