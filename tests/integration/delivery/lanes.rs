@@ -124,8 +124,8 @@ fn the_publisher_follows_a_sharded_channel_to_a_promoted_replica() {
         wait_for_more(&cluster);
     }
     publisher.stop(DEADLINE).expect("it ends");
-    // On a busy machine the first dispatcher at the new primary may be one that doesn't lead, and be replaced before the
-    // leader knows of it. Then what it alone has received is not owed, and is a gap.
+    // On a busy machine the first dispatcher at the new primary may be one that doesn't lead, and be replaced before
+    // the leader knows of it. Then what it alone has received is not owed, and is a gap.
     wait_until("all to be recorded once, or to lie in a gap", || {
         let output = tool(&cluster, "oncecast", &["audit", "--ids", &ids]);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
