@@ -8,8 +8,8 @@
 //! - as long as most bundles are recorded as a whole. The courier sees that in the ACKs. If most are not, as with slow
 //!   handlers, none are made for a while; then a few show whether that has changed.
 //!
-//! Nothing depends on this for being right: what is in a bundle is recorded once, whoever receives it. Written by the
-//! courier, read by ingest.
+//! Nothing depends on this for being right: what is in a bundle is recorded once, whoever receives it. Shared by the
+//! courier, which notes links and ACKs, and ingest, which asks.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
