@@ -1,7 +1,7 @@
 -- Bundles: 16 messages with consecutive ids that are one member of the sorted set of pending messages:
 -- `<first id>*<length>,<length>,…:<message><message>…`, each length `<payload bytes>` or
--- `<channel bytes>+<payload bytes>`. Its score is the last id minus 2^53. So bundles have scores below 0, and members of
--- single messages do not.
+-- `<channel bytes>+<payload bytes>`. Its score is the last id minus 2^53. So bundles have scores below 0, and single
+-- messages do not.
 --
 -- A bundle is whole: all its messages are pending. A script that is about some of them first makes each of them a
 -- member of its own, by `is_pending`, and then does with these what it does with any other.
