@@ -98,6 +98,31 @@ impl Topology {
         Some(Topology { primaries: owners.into_iter().map(primary).collect(), replicas })
     }
 
+    /// Gives each slot without an owner the one that it had before. Returns whether there was such a slot.
+    ///
+    /// While one node takes the place of another, others may name neither of the two for a moment.
+    pub fn complete_from(&mut self, before: &Topology) -> bool {
+        let mut owned = vec![false; usize::from(SLOTS)];
+        self.primaries.iter().flat_map(|primary| primary.slots.iter().cloned().flatten()).for_each(|slot| {
+            owned[usize::from(slot)] = true;
+        });
+        let mut completed = false;
+        for former in &before.primaries {
+            let slots = former.slots.iter().cloned().flatten().filter(|slot| !owned[usize::from(*slot)]);
+            let missing = joined(slots.map(|slot| slot..=slot).collect());
+            if missing.is_empty() {
+                continue;
+            }
+            completed = true;
+            match self.primaries.iter_mut().find(|primary| primary.id == former.id) {
+                Some(primary) => primary.slots = joined([&primary.slots[..], &missing].concat()),
+                None => self.primaries.push(Primary { slots: missing, ..former.clone() }),
+            }
+        }
+        self.primaries.sort_by(|one, other| one.id.cmp(&other.id));
+        completed
+    }
+
     /// The primary that owns a slot.
     pub fn owner(&self, slot: u16) -> Option<&Primary> {
         self.primaries.iter().find(|primary| primary.owns(slot))
@@ -239,6 +264,27 @@ mod tests {
         assert_eq!(topology.shard(16_383).collect::<Vec<_>>(), [&tcp("node-2", 7000)]);
         assert_eq!(topology.shard(5462).count(), 0);
         assert_eq!(topology.nodes().count(), 3);
+    }
+
+    #[test]
+    fn slots_without_an_owner_keep_the_one_that_they_had() {
+        let primary = |id: &str, slots: &[RangeInclusive<u16>]| Primary {
+            id: id.to_owned(),
+            address: tcp(id, 6379),
+            slots: slots.to_vec(),
+        };
+        let of = |primaries: Vec<Primary>| Topology { primaries, replicas: Vec::new() };
+        let before = of(vec![primary("a", &[0..=99]), primary("b", &[100..=199]), primary("c", &[200..=16_383])]);
+        let mut told = of(vec![primary("a", &[0..=49, 150..=159]), primary("d", &[200..=16_383])]);
+        assert!(told.complete_from(&before));
+        let completed =
+            [primary("a", &[0..=99, 150..=159]), primary("b", &[100..=149, 160..=199]), primary("d", &[200..=16_383])];
+        assert_eq!(told.primaries, completed);
+        assert!(!told.complete_from(&before), "all slots have owners");
+        let mut none = Topology::default();
+        assert!(none.complete_from(&before) && !none.complete_from(&before));
+        assert_eq!(none.primaries, before.primaries);
+        assert!(!of(vec![primary("a", &[0..=1])]).complete_from(&Topology::default()), "nothing was known before");
     }
 
     #[test]

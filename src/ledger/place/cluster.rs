@@ -4,7 +4,8 @@
 //! who owns which slots, and that is asked when a connection is opened, unless it was asked just before. Each node may
 //! take [`ANSWER_LIMIT`]; those that do not answer are asked last next time. `MOVED` names the new owner at once. A
 //! failed connection, `CLUSTERDOWN` or `READONLY` show that what is known may be wrong: then other nodes are asked
-//! first. Threads that look at the same time wait for one answer, and after a failure nobody asks for
+//! first. A slot for which a node names no owner, as some do for a moment after a failover, keeps the one that it had.
+//! Threads that look at the same time wait for one answer, and after a failure nobody asks for
 //! [`PAUSE`](board::PAUSE), so that a cluster in trouble is not flooded.
 //!
 //! Limitation: a node that is cut off from the others still names the old owner. Such an owner refuses writes after
@@ -199,14 +200,7 @@ impl Cluster {
             }
             asked += 1;
             match (self.ask)(&node, ANSWER_LIMIT.min(left)) {
-                Ok(topology) => {
-                    let turns = if board.suspect { board.turns + asked } else { 0 };
-                    let (answered, now) = (Some(node), Some(Instant::now()));
-                    board.remember(Instant::now());
-                    let former = std::mem::take(&mut board.former);
-                    *board = Board { topology, former, answered, read: now, asked: now, turns, ..Board::default() };
-                    return;
-                }
+                Ok(topology) => return board.note(topology, node, asked, Instant::now()),
                 Err(Problem::Login) => {
                     problems.push(format!("{node}: {REFUSES_LOGIN}"));
                     refused.push(Silence::Login(node));

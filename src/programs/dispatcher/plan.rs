@@ -52,7 +52,8 @@ pub(super) fn plan(
     Some(lanes)
 }
 
-/// The nodes on which messages are sent that no lane of the plan hears, for people.
+/// The nodes on which messages are sent that no lane of the plan hears, and the sharded channels that have no node, for
+/// people.
 pub(super) fn unheard(topology: &Topology, group: &str, interests: &Interests, plan: &Plan) -> Option<String> {
     let home = topology.owner(slot_of(group.as_bytes()))?;
     let node_of = |lane| topology.owner(slot_of(lane_name(group, lane)?.as_bytes())).map(|node| &node.id);
@@ -68,7 +69,9 @@ pub(super) fn unheard(topology: &Topology, group: &str, interests: &Interests, p
             these.summary(),
         ))
     };
-    let problems: Vec<String> = without.filter_map(problem).collect();
+    let nowhere = interests.only(|channel| interests.is_sharded() && topology.owner(slot_of(channel)).is_none());
+    let nowhere = nowhere.map(|these| format!("no node of the Redis Cluster owns the slots of {}", these.summary()));
+    let problems: Vec<String> = without.filter_map(problem).chain(nowhere).collect();
     (!problems.is_empty()).then(|| problems.join("; "))
 }
 
@@ -199,6 +202,21 @@ mod tests {
         let topology = with_a_node_of(none);
         let problem = unheard(&topology, "{orders}", &events, &planned(&topology, &events)).expect("a problem");
         assert!(problem.contains("h:1") && problem.contains("__keyevent@0__:set"), "{problem}");
+    }
+
+    #[test]
+    fn a_sharded_channel_without_a_node_is_named() {
+        let interests = sharded(1);
+        let channel = interests.channels().next().expect("one");
+        let mut topology = topology(&[0, 1]);
+        assert_eq!(unheard(&topology, "{orders}", &interests, &planned(&topology, &interests)), None);
+        let at = slot_of(channel);
+        for primary in &mut topology.primaries {
+            let slots = primary.slots.iter().cloned().flatten().filter(|slot| *slot != at);
+            primary.slots = slots.map(|slot| slot..=slot).collect();
+        }
+        let problem = unheard(&topology, "{orders}", &interests, &planned(&topology, &interests)).expect("a problem");
+        assert!(problem.contains("no node") && problem.contains("channel-0"), "{problem}");
     }
 
     proptest! {

@@ -124,9 +124,7 @@ fn the_publisher_follows_a_sharded_channel_to_a_promoted_replica() {
         wait_for_more(&cluster);
     }
     publisher.stop(DEADLINE).expect("it ends");
-    // On a busy machine the first dispatcher at the new primary may be one that doesn't lead, and be replaced before
-    // the leader knows of it. Then what it alone has received is not owed, and is a gap.
-    wait_until("all to be recorded once, or to lie in a gap", || {
+    wait_until("all to be recorded once", || {
         let output = tool(&cluster, "oncecast", &["audit", "--ids", &ids]);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let figure = |name: &str| {
@@ -134,9 +132,7 @@ fn the_publisher_follows_a_sharded_channel_to_a_promoted_replica() {
             rest.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()).expect("a number")
         };
         assert_eq!(figure("recorded twice"), 0, "{text}");
-        let state = status(&cluster);
-        let is_done = state["pending"] == 0;
-        (is_done && (figure("lost") == 0 || state["gaps"].as_u64() > Some(0))).then_some(())
+        (figure("lost") == 0).then_some(())
     });
     let summary = publisher.stdout().all().pop().expect("a summary");
     assert!(summary.contains(" unreceived=0 "), "{summary}");

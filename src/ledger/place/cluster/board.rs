@@ -43,11 +43,26 @@ impl Board {
         if self.suspect { since(self.asked, PAUSE) } else { since(self.read, FRESH_FOR) }
     }
 
-    /// Remembers the nodes that were known until now, because another answer follows.
-    pub(super) fn remember(&mut self, now: Instant) {
+    /// A node, one of so many that were asked, has told the topology. Of a slot whose owner it does not know, what was
+    /// known before still counts, and others are asked next.
+    pub(super) fn note(&mut self, mut topology: Topology, node: Address, asked: usize, now: Instant) {
         let known: Vec<Address> = self.topology.nodes().chain(self.moved.values()).cloned().collect();
         self.former.retain(|(node, last)| now.duration_since(*last) < REMEMBERED_FOR && !known.contains(node));
         self.former.extend(known.into_iter().map(|node| (node, now)));
+        self.moved.retain(|slot, _| topology.owner(*slot).is_none());
+        let turns = if self.suspect { self.turns + asked } else { 0 };
+        let suspect = topology.complete_from(&self.topology);
+        *self = Board {
+            topology,
+            former: std::mem::take(&mut self.former),
+            moved: std::mem::take(&mut self.moved),
+            answered: Some(node),
+            read: Some(now),
+            asked: Some(now),
+            silence: None,
+            suspect,
+            turns,
+        };
     }
 
     /// The node that owns a slot.

@@ -163,6 +163,43 @@ fn a_node_that_is_named_no_longer_is_remembered_however_long_ago_it_was_named() 
     }
 }
 
+/// As while a replica takes the place of its primary, and the node that is asked has only heard that this is a replica.
+#[test]
+fn a_slot_without_an_owner_keeps_the_one_that_it_had_and_others_are_asked() {
+    let parts = Arc::new(Mutex::new(Vec::new()));
+    let told = parts.clone();
+    let ask = move |at: &Address, _: Duration| {
+        told.lock().push(at.clone());
+        let mut whole = owned_by(5);
+        if told.lock().len() > 1 && *at == node(1) {
+            whole.primaries[0].slots = vec![8..=16_383];
+        }
+        Ok(whole)
+    };
+    let cluster = Cluster::new([1, 2].map(node).to_vec(), Box::new(ask));
+    let (known, other) = (cluster.known(Some(7)), cluster.known(Some(8)));
+    assert_eq!(port(cluster.find(Some(7), &known, LIMIT)), Ok(5));
+    assert!(cluster.judge(Some(6), &cluster.known(Some(6)), 0, "MOVED 6 n:6"));
+    let ask_again = || {
+        let mut board = cluster.board.lock();
+        (board.read, board.asked) = (None, None);
+    };
+    {
+        let mut board = cluster.board.lock();
+        (board.answered, board.suspect) = (Some(node(1)), false);
+    }
+    ask_again();
+    assert_eq!(cluster.topology(LIMIT).expect("an answer").covered(), 16_384);
+    assert_eq!((port(cluster.find(Some(7), &known, LIMIT)), known.generation()), (Ok(5), 0));
+    assert_eq!(port(cluster.find(Some(6), &cluster.known(Some(6)), LIMIT)), Ok(6), "what MOVED named");
+    assert_eq!(port(cluster.find(Some(8), &other, LIMIT)), Ok(5));
+    ask_again();
+    cluster.topology(LIMIT).expect("an answer");
+    let asked = parts.lock().clone();
+    assert_eq!(asked[..2], [1, 1].map(node));
+    assert_ne!(asked[2], node(1), "one that does not know all owners is not asked first");
+}
+
 #[test]
 fn what_is_wrong_is_said() {
     let world = Arc::new(World::default());

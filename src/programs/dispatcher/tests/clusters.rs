@@ -19,6 +19,7 @@ use crate::programs::dispatcher::health::ready;
 use crate::programs::dispatcher::hosted::Host;
 use crate::programs::dispatcher::service::Process;
 
+mod incomplete;
 mod unheard;
 
 const LIMIT: Duration = Duration::from_secs(60);
