@@ -17,6 +17,12 @@ pub(super) struct Finished {
     pub(super) _shares: [Share; 2],
 }
 
+/// Records a result on the thread that has it.
+pub(super) trait RecordsNow: Send + Sync {
+    /// Records this result if nothing speaks against doing so at once. Otherwise returns it, for the committer.
+    fn record_now(&self, finished: Finished) -> Option<Finished>;
+}
+
 /// What the committer receives.
 pub(super) enum Ready {
     One(Finished),

@@ -40,6 +40,10 @@ struct OutboxState {
     urgent: bool,
     /// When frames that are not urgent may be written again.
     lazy_from: Option<Instant>,
+    /// How many frames wait.
+    count: usize,
+    /// The last write had several frames, so more are likely to come soon.
+    busy: bool,
     /// The writer waits for that time.
     waits_for_lazy: bool,
     /// No more frames are added, and the socket closes once the waiting ones are written.
@@ -92,6 +96,7 @@ impl Outbox {
             return;
         }
         frame.encode(&mut state.frames);
+        state.count += 1;
         state.overrun = state.frames.len() > MAX_OUTBOX_BYTES;
         state.urgent |= state.overrun || urgent;
         if state.urgent || !state.waits_for_lazy {
@@ -160,13 +165,16 @@ impl Outbox {
                 state.pings.written = state.pings.asked;
                 return WriterTask::Ping(state.pings.asked.to_be_bytes());
             }
-            let lazy_from = if state.frames.is_empty() { None } else { state.lazy_from };
             let now = Instant::now();
-            if !state.frames.is_empty() && (state.urgent || lazy_from.is_none_or(|from| from <= now)) {
+            let lazy_from = state.lazy_from.filter(|from| *from > now);
+            if !state.frames.is_empty() && (state.urgent || lazy_from.is_none()) {
                 state.urgent = false;
+                state.busy = std::mem::take(&mut state.count) > 1;
                 state.lazy_from = Some(now + LAZY_INTERVAL);
                 return WriterTask::Write(std::mem::take(&mut state.frames));
             }
+            // While many frames come, the first one after a write need not wake this thread.
+            let lazy_from = lazy_from.filter(|_| state.busy || !state.frames.is_empty());
             state.waits_for_lazy = lazy_from.is_some();
             let timed_out =
                 self.changed.wait_until(&mut state, lazy_from.map_or(tick, |from| from.min(tick))).timed_out();
@@ -222,6 +230,15 @@ mod tests {
         let written = Instant::now();
         assert_eq!(outbox.next(far), WriterTask::Write([ack.to_vec(), ack.to_vec()].concat()));
         assert!(written.elapsed() < Duration::from_secs(30), "without waiting for the tick");
+        // More are likely to come, so the writer looks again by itself, and then is woken by the next one.
+        for pause in [Duration::ZERO, 4 * LAZY_INTERVAL] {
+            std::thread::scope(|scope| {
+                let writing = scope.spawn(|| outbox.next(far));
+                std::thread::sleep(pause);
+                outbox.put_lazily(&ack);
+                assert_eq!(writing.join().expect("no panic"), WriterTask::Write(ack.to_vec()));
+            });
+        }
         outbox.put_lazily(&ack);
         outbox.state.lock().lazy_from = Some(far);
         assert_eq!(outbox.next(soon()), WriterTask::Tick);

@@ -1,20 +1,21 @@
 //! The way of results from the handler threads to a lane's committer.
 //!
-//! Any handler thread sends; the committer of the lane receives. Sending never waits, so that a lane whose Redis does
-//! not store results holds up no other lane. Instead no message of a lane is begun while its outlet has no
-//! [room](Outlet::has_room). Results of a bundle gather on the way (`incomplete`), so the committer is woken once for
-//! all of them.
+//! Any handler thread sends; the committer of the lane receives. Sending does not wait for the committer, so that a
+//! lane whose Redis does not store results holds up no other lane. Instead no message of a lane is begun while its
+//! outlet has no [room](Outlet::has_room). Results of a bundle gather on the way (`incomplete`), so the committer is
+//! woken once for all of them. A result that comes alone, to a consumer with nothing else to do, is recorded at once by
+//! the handler's thread (`commit::recorder`), which saves waking another one.
 //!
 //! Guarantee: the bytes that wait to be recorded, over all lanes, are at most twice [`MAX_UNRECORDED_BYTES`], and one
 //! result more for each handler thread.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
-use super::finished::{Finished, Ready};
+use super::finished::{Finished, Ready, RecordsNow};
 use super::incomplete::Incomplete;
 use super::peer::LinkId;
 use crate::base::budget::Budget;
@@ -41,7 +42,11 @@ impl Default for Unrecorded {
 pub(super) struct Results {
     pub(super) ready: Receiver<Ready>,
     gathering: Arc<Mutex<Gathering>>,
+    recorder: SharedRecorder,
 }
+
+/// What records results at once, when the committer has started.
+type SharedRecorder = Arc<OnceLock<Arc<dyn RecordsNow>>>;
 
 /// What an outlet and its committer share.
 #[derive(Default)]
@@ -52,6 +57,12 @@ struct Gathering {
 }
 
 impl Results {
+    /// From now on handler threads may record results at once, by this.
+    pub(super) fn allow_at_once(&self, recorder: Arc<dyn RecordsNow>) {
+        // There is one committer.
+        let _ = self.recorder.set(recorder);
+    }
+
     /// How long the committer, which is about to wait, may do so: until results are due that wait for others, else for
     /// `longest`.
     pub(super) fn patience(&self, longest: Duration) -> Duration {
@@ -87,6 +98,7 @@ impl Results {
 pub(super) struct Outlet {
     commits: Sender<Ready>,
     gathering: Arc<Mutex<Gathering>>,
+    recorder: SharedRecorder,
     own: Budget,
     all: Unrecorded,
     /// What the lines of threads that work for this lane have in common.
@@ -97,9 +109,12 @@ impl Outlet {
     /// An outlet for a lane, and what its committer receives from.
     pub(super) fn new(all: &Unrecorded, context: LogContext) -> (Outlet, Results) {
         let (commits, ready) = unbounded();
-        let gathering = Arc::<Mutex<Gathering>>::default();
-        let results = Results { ready, gathering: gathering.clone() };
-        (Outlet { commits, gathering, own: Budget::new(MAX_UNRECORDED_BYTES), all: all.clone(), context }, results)
+        let (gathering, recorder) = (Arc::<Mutex<Gathering>>::default(), SharedRecorder::default());
+        let results = Results { ready, gathering: gathering.clone(), recorder: recorder.clone() };
+        (
+            Outlet { commits, gathering, recorder, own: Budget::new(MAX_UNRECORDED_BYTES), all: all.clone(), context },
+            results,
+        )
     }
 
     /// Whether one more message may be begun: results of all lanes take less than the whole budget, or those of this
@@ -114,7 +129,7 @@ impl Outlet {
         let _shares = [self.own.take(bytes), self.all.0.take(bytes)];
         let finished = Finished { commit, body, number, epoch, link, _shares };
         let ready = match finished.body.position() {
-            None => Some(Ready::One(finished)),
+            None => self.record_now(finished).map(Ready::One),
             Some(_) => {
                 let mut gathering = self.gathering.lock();
                 let ready = gathering.incomplete.add(finished, Instant::now());
@@ -124,6 +139,14 @@ impl Outlet {
         if let Some(ready) = ready {
             // The committer's end is noticed elsewhere.
             let _ = self.commits.send(ready);
+        }
+    }
+
+    /// Records a result if no other waits and the committer rests; otherwise returns it.
+    fn record_now(&self, finished: Finished) -> Option<Finished> {
+        match self.recorder.get().filter(|_| self.commits.is_empty()) {
+            Some(recorder) => recorder.record_now(finished),
+            None => Some(finished),
         }
     }
 }

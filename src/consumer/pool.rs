@@ -1,8 +1,8 @@
 //! The threads that run the handler. The setting `concurrency` is their number.
 //!
 //! Each takes one message at a time, so a slow message delays only its own thread. A panic fails only its message.
-//! Successes go to the committer of the message's lane, failures and messages that were not begun straight to its desk.
-//! No thread waits for Redis.
+//! Successes go to the outlet of the message's lane, failures and messages that were not begun straight to its desk. A
+//! thread waits for Redis only to record its own result, while there is nothing else to do.
 //!
 //! Limitation: a handler that never returns occupies its thread forever.
 

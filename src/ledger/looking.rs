@@ -68,6 +68,10 @@ impl Ledger {
         let [read_up_to, triples @ ..] = parts.as_slice() else { return self.unexpected_reply(DOING, &reply) };
         let mut page = LookedPage { read_up_to: text(read_up_to).and_then(score), ..LookedPage::default() };
         for triple in triples.chunks_exact(3) {
+            if page.messages.len() as u64 == most_messages {
+                page.read_up_to = page.messages.last().map(|looked| looked.id);
+                break;
+            }
             match looked(triple) {
                 Some(looked) => page.messages.push(looked),
                 None => page.foreign += 1,

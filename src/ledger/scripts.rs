@@ -28,6 +28,18 @@ macro_rules! with_steps {
     };
 }
 
+/// A script that relies on these and on `lua/walk.lua`.
+macro_rules! with_walk {
+    ($file:literal) => {
+        concat!(
+            include_str!("lua/steps.lua"),
+            include_str!("lua/bundles.lua"),
+            include_str!("lua/walk.lua"),
+            include_str!($file)
+        )
+    };
+}
+
 /// The intake into a destination.
 macro_rules! intake_into {
     ($destination:literal) => {
@@ -129,7 +141,7 @@ scripts! {
     keys (pending, recall) then (done);
     PutBackCall { remember_ms: Duration, highest: MessageId }
 
-    PAGE = with_steps!("lua/page.lua");
+    PAGE = with_walk!("lua/page.lua");
     keys (epoch, pending, attempts);
     PageCall { my_epoch: Epoch, after: MessageId, up_to: MessageId, most_messages: u64, most_bytes: u64 }
 
@@ -172,7 +184,7 @@ scripts! {
     keys (epoch);
     MarkerCall<'a> { my_epoch: Epoch, control_channel: &'a str, notice: Notice, publish: &'a str }
 
-    LOOK = with_bundles!("lua/look.lua");
+    LOOK = with_walk!("lua/look.lua");
     keys (pending, attempts);
     LookCall { after: MessageId, up_to: MessageId, most_messages: u64, most_bytes: u64, whole: bool }
 

@@ -1,13 +1,16 @@
-//! Starts and stops the committer's thread, `commit`, whose loop is in `recorder`. Used by the thread that runs the
+//! Starts and stops the committer's thread, `commit`, whose loop is in `commit_loop`. Used by the thread that runs the
 //! consumer.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use log::warn;
+use parking_lot::Mutex;
 
+use super::commit_loop::CommitLoop;
 use super::recorder::Recorder;
 use crate::base::log_context::{self, LogContext};
 use crate::consumer::desk::Desk;
@@ -33,14 +36,16 @@ impl Committer {
     ) -> Result<Committer> {
         let (patience, give_up) = bounded(0);
         let (alive, ended) = bounded(0);
-        let recorder = Recorder::new(ledger, result_maxlen, desk, results, give_up);
+        let stats = desk.lane_stats();
+        let recorder = Recorder::new(ledger, result_maxlen, desk, give_up.clone());
+        let recorder = Arc::new(Mutex::new(Some(recorder)));
+        let commit_loop = CommitLoop { recorder, results, give_up, carried: None };
         let context = context.clone();
         let thread = thread::Builder::new()
             .name("commit".to_owned())
             .spawn(move || {
                 log_context::enter(&context);
-                let stats = recorder.lane_stats.clone();
-                recorder.run();
+                commit_loop.run();
                 stats.committer.rest();
                 drop(alive);
             })
@@ -89,8 +94,6 @@ impl Committer {
 // These start a Redis, as the lab does.
 #[cfg(all(test, feature = "programs"))]
 mod tests {
-    use std::sync::Arc;
-
     use super::super::recorder::REPLY_TIMEOUT;
     use super::*;
     use crate::base::id::{Epoch, MessageId};
@@ -149,5 +152,96 @@ mod tests {
         drop(outlet);
         assert_eq!(Committer::join(vec![committer], Duration::from_secs(10)), 0);
         assert_eq!(desk.stats().not_pending.get(), 0);
+    }
+
+    /// A committer and a Redis in which the leader of epoch 1 may have stored these messages, of which the first is
+    /// recorded.
+    struct Started {
+        redis: crate::lab::RedisServer,
+        admin: crate::ledger::Connection,
+        desk: Desk,
+        outlet: Outlet,
+        committer: Committer,
+    }
+
+    impl Started {
+        fn with_messages(ids: std::ops::RangeInclusive<u64>) -> Started {
+            let redis = crate::lab::RedisServer::start(crate::lab::RedisOptions::default()).expect("a private Redis");
+            let mut admin = crate::ledger::Connection::new(redis.server(), REPLY_TIMEOUT);
+            let mut ledger = Ledger::new(redis.server(), Arc::new(crate::ledger::Keys::new("g")), REPLY_TIMEOUT);
+            let server = ledger.run_id().expect("it answers").expect("it may be read");
+            let mut run = |words: &[&str]| admin.query("testing", Command::of(words)).expect("redis answers");
+            run(&["SET", "g:recall", &format!("1 {server} 0")]);
+            for id in ids.clone() {
+                run(&["ZADD", "g:pending", &id.to_string(), &format!("{id:016x}:x")]);
+            }
+            let (desk, outlet, results) = desk();
+            let context = LogContext::of_process();
+            let committer = Committer::start(ledger, None, desk.clone(), &context, results).expect("a thread");
+            let mut started = Started { redis, admin, desk, outlet, committer };
+            // This proves the connection.
+            started.send(*ids.start());
+            started.wait_until_recorded(1);
+            started
+        }
+
+        fn send(&self, id: u64) {
+            let fields = ["message_id", &id.to_string()].into_iter().collect();
+            self.outlet.send(Commit { id: MessageId(id), fields }, Body::copied(None, b"x"), 1, Epoch(1), 1);
+        }
+
+        fn recorded(&self) -> usize {
+            self.desk.stats().recorded.get() as usize
+        }
+
+        fn wait_until_recorded(&mut self, count: usize) {
+            let is_so = || Ok((self.recorded() == count).then_some(()));
+            crate::lab::wait_until(Duration::from_secs(10), "all to be recorded", is_so).expect("in time");
+            let reply = self.admin.query("testing", Command::of(&["XLEN", "g:processed"]));
+            assert_eq!(reply.expect("redis answers"), redis::Value::Int(count as i64));
+        }
+
+        fn end(self) {
+            drop(self.outlet);
+            assert_eq!(Committer::join(vec![self.committer], Duration::from_secs(10)), 0);
+            drop(self.redis);
+        }
+    }
+
+    #[test]
+    fn a_result_that_comes_alone_is_recorded_before_the_next_begins() {
+        let mut started = Started::with_messages(1..=100);
+        let mut at_once = 0;
+        for id in 2..=100 {
+            let before = started.recorded();
+            started.send(id);
+            at_once += usize::from(started.recorded() > before);
+            started.wait_until_recorded(id as usize);
+        }
+        // All but those that met a check of the connection.
+        assert!(at_once > 50, "{at_once}");
+        assert_eq!(started.desk.stats().scripted.get(), 1, "by transactions");
+        started.end();
+    }
+
+    /// What may have been executed all the same is recorded by the script, which raises the recall.
+    #[test]
+    fn the_committer_continues_if_a_connection_ends_while_a_result_is_recorded_at_once() {
+        for round in 0..20 {
+            let mut started = Started::with_messages(1..=3);
+            started.send(2);
+            started.wait_until_recorded(2);
+            started.admin.query("testing", Command::of(&["CLIENT", "KILL", "TYPE", "normal"])).expect("it is done");
+            started.send(3);
+            started.wait_until_recorded(3);
+            let recall = started.admin.query("testing", Command::of(&["GET", "g:recall"])).expect("redis answers");
+            let redis::Value::BulkString(text) = recall else { panic!("{recall:?}") };
+            let text = String::from_utf8_lossy(&text);
+            let raised = text.ends_with(" 3");
+            // Unless the committer has noticed first, and recorded by script what may not be recorded otherwise.
+            assert!(raised || started.desk.stats().scripted.get() == 2, "round {round}: {text}");
+            assert_eq!(started.desk.stats().not_pending.get(), 0);
+            started.end();
+        }
     }
 }

@@ -1,12 +1,15 @@
-//! The committer's loop: what to record next, and what to do while Redis does not answer. Runs on the thread `commit`,
-//! which owns the connection.
+//! What records: the connection to Redis, what is known about it, and what to do while Redis does not answer.
+//!
+//! The thread `commit` uses it for batches, in `commit_loop`. While that thread rests, the thread of a handler uses it
+//! for a result that comes alone: so it is recorded without waking another thread first. A mutex lets one of them in.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, select_biased};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::{debug, info, warn};
+use parking_lot::Mutex;
 
 use super::not_pending::NotPending;
 use crate::base::error::{Error, Result};
@@ -14,13 +17,12 @@ use crate::base::id::{Epoch, MessageId};
 use crate::base::pulse::OPEN_WITHIN;
 use crate::base::text::Quoted;
 use crate::consumer::desk::Desk;
-use crate::consumer::finished::{Finished, Ready};
-use crate::consumer::outlet::Results;
+use crate::consumer::finished::{Finished, RecordsNow};
 use crate::consumer::peer::LinkId;
 use crate::consumer::stats::LaneStats;
 use crate::consumer::trust::Trust;
 use crate::ledger::server_check::{self, ServerWatch};
-use crate::ledger::{Command, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES};
+use crate::ledger::{Command, Ledger};
 
 /// How long Redis may take to answer.
 pub(in crate::consumer) const REPLY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -40,18 +42,17 @@ pub(super) struct Recorder {
     pub(super) result_maxlen: Option<NonZeroU64>,
     pub(super) desk: Desk,
     pub(super) lane_stats: Arc<LaneStats>,
-    pub(super) results: Results,
     /// Disconnected when the recorder is to give up.
-    pub(super) give_up: Receiver<()>,
-    /// What did not fit into the last batch.
-    pub(super) carried: Option<Ready>,
+    give_up: Receiver<()>,
+    /// How many results it has given up.
+    pub(super) given_up: usize,
     pub(super) trust: Trust,
     pub(super) watch: Watch,
     /// Messages of the current batch whose results can't be recorded.
     pub(super) refused: Vec<MessageId>,
     /// First deliveries of the current batch that were not pending, and their connections.
     pub(super) gone: Vec<(MessageId, LinkId)>,
-    /// Whether a result of the current batch may have been recorded although no reply came.
+    /// Whether a result of the current batch, or of the next one, may have been recorded although no reply came.
     pub(super) unsure: bool,
     pub(super) not_pending: NotPending,
     /// The same for messages recorded in transactions.
@@ -85,12 +86,16 @@ pub(super) enum Watch {
     Tried(u64, Option<Epoch>),
 }
 
-/// What to do next.
-enum NextStep {
-    /// Record these.
-    Batch(Vec<Finished>),
-    Check,
-    End,
+/// The recorder of a lane, until its committer has ended.
+pub(super) type Slot = Mutex<Option<Recorder>>;
+
+impl RecordsNow for Slot {
+    fn record_now(&self, finished: Finished) -> Option<Finished> {
+        match self.try_lock().as_deref_mut() {
+            Some(Some(recorder)) => recorder.record_now(finished),
+            _ => Some(finished),
+        }
+    }
 }
 
 impl Recorder {
@@ -98,7 +103,6 @@ impl Recorder {
         ledger: Ledger,
         result_maxlen: Option<NonZeroU64>,
         desk: Desk,
-        results: Results,
         give_up: Receiver<()>,
     ) -> Recorder {
         Recorder {
@@ -106,9 +110,8 @@ impl Recorder {
             result_maxlen,
             lane_stats: desk.lane_stats(),
             desk,
-            results,
             give_up,
-            carried: None,
+            given_up: 0,
             trust: Trust::default(),
             watch: Watch::None,
             refused: Vec::new(),
@@ -132,83 +135,38 @@ impl Recorder {
         self.lane_stats.committer.beat(if settled { ITERATION_WITHIN } else { OPEN_WITHIN });
     }
 
-    /// The thread's main loop: records until all senders are dropped, or until it is asked to give up.
-    pub(super) fn run(mut self) {
-        self.beat();
-        self.check();
-        loop {
-            self.beat();
-            match self.next() {
-                NextStep::Batch(mut batch) => {
-                    // Consecutive ids are removed together.
-                    batch.sort_unstable_by_key(|finished| finished.commit.id);
-                    if !self.record(&batch) {
-                        return;
-                    }
-                    let refused = std::mem::take(&mut self.refused);
-                    let recorded = batch.iter().map(|finished| finished.commit.id);
-                    self.desk.ack(recorded.filter(|id| !refused.contains(id)));
-                    drop(batch);
-                    self.desk.desks.note_recorded();
-                }
-                NextStep::Check => self.check(),
-                NextStep::End => return,
-            }
+    /// Records a batch and acknowledges it; `false` if it was given up.
+    pub(super) fn record_and_ack(&mut self, batch: &[Finished]) -> bool {
+        if !self.record(batch) {
+            return false;
         }
+        let refused = std::mem::take(&mut self.refused);
+        let recorded = batch.iter().map(|finished| finished.commit.id);
+        self.desk.ack(recorded.filter(|id| !refused.contains(id)));
+        true
     }
 
-    /// Waits for an outcome that can be recorded, and adds the others that are ready.
-    fn next(&mut self) -> NextStep {
-        loop {
-            let idle = self.trouble.as_ref().map_or(IDLE_CHECK, Trouble::pause);
-            let first = match self.carried.take() {
-                Some(ready) => ready,
-                None => select_biased! {
-                    recv(self.results.ready) -> ready => match ready {
-                        Ok(ready) => ready,
-                        Err(_) => match self.results.take_all() {
-                            rest if rest.is_empty() => return NextStep::End,
-                            rest => return NextStep::Batch(rest),
-                        },
-                    },
-                    // A handler that hangs keeps its sender forever, so don't wait for more.
-                    recv(self.give_up) -> _ => match self.results.take_all() {
-                        rest if rest.is_empty() => return NextStep::End,
-                        rest => return NextStep::Batch(rest),
-                    },
-                    default(self.results.patience(idle)) => match self.results.take_due(Instant::now()) {
-                        due if !due.is_empty() => return NextStep::Batch(due),
-                        _ if self.results.are_incomplete() => continue,
-                        _ => return NextStep::Check,
-                    },
-                },
-            };
-            let batch = self.gather(first);
-            if !batch.is_empty() {
-                return NextStep::Batch(batch);
-            }
+    /// Records a result at once, by a transaction, if there is only this lane and nothing else waits, neither for the
+    /// committer nor for a handler. If it fails, the committer does what is left, as after a failure of its own. So the
+    /// thread of a handler waits for one reply; only if Redis refuses the result alone, until the message is put back.
+    fn record_now(&mut self, finished: Finished) -> Option<Finished> {
+        if self.trouble.is_some() || !self.is_alone(&finished) || !self.desk.desks.is_calm() {
+            return Some(finished);
         }
+        self.note_request();
+        let left = self.record_in_transaction(&[&finished])?;
+        if !left.is_empty() {
+            return Some(finished);
+        }
+        self.desk.ack(std::iter::once(finished.commit.id));
+        drop(finished);
+        self.desk.desks.note_recorded();
+        None
     }
 
-    /// What can be recorded now of this outcome and the others that are ready.
-    fn gather(&mut self, first: Ready) -> Vec<Finished> {
-        let (mut batch, mut bytes, mut next) = (Vec::new(), 0, Some(first));
-        while let Some(ready) = next {
-            bytes += ready.results().iter().map(|finished| finished.commit.bytes()).sum::<usize>();
-            let fits = bytes <= MAX_BATCH_BYTES && batch.len() + ready.results().len() <= MAX_BATCH_MESSAGES;
-            if !fits && !batch.is_empty() {
-                self.carried = Some(ready);
-                break;
-            }
-            match ready {
-                Ready::One(finished) => batch.push(finished),
-                Ready::Bundle(mut results) => batch.append(&mut results),
-                Ready::Look => {}
-            }
-            next = self.results.ready.try_recv().ok();
-        }
-        batch.append(&mut self.results.take_due(Instant::now()));
-        batch
+    /// How long to wait for an outcome before the connection is checked.
+    pub(super) fn patience(&self) -> Duration {
+        self.trouble.as_ref().map_or(IDLE_CHECK, Trouble::pause)
     }
 
     /// Repeats an action until it succeeds; `None` if it was given up.
@@ -229,9 +187,7 @@ impl Recorder {
             let pause = self.trouble.as_ref().map_or(FIRST_PAUSE, Trouble::pause);
             // Nothing is ever sent, so this is a pause, which ends early if the committer is asked to give up.
             if self.give_up.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
-                let carried = self.carried.as_ref().map_or(0, |ready| ready.results().len());
-                let count = waiting + carried + self.results.drop_all();
-                warn!("event=results-given-up count={count} reason=stopping");
+                self.given_up += waiting;
                 return None;
             }
         }
@@ -244,7 +200,8 @@ impl Recorder {
         }
     }
 
-    fn check(&mut self) {
+    /// Checks the connection, and watches the recall.
+    pub(super) fn check(&mut self) {
         self.note_request();
         match self.ledger.connection().query("checking the connection", Command::of(&["PING"])) {
             Ok(_) => self.note_success(),

@@ -17,12 +17,11 @@ use crate::base::text::Quoted;
 use crate::consumer::finished::Finished;
 use crate::consumer::handler::HandlerError;
 use crate::consumer::peer::LinkId;
-use crate::ledger::{Commit, Committed, Raise, Recorded, Sole, Split, Splitter, batches, parts};
+use crate::ledger::{Commit, Committed, Raise, Recall, Recorded, Sole, Split, Splitter, batches, parts};
 
 impl Recorder {
     /// Records a batch, however long it takes; `false` if it was given up.
     pub(super) fn record(&mut self, batch: &[Finished]) -> bool {
-        self.unsure = false;
         self.note_request();
         let (alone, mut others) = self.sort_out(batch);
         // Without a connection the recall is unknown. If there is a connection and the recall can't be watched, this
@@ -43,6 +42,7 @@ impl Recorder {
         // the leader. Raising the recall makes that consumer check, too.
         let (proven, unproven): (Vec<_>, Vec<_>) =
             others.into_iter().partition(|finished| self.trust.is_proven(finished.link));
+        let settles_the_doubt = !proven.is_empty();
         let raise = if may_raise { Raise::Recorded } else { Raise::Nothing };
         for (others, raise) in [(unproven, raise), (proven, self.doubt.map_or(Raise::Nothing, Raise::To))] {
             for part in batches(&others, |finished| &finished.commit) {
@@ -51,7 +51,9 @@ impl Recorder {
                 }
             }
         }
-        self.doubt = None;
+        if settles_the_doubt {
+            self.doubt = None;
+        }
         self.beat();
         // If the script opened a new connection, all messages received so far are in doubt. This call notes the highest
         // of their ids; messages delivered from now on have higher ids.
@@ -139,7 +141,7 @@ impl Recorder {
     /// may hold the message too.
     fn count_not_pending(&mut self, before: Option<MessageId>) {
         let mut gone = std::mem::take(&mut self.gone);
-        if self.unsure {
+        if std::mem::take(&mut self.unsure) {
             return;
         }
         let now = self.ledger.recall().map(|recall| recall.up_to);
@@ -188,9 +190,7 @@ impl Recorder {
         let Some(recall) = self.ledger.recall() else {
             return (Vec::new(), batch.iter().collect());
         };
-        let is_alone = |Finished { commit: Commit { id, .. }, number, epoch, link, .. }: &Finished| {
-            self.trust.is_alone(&recall, *id, *number, *epoch, *link)
-        };
+        let is_alone = |finished: &Finished| self.meets(finished, &recall);
         let (mut alone, mut others) = (Vec::with_capacity(batch.len()), Vec::new());
         let (mut rest, mut last) = (batch, None);
         while let [first, ..] = rest {
@@ -207,9 +207,27 @@ impl Recorder {
         (alone, others)
     }
 
+    /// Whether no other consumer can hold this message, as far as the recall is known and watched now.
+    pub(super) fn is_alone(&self, finished: &Finished) -> bool {
+        let watches = match self.watch {
+            Watch::Tried(at, of) => Some(at) == self.ledger.connection_number() && of >= Some(finished.epoch),
+            Watch::None => false,
+        };
+        let recall = self.ledger.recall().filter(|_| watches);
+        recall.is_some_and(|recall| self.meets(finished, &recall))
+    }
+
+    fn meets(
+        &self,
+        Finished { commit: Commit { id, .. }, number, epoch, link, .. }: &Finished,
+        recall: &Recall,
+    ) -> bool {
+        self.trust.is_alone(recall, *id, *number, *epoch, *link)
+    }
+
     /// Records messages that no other consumer can hold, unless the recall has changed. Returns those left for the
     /// script; `None` if it was given up.
-    fn record_in_transaction<'a>(&mut self, alone: &[&'a Finished]) -> Option<Vec<&'a Finished>> {
+    pub(super) fn record_in_transaction<'a>(&mut self, alone: &[&'a Finished]) -> Option<Vec<&'a Finished>> {
         if alone.is_empty() {
             return Some(Vec::new());
         }
@@ -222,7 +240,7 @@ impl Recorder {
             Err(error) => {
                 if self.ledger.connection_number().is_none() {
                     // The transaction may still be executed.
-                    self.doubt = alone.last().map(|finished| finished.commit.id);
+                    self.doubt = self.doubt.max(alone.last().map(|finished| finished.commit.id));
                     self.unsure = true;
                 }
                 debug!("event=transaction-failed batch={} reason={}", alone.len(), Quoted(error));

@@ -163,6 +163,12 @@ impl Desks {
         }
     }
 
+    /// Whether this is the only lane, and no message waits for a handler.
+    pub(in crate::consumer) fn is_calm(&self) -> bool {
+        let state = self.state.lock();
+        state.lanes.len() == 1 && state.lanes.values().all(|lane| !lane.held.has_queued())
+    }
+
     /// Results have left the memory: a lane that was passed over for them may be served again.
     pub(in crate::consumer) fn note_recorded(&self) {
         let passed_over = std::mem::take(&mut self.state.lock().common.passed_over);

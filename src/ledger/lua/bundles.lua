@@ -52,15 +52,6 @@ local function bundle_of(pending, id)
   return nil
 end
 
--- Returns the first bundle with a message after this id, up to `up_to`: its member, its first and its last id; nil if
--- there is none. It may begin before.
-local function next_bundle(pending, after, up_to)
-  local low, high = string.format('(%.0f', tonumber(after) - BELOW), select(2, scores_with(up_to))
-  local member, score = unpack(redis.call('ZRANGEBYSCORE', pending, low, high, 'WITHSCORES', 'LIMIT', 0, 1))
-  local last = member and tonumber(score) + BELOW
-  return member, last and last - BUNDLE_MESSAGES + 1, last
-end
-
 -- Returns whether a message is in a bundle.
 local function is_in_bundle(pending, id)
   return redis.call('ZCOUNT', pending, scores_with(id)) > 0

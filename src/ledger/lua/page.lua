@@ -15,47 +15,16 @@ if epoch ~= my_epoch then
   return {'STALE', epoch or ''}
 end
 local most, bytes = tonumber(most_messages), tonumber(most_bytes)
-local out, members, taken, step = {'OK', false, false}, 0, 0, 8
-local bundle, first, last = next_bundle(pending_key, after, up_to)
-if bytes == 0 then
-  out[2] = redis.call('ZRANGEBYSCORE', pending_key, '(' .. after, up_to, 'WITHSCORES', 'LIMIT', 0, 1)[2] or false
-  if bundle and not (out[2] and tonumber(out[2]) < first) then
-    out[2] = string.format('%.0f', math.max(first, tonumber(after) + 1))
+local out, members, begin = {'OK', false, false}, 0, nil
+local read_up_to = walk(pending_key, after, up_to, most, math.max(bytes, 1), function(member, first)
+  if bytes > 0 then
+    members = members + 1
+    out[members + 3] = member
+  elseif first and not begin then
+    begin = string.format('%.0f', math.max(first, tonumber(after) + 1))
   end
-end
--- Members of single messages up to the next bundle, then that bundle, and so on. In growing steps, because sizes are
--- not known in advance and one step must stay small if payloads are large.
-while taken < most and bytes > 0 do
-  local count = math.min(step, most - taken)
-  local before_bundle = bundle and string.format('(%.0f', first) or up_to
-  local found = redis.call('ZRANGEBYSCORE', pending_key, '(' .. after, before_bundle, 'LIMIT', 0, count)
-  local before = bytes
-  if #found > 0 then
-    local read = 0
-    while read < #found and bytes > 0 do
-      read = read + 1
-      out[members + read + 3], bytes = found[read], bytes - #found[read]
-    end
-    members, taken = members + read, taken + read
-    -- Read once for each step, because a score as text costs Redis more than the rest of a message.
-    after = redis.call('ZRANGEBYSCORE', pending_key, '(' .. after, up_to, 'WITHSCORES', 'LIMIT', read - 1, 1)[2]
-  elseif bundle then
-    -- One that no dispatcher wrote is passed over.
-    if string.sub(bundle, 1, 17) == string.format('%016x*', first) then
-      members, taken = members + 1, taken + BUNDLE_MESSAGES
-      out[members + 3] = bundle
-    end
-    bytes = bytes - #bundle
-    after = string.format('%.0f', math.ceil(last))
-    bundle, first, last = next_bundle(pending_key, after, up_to)
-  else
-    break
-  end
-  out[2] = after
-  if (before - bytes) * 4 < bytes then
-    step = math.min(step * 2, 256)
-  end
-end
+end, function() end)
+out[2] = begin or read_up_to or false
 -- Only redelivered messages have a count, so usually there is none.
 if members > 0 and redis.call('EXISTS', attempts_key) == 1 then
   local ids = {}

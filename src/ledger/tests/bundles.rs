@@ -288,3 +288,63 @@ fn a_bundle_that_is_stored_twice_is_stored_once() {
     assert_eq!(bundles(&mut f), 2);
     assert_eq!(pending(&mut f, epoch).len(), 18 + 16);
 }
+
+/// Single messages, bundles, and members of strangers among them, whose scores may be fractions; the ids of the
+/// messages.
+fn stored_at_random(f: &mut Fixture, epoch: Epoch, random: &mut fastrand::Rng) -> Vec<u64> {
+    f.run(&["DEL", "messages:pending", "messages:cursor"]);
+    let (mut next, mut ids) = (1_000, Vec::new());
+    for stranger in 0..random.u64(1..20) {
+        next += random.u64(1..40);
+        let length = match random.u8(0..4) {
+            0 => random.u64(1..4),
+            1 | 2 => 16 * random.u64(1..5),
+            _ => {
+                let below = if random.bool() { (1_i64 << 53) as f64 } else { 0.0 };
+                let score = next as f64 + [0.0, 0.5][random.usize(0..2)] - below;
+                f.run(&["ZADD", "messages:pending", &score.to_string(), &format!("stranger {stranger}")]);
+                continue;
+            }
+        };
+        ids.extend(next..next + length);
+        next += length;
+    }
+    if !ids.is_empty() {
+        store(f, epoch, &ids);
+    }
+    ids
+}
+
+#[test]
+fn pages_of_any_size_give_each_message_once_and_in_order() {
+    let mut f = fixture();
+    let epoch = f.acquire(&DispatcherId::generate("a"), Epoch(0)).epoch;
+    for seed in 0..60 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let ids = stored_at_random(&mut f, epoch, &mut random);
+        for (most, bytes) in [(1, 1), (5, 1 << 20), (17, 300), (40, 1 << 20), (1_000, 2_000), (1_000, 1 << 20)] {
+            let (mut found, mut after, end) = (Vec::new(), MessageId(random.u64(0..1_100)), MessageId(1 << 40));
+            let expected: Vec<u64> = ids.iter().copied().filter(|id| *id > after.0).collect();
+            let first = f.ledger.page_without_payloads(epoch, after, end).expect("it leads").read_up_to;
+            assert!(first.is_some() || expected.is_empty(), "seed {seed}");
+            loop {
+                let page = f.ledger.page(epoch, after, end, most, bytes).expect("it leads");
+                found.extend(page.messages.iter().map(|message| message.id.0));
+                let Some(up_to) = page.read_up_to else { break };
+                assert!(up_to > after || page.messages.is_empty(), "seed {seed}, {most} {bytes}: {up_to} {after}");
+                after = up_to;
+            }
+            assert_eq!(found, expected, "seed {seed}, {most} messages, {bytes} bytes");
+        }
+        for most in [1, 3, 1_000] {
+            let (mut found, mut after) = (Vec::new(), MessageId::ZERO);
+            while let page = f.ledger.look(after, MessageId(1 << 40), most).expect("they are looked at")
+                && let Some(up_to) = page.read_up_to
+            {
+                found.extend(page.messages.iter().map(|message| message.id.0));
+                after = up_to;
+            }
+            assert_eq!(found, ids, "seed {seed}, {most} at a time");
+        }
+    }
+}
