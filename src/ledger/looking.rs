@@ -65,13 +65,12 @@ impl Ledger {
         let call = LookCall { after, up_to, most_messages, most_bytes: MAX_BATCH_BYTES as u64, whole };
         let reply = self.call_reading(DOING, |ledger| call.on(&ledger.keys))?;
         let Value::Array(parts) = &reply else { return self.unexpected_reply(DOING, &reply) };
-        let [read_up_to, triples @ ..] = parts.as_slice() else { return self.unexpected_reply(DOING, &reply) };
-        let mut page = LookedPage { read_up_to: text(read_up_to).and_then(score), ..LookedPage::default() };
+        let [read_up_to, Value::Int(passed), triples @ ..] = parts.as_slice() else {
+            return self.unexpected_reply(DOING, &reply);
+        };
+        let (read_up_to, foreign) = (text(read_up_to).and_then(score), passed.unsigned_abs());
+        let mut page = LookedPage { read_up_to, foreign, messages: Vec::new() };
         for triple in triples.chunks_exact(3) {
-            if page.messages.len() as u64 == most_messages {
-                page.read_up_to = page.messages.last().map(|looked| looked.id);
-                break;
-            }
             match looked(triple) {
                 Some(looked) => page.messages.push(looked),
                 None => page.foreign += 1,

@@ -26,7 +26,7 @@ use crate::ledger::{Command, Ledger};
 
 /// How long Redis may take to answer.
 pub(in crate::consumer) const REPLY_TIMEOUT: Duration = Duration::from_secs(3);
-/// How often Redis is pinged while there is nothing to record.
+/// How often Redis is pinged while the thread has nothing to record.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
 /// The longest that one iteration may take with an open connection, including the wait for a reply and a pause.
 const ITERATION_WITHIN: Duration = Duration::from_secs(10);
@@ -91,10 +91,12 @@ pub(super) type Slot = Mutex<Option<Recorder>>;
 
 impl RecordsNow for Slot {
     fn record_now(&self, finished: Finished) -> Option<Finished> {
-        match self.try_lock().as_deref_mut() {
-            Some(Some(recorder)) => recorder.record_now(finished),
-            _ => Some(finished),
-        }
+        let Some(mut slot) = self.try_lock() else { return Some(finished) };
+        // Taken out, so that after a panic the committer ends, and the consumer with it.
+        let Some(mut recorder) = slot.take() else { return Some(finished) };
+        let left = recorder.record_now(finished);
+        *slot = Some(recorder);
+        left
     }
 }
 
@@ -146,9 +148,10 @@ impl Recorder {
         true
     }
 
-    /// Records a result at once, by a transaction, if there is only this lane and nothing else waits, neither for the
-    /// committer nor for a handler. If it fails, the committer does what is left, as after a failure of its own. So the
-    /// thread of a handler waits for one reply; only if Redis refuses the result alone, until the message is put back.
+    /// Records a result at once, by a transaction, if there is only this lane, nothing else waits for the committer or
+    /// for a handler, and the next message finds a free handler. If it fails, the committer does what is left, as after
+    /// a failure of its own. So the thread of a handler waits for one reply; only if Redis refuses the result alone,
+    /// until the message is put back.
     fn record_now(&mut self, finished: Finished) -> Option<Finished> {
         if self.trouble.is_some() || !self.is_alone(&finished) || !self.desk.desks.is_calm() {
             return Some(finished);
@@ -195,7 +198,7 @@ impl Recorder {
 
     /// Notes the time of a request to Redis.
     pub(super) fn note_request(&mut self) {
-        if self.trouble.is_none() {
+        if self.trouble.is_none() && !self.unsure {
             self.asked = Instant::now();
         }
     }

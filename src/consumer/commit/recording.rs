@@ -1,5 +1,5 @@
-//! Records one batch, on the thread `commit`. A transaction records the messages that no other consumer can hold. The
-//! script records all other messages, and those that a transaction left unrecorded.
+//! Records one batch. A transaction records the messages that no other consumer can hold. The script records all other
+//! messages, and those that a transaction left unrecorded.
 //!
 //! No message is recorded twice, because the script checks that the message is pending, and a transaction is used only
 //! where no check is needed. The reasoning is in `ledger/commit.rs`.

@@ -348,3 +348,41 @@ fn pages_of_any_size_give_each_message_once_and_in_order() {
         }
     }
 }
+
+#[test]
+fn strangers_in_great_number_hide_nothing_and_make_no_page_longer() {
+    const STRANGERS: u64 = 20_000;
+    let (mut f, epoch) = bundled();
+    f.run(&["HSET", "messages:attempts", "5", "2"]);
+    // Below all ids, between two of them, and among the bundles.
+    for (lowest, step) in [(0.001, 0.000_01), (6.0, 0.001), (-9_007_199_254_740_800.0, 1.0)] {
+        let score = |number| (lowest + step * number as f64).to_string();
+        for part in (0..STRANGERS).collect::<Vec<_>>().chunks(1_000) {
+            let words = part.iter().flat_map(|number| [score(*number), format!("stranger {lowest} {number}")]);
+            let words: Vec<String> = ["ZADD", "messages:pending"].map(str::to_owned).into_iter().chain(words).collect();
+            f.run(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+    }
+    let (mut found, mut after, end) = (Vec::new(), MessageId::ZERO, MessageId(1 << 52));
+    while let page = f.ledger.page(epoch, after, end, 100, 1 << 20).expect("it leads")
+        && let Some(up_to) = page.read_up_to
+    {
+        assert!(page.messages.len() < 100 + BUNDLE_MESSAGES && up_to > after);
+        found.extend(page.messages.iter().map(|message| message.id.0));
+        after = up_to;
+    }
+    assert_eq!(found, without(&[]));
+    let (mut found, mut after, mut foreign) = (Vec::new(), MessageId::ZERO, 0);
+    loop {
+        let page = f.ledger.look(after, MessageId(crate::base::id::MAX_MESSAGE_ID), 100).expect("they are looked at");
+        found.extend(page.messages.iter().map(|message| message.id.0));
+        foreign += page.foreign;
+        let Some(up_to) = page.read_up_to else { break };
+        after = up_to;
+    }
+    assert_eq!(found, without(&[]));
+    assert!(
+        (STRANGERS..=3 * STRANGERS).contains(&foreign),
+        "{foreign}: of those between two ids a part is passed over"
+    );
+}

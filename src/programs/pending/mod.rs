@@ -95,12 +95,12 @@ impl<'a> Looker<'a> {
         while limit.is_none_or(|limit| listed < limit) {
             let most = limit.map_or(PAGE, |limit| (limit - listed).min(PAGE)) as usize;
             let page = patiently(&mut self.ledger, patience, |ledger| ledger.look(after, up_to, most))?;
+            foreign += page.foreign;
             let Some(read_up_to) = page.read_up_to else {
                 whole = true;
                 break;
             };
             after = read_up_to;
-            foreign += page.foreign;
             listed += page.messages.len() as u64;
             if self.print(&page.messages, |row| row.line(json) + "\n")? == StdoutReader::Gone {
                 return Ok(None);

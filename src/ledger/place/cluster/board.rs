@@ -13,6 +13,9 @@ const FRESH_FOR: Duration = Duration::from_millis(300);
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
 /// How long a node is remembered that is named no longer.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+/// For how long a slot for which a node names no owner keeps the one that it had. A replica that takes the place of its
+/// primary is known to all nodes much sooner.
+const COMPLETED_FOR: Duration = Duration::from_secs(10);
 
 /// What was learned last.
 #[derive(Default)]
@@ -32,6 +35,8 @@ pub(super) struct Board {
     pub(super) silence: Option<Silence>,
     /// Whether there is a sign that the topology is no longer right.
     pub(super) suspect: bool,
+    /// Since when nodes have not named owners that were known before.
+    pub(super) incomplete: Option<Instant>,
     /// How many nodes were asked in vain: where to begin.
     pub(super) turns: usize,
 }
@@ -44,14 +49,25 @@ impl Board {
     }
 
     /// A node, one of so many that were asked, has told the topology. Of a slot whose owner it does not know, what was
-    /// known before still counts, and others are asked next.
-    pub(super) fn note(&mut self, mut topology: Topology, node: Address, asked: usize, now: Instant) {
+    /// known before still counts [for a while](COMPLETED_FOR), and other nodes are asked next.
+    pub(super) fn note(&mut self, told: Topology, node: Address, asked: usize, now: Instant) {
         let known: Vec<Address> = self.topology.nodes().chain(self.moved.values()).cloned().collect();
         self.former.retain(|(node, last)| now.duration_since(*last) < REMEMBERED_FOR && !known.contains(node));
         self.former.extend(known.into_iter().map(|node| (node, now)));
-        self.moved.retain(|slot, _| topology.owner(*slot).is_none());
-        let turns = if self.suspect { self.turns + asked } else { 0 };
-        let suspect = topology.complete_from(&self.topology);
+        self.moved.retain(|slot, _| told.owner(*slot).is_none());
+        let mut topology = told.clone();
+        let is_incomplete = topology.complete_from(&self.topology);
+        let incomplete = is_incomplete.then(|| self.incomplete.unwrap_or(now));
+        if incomplete.is_some_and(|since| now.duration_since(since) >= COMPLETED_FOR) {
+            // It stays so: the slots have no owner.
+            topology = told;
+            self.moved.clear();
+        }
+        let turns = match topology.nodes().position(|told| *told == node) {
+            Some(at) if is_incomplete => at + 1,
+            _ if self.suspect => self.turns + asked,
+            _ => 0,
+        };
         *self = Board {
             topology,
             former: std::mem::take(&mut self.former),
@@ -60,7 +76,8 @@ impl Board {
             read: Some(now),
             asked: Some(now),
             silence: None,
-            suspect,
+            suspect: is_incomplete,
+            incomplete,
             turns,
         };
     }

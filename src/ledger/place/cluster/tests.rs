@@ -201,6 +201,27 @@ fn a_slot_without_an_owner_keeps_the_one_that_it_had_and_others_are_asked() {
 }
 
 #[test]
+fn a_slot_that_stays_without_an_owner_has_none() {
+    let mut hole = owned_by(5);
+    hole.primaries[0].slots = vec![8..=16_383];
+    let (mut board, begin) = (Board::default(), Instant::now());
+    let after = |seconds| begin + Duration::from_secs(seconds);
+    board.note(owned_by(5), node(9), 1, begin);
+    assert!(!board.suspect);
+    for seconds in [1, 5, 10] {
+        board.note(hole.clone(), node(9), 1, after(seconds));
+        assert_eq!((board.owner(7), board.suspect), (Some(node(5)), true), "{seconds}");
+    }
+    board.note(owned_by(5), node(5), 1, after(11));
+    board.note(hole.clone(), node(9), 1, after(12));
+    assert_eq!(board.owner(7), Some(node(5)), "meanwhile it was known");
+    board.note(hole.clone(), node(9), 1, after(22));
+    assert_eq!(board.owner(7), None);
+    board.note(hole, node(9), 1, after(23));
+    assert_eq!((board.owner(7), board.suspect), (None, false), "as all say");
+}
+
+#[test]
 fn what_is_wrong_is_said() {
     let world = Arc::new(World::default());
     let cluster = cluster(&world, &[1, 2, 3, 4, 5]);
