@@ -162,8 +162,6 @@ mod tests {
         desk: Desk,
         outlet: Outlet,
         committer: Committer,
-        /// A handler's thread that has nothing to do.
-        free: JoinHandle<()>,
     }
 
     impl Started {
@@ -180,9 +178,7 @@ mod tests {
             let (desk, outlet, results) = desk();
             let context = LogContext::of_process();
             let committer = Committer::start(ledger, None, desk.clone(), &context, results).expect("a thread");
-            let desks = desk.desks.clone();
-            let free = thread::spawn(move || assert!(desks.next(0).is_none(), "there is no message"));
-            let mut started = Started { redis, admin, desk, outlet, committer, free };
+            let mut started = Started { redis, admin, desk, outlet, committer };
             // This proves the connection.
             started.send(*ids.start());
             started.wait_until_recorded(1);
@@ -207,8 +203,6 @@ mod tests {
 
         fn end(self) {
             drop(self.outlet);
-            self.desk.desks.close();
-            self.free.join().expect("no panic");
             assert_eq!(Committer::join(vec![self.committer], Duration::from_secs(10)), 0);
             drop(self.redis);
         }

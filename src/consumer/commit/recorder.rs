@@ -30,6 +30,9 @@ pub(in crate::consumer) const REPLY_TIMEOUT: Duration = Duration::from_secs(3);
 const IDLE_CHECK: Duration = Duration::from_secs(1);
 /// The longest that one iteration may take with an open connection, including the wait for a reply and a pause.
 const ITERATION_WITHIN: Duration = Duration::from_secs(10);
+/// How long the last transaction may have taken if a handler's thread is to wait for the next one. With a server far
+/// away it has better things to do.
+const SOON: Duration = Duration::from_micros(500);
 /// The pause before the first retry. It doubles with each further retry.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest pause between attempts.
@@ -57,6 +60,8 @@ pub(super) struct Recorder {
     pub(super) not_pending: NotPending,
     /// The same for messages recorded in transactions.
     pub(super) breaches: NotPending,
+    /// How long the last transaction took.
+    pub(super) took: Duration,
     /// The id to which the current batch has raised the recall, as far as known.
     pub(super) raised: Option<MessageId>,
     /// The highest id of a transaction whose outcome is unknown.
@@ -121,6 +126,7 @@ impl Recorder {
             unsure: false,
             not_pending: NotPending::default(),
             breaches: NotPending::default(),
+            took: Duration::MAX,
             raised: None,
             doubt: None,
             asked: Instant::now(),
@@ -149,11 +155,12 @@ impl Recorder {
     }
 
     /// Records a result at once, by a transaction, if there is only this lane, nothing else waits for the committer or
-    /// for a handler, and the next message finds a free handler. If it fails, the committer does what is left, as after
-    /// a failure of its own. So the thread of a handler waits for one reply; only if Redis refuses the result alone,
-    /// until the message is put back.
+    /// for a handler, and Redis answers [soon](SOON). If it fails, the committer does what is left, as after a failure
+    /// of its own. So the thread of a handler waits for one reply; only if Redis refuses the result alone, until the
+    /// message is put back.
     fn record_now(&mut self, finished: Finished) -> Option<Finished> {
-        if self.trouble.is_some() || !self.is_alone(&finished) || !self.desk.desks.is_calm() {
+        let is_quick = self.trouble.is_none() && self.took <= SOON;
+        if !is_quick || !self.is_alone(&finished) || !self.desk.desks.is_calm() {
             return Some(finished);
         }
         self.note_request();

@@ -233,7 +233,10 @@ impl Recorder {
         }
         let sole = |finished: &&'a Finished| Sole { commit: &finished.commit, position: finished.body.position() };
         let commits: Vec<Sole<'a>> = alone.iter().map(sole).collect();
-        let Recorded { removed, unstored } = match self.ledger.commit_sole(self.result_maxlen, &commits) {
+        let began = Instant::now();
+        let outcome = self.ledger.commit_sole(self.result_maxlen, &commits);
+        self.took = began.elapsed();
+        let Recorded { removed, unstored } = match outcome {
             Ok(Some(recorded)) => recorded,
             // The recall was written, so the script has to check these messages.
             Ok(None) => return Some(alone.to_vec()),

@@ -78,8 +78,6 @@ pub(super) struct CommonState {
     pub(super) hands: Hands,
     /// The lanes with messages for the handlers, in the order in which they get the next handler thread.
     pub(super) line: VecDeque<LaneNumber>,
-    /// The handler threads that wait for a message.
-    pub(super) free: usize,
     /// A lane was passed over because its outlet had no room.
     pub(super) passed_over: bool,
     pub(super) ability: Ability,
@@ -104,7 +102,6 @@ impl Desks {
         let common = CommonState {
             hands: Hands::new(terms.concurrency),
             line: VecDeque::new(),
-            free: 0,
             passed_over: false,
             ability: Ability::default(),
             held: 0,

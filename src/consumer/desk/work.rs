@@ -146,9 +146,7 @@ impl Desks {
             if let Some(turn) = state.next_turn(thread, Instant::now()) {
                 return Some(turn);
             }
-            state.common.free += 1;
             self.work.wait(&mut state);
-            state.common.free -= 1;
         }
         None
     }
@@ -165,10 +163,10 @@ impl Desks {
         }
     }
 
-    /// Whether this is the only lane, no message waits for a handler, and a handler's thread is free for the next one.
+    /// Whether this is the only lane, and no message waits for a handler.
     pub(in crate::consumer) fn is_calm(&self) -> bool {
         let state = self.state.lock();
-        state.common.free > 0 && state.lanes.len() == 1 && state.lanes.values().all(|lane| !lane.held.has_queued())
+        state.lanes.len() == 1 && state.lanes.values().all(|lane| !lane.held.has_queued())
     }
 
     /// Results have left the memory: a lane that was passed over for them may be served again.

@@ -2,13 +2,13 @@
 
 -- Reads members with messages after an id, up to `up_to`: single ones, and bundles whole, also if they begin before.
 -- Calls `take` with each, and with the first and the last id of a bundle, until `most` messages or `bytes` bytes were
--- taken, but at least once if there is one. Calls `pass` with the last id of what would be a bundle and was put there by
--- a stranger. Returns the id up to which it has read; nil if there is nothing.
+-- taken, but at least once if there is one. Calls `pass` with the last id of what would be a bundle and was put there
+-- by a stranger. Returns the id up to which it has read; nil if there is nothing.
 --
 -- It reads several members at a time, in growing steps, because sizes are not known in advance and one step must stay
 -- small if payloads are large. Members of strangers may have any score, so between two ids as well: where reading ends
--- at one, the id below is returned, and reading begins at the id above. Limitation: a stranger's member with exactly the
--- score of a message may hide it.
+-- at one, the id below is returned, and reading begins at the id above. Limitation: a stranger's member with exactly
+-- the score of a message may hide it.
 local function walk(pending, after, up_to, most, bytes, take, pass)
   local low, high = string.format('(%.0f', tonumber(after) - BELOW), select(2, scores_with(up_to))
   local bundles, at, read_before, passed, step, taken, read_up_to = {}, 1, 0, 0, 8, 0, nil

@@ -6,8 +6,8 @@
 //! with the lowest number whose slot the node owns. Other lanes that exist only *drain*: they listen to nothing and
 //! deliver what is pending. A slot that moves to another node takes its lane along.
 //!
-//! All dispatchers that know the same owners of the slots make the same plan. While they see different ones, dispatchers
-//! of one lane may listen to something different for a moment, as during a rolling change of settings.
+//! All dispatchers that know the same owners of the slots make the same plan. While they know different ones,
+//! dispatchers of one lane may listen to something different for a moment, as during a rolling change of settings.
 //!
 //! A node of few slots may own the slot of no lane's name, of which there are 65,536. It has no lane then, and what is
 //! sent there is not heard: see [`unheard`].
