@@ -61,6 +61,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::net::closed::{wait_until_closed, wait_until_closed_at};
 
     const LIMIT: Duration = Duration::from_secs(10);
 
@@ -72,6 +73,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
             listener.local_addr().expect("it is bound")
         };
+        wait_until_closed(closed.port());
         let (_, used) = connect_any(&[closed, open], LIMIT).expect("the second one listens");
         assert_eq!(used, open);
         let refused = connect_any(&[closed], LIMIT).expect_err("nothing listens");
@@ -117,6 +119,7 @@ mod tests {
         let listener = UnixListener::bind(&path).expect("a free path");
         let connected = connect(&Address::Unix(path.clone()), LIMIT);
         drop(listener);
+        wait_until_closed_at(&Address::Unix(path.clone()));
         let refused = connect(&Address::Unix(path.clone()), LIMIT).map(drop);
         std::fs::remove_file(&path).expect("it was made here");
         connected.expect("it listens");

@@ -10,6 +10,8 @@
 //! the halves share the state of TLS under one lock, and read and write the raw socket outside the lock.
 
 mod address;
+#[cfg(test)]
+pub(crate) mod closed;
 mod connect;
 mod kept;
 mod link_secret;

@@ -204,6 +204,7 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::net::closed::wait_until_closed;
     use crate::process::metrics::{Metrics, MetricsPlace, MetricsServer, Site};
 
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -261,6 +262,7 @@ mod tests {
         let reason = ask(&address, Check::Ready, Duration::from_millis(50)).unwrap_err();
         assert_eq!(reason, format!("{address} does not answer within 50ms"));
         drop(listener);
+        wait_until_closed(address.parse::<SocketAddr>().expect("an address").port());
         let reason = ask(&address, Check::Ready, PATIENCE).unwrap_err();
         assert_eq!(reason, format!("nothing listens on {address}"));
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::base::histogram::LatencyHistogram;
+use crate::net::closed::wait_until_closed;
 
 /// Longer than any answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -287,6 +288,7 @@ fn it_stops_at_once_and_frees_its_address() {
     let begin = Instant::now();
     drop(server);
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    wait_until_closed(address.parse::<std::net::SocketAddr>().expect("an address").port());
     drop(MetricsServer::start(&MetricsPlace::at(&address), Site::new(Metrics::new(), || Ok(()))).unwrap());
     let wildcard = MetricsServer::start(&MetricsPlace::at("0.0.0.0:0"), Site::new(Metrics::new(), || Ok(()))).unwrap();
     drop(wildcard);

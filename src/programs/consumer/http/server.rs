@@ -159,12 +159,14 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::net::closed::wait_until_closed;
 
     #[test]
     fn a_server_that_appears_is_found() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         drop(listener);
+        wait_until_closed(address.port());
         let server = Server::watch("127.0.0.1", address.port()).expect("a thread");
         let reason = server.ready().expect_err("nothing listens");
         assert!(reason.starts_with(&format!("{address}: ")) && reason.contains("refused"), "{reason}");
