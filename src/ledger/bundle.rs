@@ -85,8 +85,16 @@ pub(super) fn units(batch: &[Arrival]) -> impl Iterator<Item = &[Arrival]> {
 
 /// The score and the member for a unit. `out` is overwritten.
 pub(super) fn encode<'a>(unit: &[Arrival], out: &'a mut Vec<u8>) -> (i64, &'a [u8]) {
+    let score = encode_head(unit, out);
+    bodies(unit).for_each(|body| out.extend_from_slice(body));
+    (score, out)
+}
+
+/// The score of the member for a unit, and in `out`, which is overwritten, what it has in front of the bodies.
+pub(super) fn encode_head(unit: &[Arrival], out: &mut Vec<u8>) -> i64 {
     if let [Arrival { id, body, .. }] = unit {
-        return (score_alone(*id), member::encode(*id, body, out));
+        member::encode_head(*id, body, out);
+        return score_alone(*id);
     }
     out.clear();
     member::push_id(unit[0].id, out);
@@ -99,8 +107,12 @@ pub(super) fn encode<'a>(unit: &[Arrival], out: &'a mut Vec<u8>) -> (i64, &'a [u
         push_number(body.payload().len(), out);
     }
     out.push(b':');
-    unit.iter().for_each(|arrival| out.extend_from_slice(arrival.body.joined().1));
-    (score_of(unit[unit.len() - 1].id), out)
+    score_of(unit[unit.len() - 1].id)
+}
+
+/// What the member for a unit has behind that.
+pub(super) fn bodies(unit: &[Arrival]) -> impl Iterator<Item = &[u8]> + Clone {
+    unit.iter().map(|arrival| arrival.body.joined().1)
 }
 
 fn push_number(number: usize, out: &mut Vec<u8>) {

@@ -20,6 +20,15 @@ pub fn word(out: &mut Vec<u8>, word: impl AsRef<[u8]>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends a word that consists of these parts, without putting them together elsewhere first.
+pub fn word_of<'a>(out: &mut Vec<u8>, parts: impl Iterator<Item = &'a [u8]> + Clone) {
+    out.push(b'$');
+    digits(out, parts.clone().map(<[u8]>::len).sum::<usize>() as u64);
+    out.extend_from_slice(b"\r\n");
+    parts.for_each(|part| out.extend_from_slice(part));
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Appends a word that is a whole number.
 pub fn number(out: &mut Vec<u8>, number: u64) {
     let mut text = [0; MAX_DIGITS];

@@ -17,7 +17,7 @@ use redis::Value;
 
 use super::attempts::{DonePart, PartlyDone};
 use super::bundle;
-use super::command::{Command, begin, word};
+use super::command::{Command, begin, word, word_of};
 use super::core::Ledger;
 use super::cursor::Cursor;
 use super::resp::Reply;
@@ -204,14 +204,14 @@ impl Ledger {
             added + 1,
             |out| {
                 if !batch.is_empty() {
-                    let mut member = Vec::new();
+                    let mut head = Vec::new();
                     begin(out, 2 + 2 * bundle::units(batch).count());
                     word(out, "ZADD");
                     word(out, &keys.pending);
                     for unit in bundle::units(batch) {
-                        let (score, member) = bundle::encode(unit, &mut member);
+                        let score = bundle::encode_head(unit, &mut head);
                         word(out, score.to_string());
-                        word(out, member);
+                        word_of(out, std::iter::once(&head[..]).chain(bundle::bodies(unit)));
                     }
                 }
                 begin(out, 3);

@@ -100,6 +100,13 @@ pub(super) fn push_id(id: MessageId, out: &mut Vec<u8>) {
 
 /// Writes the member for a message, in place of what `out` held.
 pub fn encode<'a>(id: MessageId, body: &Body, out: &'a mut Vec<u8>) -> &'a [u8] {
+    encode_head(id, body, out);
+    out.extend_from_slice(&body.bytes);
+    out
+}
+
+/// Writes what the member of a message has in front of the body, in place of what `out` held.
+pub(super) fn encode_head(id: MessageId, body: &Body, out: &mut Vec<u8>) {
     out.clear();
     push_id(id, out);
     if let Some(length) = body.channel_bytes {
@@ -107,8 +114,6 @@ pub fn encode<'a>(id: MessageId, body: &Body, out: &'a mut Vec<u8>) -> &'a [u8] 
         out.extend_from_slice(length.to_string().as_bytes());
     }
     out.push(b':');
-    out.extend_from_slice(&body.bytes);
-    out
 }
 
 /// The most bytes that the member of a body of `body_bytes` has.

@@ -7,7 +7,8 @@
 //! LEAD has any effect.
 //!
 //! Limitations: the payloads in a WebSocket message of up to [`SHARED_BYTES`] are not copied, so one held payload keeps
-//! the whole WebSocket message in memory. A connection costs two threads; the server limits the number of connections.
+//! the whole WebSocket message in memory; of a larger one a payload keeps at most twice its size. A connection costs
+//! two threads; the server limits the number of connections.
 
 use std::fmt;
 use std::io;
@@ -53,7 +54,8 @@ const NOT_TLS: &str = "it speaks no TLS, which this consumer requires; a dispatc
 /// What is logged of a client that must show a certificate and doesn't.
 const NO_CERTIFICATE: &str = "it showed no certificate, which this consumer requires (--tls-client-ca); a dispatcher \
                               needs --tls-cert and --tls-key";
-/// The largest WebSocket message whose payloads are not copied: about what dispatchers send in one.
+/// The largest WebSocket message whose payloads are not copied: about what dispatchers send in one. Of a larger one a
+/// payload is not copied that is most of it.
 const SHARED_BYTES: usize = 256 << 10;
 
 /// See the module's text.
@@ -364,7 +366,8 @@ impl DispatcherLink {
 
 /// A part of a WebSocket message, so that it keeps no more memory than it should.
 fn kept(message: &Bytes, part: &[u8]) -> Bytes {
-    if message.len() <= SHARED_BYTES { message.slice_ref(part) } else { Bytes::copy_from_slice(part) }
+    let is_mostly_this = 2 * part.len() >= message.len();
+    if message.len() <= SHARED_BYTES || is_mostly_this { message.slice_ref(part) } else { Bytes::copy_from_slice(part) }
 }
 
 fn limits(max_message_bytes: usize) -> WebSocketConfig {
