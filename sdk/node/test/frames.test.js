@@ -10,7 +10,10 @@ import {
 
 const protocol = readFileSync(new URL('../../../docs/PROTOCOL.md', import.meta.url), 'utf8');
 
-/** The examples of PROTOCOL.md: the lines that name frames, and their bytes. */
+/**
+ * The examples of PROTOCOL.md: the lines that name frames, and their bytes. Without PART, which a dispatcher does not
+ * send to a consumer that does not announce it.
+ */
 function examples() {
   const found = [];
   for (const [, block] of protocol.matchAll(/^```frames\n([^]*?)^```$/gm)) {
@@ -29,7 +32,7 @@ function examples() {
       names.push(line);
     }
   }
-  return found;
+  return found.filter(({ lines }) => !lines.some((line) => line.includes(' PART ')));
 }
 
 /** A decoded frame as PROTOCOL.md writes it. */
