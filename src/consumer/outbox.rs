@@ -19,7 +19,7 @@ use crate::wire::Frame;
 pub(super) const MAX_OUTBOX_BYTES: usize = 4 << 20;
 
 /// The shortest time between two writes if nothing urgent waits. After a longer silence everything is written at once.
-const LAZY_INTERVAL: Duration = Duration::from_micros(500);
+const LAZY_INTERVAL: Duration = Duration::from_millis(1);
 
 /// See the module's text.
 #[derive(Debug, Default)]

@@ -307,7 +307,10 @@ impl Courier {
             && let Some(first) = self.table.first_ready(line)
         {
             let Some(index) = self.links.choose(line, first, takes_out) else { break };
-            let run = self.links.get(index).map_or(0, |link| run_length(line, link.places.room(), share));
+            let run = self
+                .links
+                .get(index)
+                .map_or(0, |link| run_length(line, link.places.room(), share, link.answers_soon()));
             // A run does not end within a bundle, if that fits.
             for place in 0..(run + BUNDLE_MESSAGES - 1).min(room - sent) {
                 let Some(link) = self.links.get_mut(index) else { break };

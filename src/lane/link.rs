@@ -30,6 +30,9 @@ const WAIT_FOR_ROOM: Duration = Duration::from_millis(20);
 /// A consumer that may hold fewer is given bundles in parts: it would be idle while it waits for room for a whole one.
 const LEAST_PREFETCH: u32 = 4 * BUNDLE_MESSAGES as u32;
 
+/// A consumer that answers within this time works on a message for much less: ACKs are written together for a while.
+const SOON: Duration = Duration::from_millis(2);
+
 /// Ids in one RECORDED, so that it fills about one message.
 const IDS_PER_RECORDED: usize = CHUNK_BYTES / 8;
 
@@ -59,6 +62,8 @@ pub(super) struct Link {
     pub(super) last_heard: Instant,
     /// When the consumer last answered for a message.
     answered: Instant,
+    /// How long it took for that, since the message was delivered.
+    answered_in: Option<Duration>,
     pub(super) figures: Arc<LinkFigures>,
     pub(super) places: Places,
     pub(super) strays: Strays,
@@ -128,6 +133,7 @@ impl Link {
             leaving: false,
             last_heard: now,
             answered: now,
+            answered_in: None,
             places: Places::new(prefetch, subprotocol == Subprotocol::Two),
             strays: Strays::new(prefetch, strays_paid_until, now),
             result_bytes: 0,
@@ -232,6 +238,11 @@ impl Link {
         weigh(&self.places, &other.places) < weigh(&other.places, &self.places)
     }
 
+    /// Whether the consumer was quick to answer the last time, so that a few messages hardly wait for each other.
+    pub(super) fn answers_soon(&self) -> bool {
+        self.answered_in.is_some_and(|took| took <= SOON)
+    }
+
     /// Delivers a message to the consumer.
     pub(super) fn deliver(&mut self, message: &Pending, now: Instant) -> Result<(), EndReason> {
         // Done first, so that the message comes back with the others if the link fails below.
@@ -308,6 +319,7 @@ impl Link {
     pub(super) fn answer(&mut self, id: MessageId) -> Option<TakenPlace> {
         let held = self.places.answer(id)?;
         self.answered = Instant::now();
+        self.answered_in = Some(held.age(self.answered));
         self.listed.remove(&id);
         self.suspect.take_if(|suspect| *suspect == id);
         Some(held)

@@ -12,7 +12,7 @@ use super::state::{Desk, Desks, DesksState, Turn};
 use crate::base::id::MessageId;
 use crate::consumer::handler::{HandlerError, Next};
 use crate::consumer::peer::{CloseReason, LinkId};
-use crate::ledger::Body;
+use crate::ledger::{Body, LaneNumber};
 use crate::wire::{ErrorCode, Frame, NackDelay};
 
 /// The most payload bytes held, over all lanes, before the rulers' sockets are no longer read. A lane's socket is read
@@ -21,23 +21,23 @@ pub(super) const MAX_HELD_BYTES: usize = 64 << 20;
 
 impl Desk {
     /// Accepts the messages in the PROCESS and DELIVER frames of one WebSocket message, and queues them for the
-    /// handlers.
+    /// handlers. Returns whether the connection may deliver more at once; otherwise it must [wait](Desk::wait_for_room).
     pub(in crate::consumer) fn accept(
         &self,
         link: LinkId,
         messages: Vec<(MessageId, u16, Body)>,
         now: Instant,
-    ) -> Result<(), CloseReason> {
+    ) -> Result<bool, CloseReason> {
         let desks = &*self.desks;
         let mut state = desks.state.lock();
         let (lane, common) = state.lane(self.lane).ok_or_else(|| self.gone())?;
         if lane.dismissed == Some(link) {
-            return Ok(());
+            return Ok(true);
         }
         let &Ruler { epoch, sent_drain, .. } = lane.check_rule(link)?;
         if sent_drain {
             desks.return_late(lane, common, messages.into_iter().map(|(id, ..)| id));
-            return Ok(());
+            return Ok(true);
         }
         let mut taken = 0;
         for (id, number, body) in messages {
@@ -71,7 +71,7 @@ impl Desk {
                 break;
             }
         }
-        Ok(())
+        Ok(!state.must_wait(self.lane, link))
     }
 
     /// Gives up slow handlers to make a place in the prefetch. Returns whether there is one.
@@ -83,14 +83,7 @@ impl Desk {
     /// Waits while the consumer holds too many bytes, as long as the connection rules and may deliver.
     pub(in crate::consumer) fn wait_for_room(&self, link: LinkId) {
         let mut state = self.desks.state.lock();
-        loop {
-            let lanes = state.lanes.len();
-            let Some((lane, common)) = state.lane(self.lane) else { return };
-            let is_full = common.bytes > MAX_HELD_BYTES && lane.held.bytes() > MAX_HELD_BYTES / lanes;
-            let may_deliver = matches!(&lane.ruler, Some(ruler) if ruler.link == link && !ruler.sent_drain);
-            if !is_full || !may_deliver {
-                return;
-            }
+        while state.must_wait(self.lane, link) {
             self.desks.room.wait(&mut state);
         }
     }
@@ -134,6 +127,16 @@ impl Desk {
         }
         self.desks.after_a_change_of(lane, common);
         self.desks.check_drained(&state);
+    }
+}
+
+impl DesksState {
+    /// Whether this connection of a lane must not be read: it may deliver, and the consumer holds too many bytes.
+    fn must_wait(&mut self, lane: LaneNumber, link: LinkId) -> bool {
+        let lanes = self.lanes.len();
+        let Some((lane, common)) = self.lane(lane) else { return false };
+        let is_full = common.bytes > MAX_HELD_BYTES && lane.held.bytes() > MAX_HELD_BYTES / lanes;
+        is_full && matches!(&lane.ruler, Some(ruler) if ruler.link == link && !ruler.sent_drain)
     }
 }
 

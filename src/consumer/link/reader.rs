@@ -251,8 +251,10 @@ impl DispatcherLink {
             }
         }
         if let Some(lane) = self.lane.get().filter(|_| !messages.is_empty()) {
-            lane.desk.accept(self.id, messages, Instant::now())?;
-            lane.desk.wait_for_room(self.id);
+            let has_room = lane.desk.accept(self.id, messages, Instant::now())?;
+            if !has_room {
+                lane.desk.wait_for_room(self.id);
+            }
         }
         Ok(())
     }

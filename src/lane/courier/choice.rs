@@ -6,6 +6,8 @@ use crate::ledger::Pending;
 
 /// The most messages of a run.
 pub(super) const MAX_RUN: usize = 64;
+/// How many messages are not divided among consumers that answer soon.
+pub(super) const SHORT_RUN: usize = 4;
 /// A run takes at most 1/8 of the free places, but at least one.
 const ROOM_PART: usize = 8;
 
@@ -44,9 +46,12 @@ pub(super) fn choose(
 /// How many consecutive messages go to the chosen link, which has `room` free places. A consumer that holds consecutive
 /// ids removes them from the sorted set as one range, and each message costs the courier less.
 ///
-/// `share` is what each link would get of the waiting messages if they were divided evenly. A run is never longer, so
-/// that a few messages that arrive together don't all go to one consumer while others are idle.
-pub(super) fn run_length(line: Line, room: usize, share: usize) -> usize {
+/// `share` is what each link would get of the waiting messages if they were divided evenly. A run is not longer, so that
+/// a few messages that arrive together don't all go to one consumer while others are idle. A consumer that
+/// [answers soon](Link::answers_soon) is given a [`SHORT_RUN`] in any case: waking a second one takes longer than the
+/// first one needs for these.
+pub(super) fn run_length(line: Line, room: usize, share: usize, answers_soon: bool) -> usize {
+    let share = if answers_soon { share.max(SHORT_RUN) } else { share };
     match line {
         // One at a time.
         Line::Suspects => 1,

@@ -2,7 +2,7 @@ use std::net::TcpStream;
 
 use crossbeam_channel::bounded;
 
-use super::choice::MAX_RUN;
+use super::choice::{MAX_RUN, SHORT_RUN};
 use super::*;
 use crate::base::budget::Budget;
 use crate::lane::dialers::Dialers;
@@ -67,6 +67,30 @@ fn consecutive_messages_are_sent_in_runs() {
     assert_eq!(runs(&rig.courier, 1..=192), [(0, 64), (1, 64), (0, 64)]);
     let held = held(&rig.courier);
     assert!(held[0].abs_diff(held[1]) <= MAX_RUN, "{held:?}");
+}
+
+/// Each consumer answers for one more message, which took it this long.
+fn answer(courier: &mut Courier, took: Duration) {
+    let since = Instant::now().checked_sub(took).expect("the machine has run for longer");
+    for link in courier.links.iter_mut() {
+        link.places.give(&message(1_000, 1), since);
+        link.answer(MessageId(1_000)).expect("it has a place");
+    }
+}
+
+#[test]
+fn a_few_messages_are_divided_among_consumers_unless_these_answer_soon() {
+    let mut rig = Rig::new(&[1_000, 1_000]);
+    let lengths = |rig: &mut Rig, ids: std::ops::RangeInclusive<u64>| -> Vec<usize> {
+        deliver(&mut rig.courier, ids.clone());
+        runs(&rig.courier, ids).into_iter().map(|(_, length)| length).collect()
+    };
+    assert_eq!(lengths(&mut rig, 1..=4), [2, 2], "nothing is known about them");
+    answer(&mut rig.courier, Duration::ZERO);
+    assert_eq!(lengths(&mut rig, 5..=8), [4]);
+    assert_eq!(lengths(&mut rig, 9..=14), [4, 2], "the freer one gets the first");
+    answer(&mut rig.courier, Duration::from_secs(1));
+    assert_eq!(lengths(&mut rig, 15..=18), [2, 2]);
 }
 
 #[test]
@@ -210,12 +234,14 @@ fn a_rate_is_shared_by_both_lines_and_all_links() {
 
 #[test]
 fn runs_are_bounded() {
-    let run = |room, share| run_length(Line::Common, room, share);
+    let run = |room, share| run_length(Line::Common, room, share, false);
     assert_eq!(
         [run(10_000, 10_000), run(80, 10_000), run(10_000, 5), run(1, 10_000), run(10_000, 0)],
         [64, 10, 5, 1, 1]
     );
-    assert_eq!(run_length(Line::Suspects, 10_000, 10_000), 1);
+    let quick = |room, share| run_length(Line::Common, room, share, true);
+    assert_eq!([quick(10_000, 10_000), quick(10_000, 1), quick(16, 1), quick(4, 1)], [64, SHORT_RUN, 2, 1]);
+    assert_eq!(run_length(Line::Suspects, 10_000, 10_000, true), 1);
 }
 
 /// The consumer's ERROR may be read before the newer link is taken over, so no two links are ever seen side by side.
