@@ -7,7 +7,7 @@ use redis::Value;
 use super::bundle;
 use super::command::Command;
 use super::core::Ledger;
-use super::member;
+use super::member::{self, Body};
 use super::scripts::{FetchCall, PageCall};
 use super::types::{Fetched, Page, Pending};
 use super::value::{score, text};
@@ -26,7 +26,10 @@ impl Ledger {
         most: usize,
         most_bytes: usize,
     ) -> Result<Page> {
-        self.read_page(epoch, after, up_to, most as u64, most_bytes.max(1) as u64)
+        match self.page_of_bundles(epoch, after, up_to, most, most_bytes)? {
+            Some(page) => Ok(page),
+            None => self.read_page(epoch, after, up_to, most as u64, most_bytes.max(1) as u64),
+        }
     }
 
     /// Finds the first pending message with `after < id <= up_to` without reading it: an empty page that ends there.
@@ -35,7 +38,7 @@ impl Ledger {
     }
 
     /// See `lua/page.lua`, for which `most_bytes` 0 means to read no payload.
-    fn read_page(
+    pub(super) fn read_page(
         &mut self,
         epoch: Epoch,
         after: MessageId,
@@ -147,13 +150,16 @@ fn sorted_out<'a>(read: impl Iterator<Item = (&'a Value, &'a Value)>) -> (Vec<Pe
             (Some((id, body)), None) => messages.push(Pending { id, delivery: delivery_of(count), body }),
             (Some((id, body)), Some(wait)) => delayed.push((Pending { id, delivery: delivery_of(count), body }, wait)),
             (None, _) => {
-                // What was delivered before is in no bundle.
-                let bundled = bundle::decode(member).into_iter().flatten();
-                messages.extend(bundled.map(|(id, body)| Pending { id, delivery: 1, body }));
+                messages.extend(bundle::decode(member).into_iter().flatten().map(first_delivery));
             }
         }
     }
     (messages, delayed)
+}
+
+/// A message that was not delivered before, like all in bundles.
+pub(super) fn first_delivery((id, body): (MessageId, Body)) -> Pending {
+    Pending { id, delivery: 1, body }
 }
 
 /// How long a message must still wait.

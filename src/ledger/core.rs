@@ -40,6 +40,8 @@ pub struct Ledger {
     pub(super) replicas: Option<Replicas>,
     /// What is known of earlier intakes.
     pub(super) attempts: Attempts,
+    /// How many members of their own are read with a page of bundles.
+    pub(super) alone_at_once: usize,
 }
 
 impl Ledger {
@@ -59,7 +61,16 @@ impl Ledger {
             written: vec![(keys.pending.clone(), "zset"), (keys.processed.clone(), "stream")],
         });
         let destination = Destination::default();
-        Ledger { connection, keys, fence, recall, destination, replicas: None, attempts: Attempts::default() }
+        Ledger {
+            connection,
+            keys,
+            fence,
+            recall,
+            destination,
+            replicas: None,
+            attempts: Attempts::default(),
+            alone_at_once: 1,
+        }
     }
 
     /// The same ledger, whose intake puts messages there.

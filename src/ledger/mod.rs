@@ -14,6 +14,7 @@ mod alive;
 mod attempts;
 mod backlog;
 pub mod bundle;
+mod bundle_pages;
 pub mod command;
 mod commit;
 mod confirming;

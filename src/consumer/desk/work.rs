@@ -21,7 +21,8 @@ pub(super) const MAX_HELD_BYTES: usize = 64 << 20;
 
 impl Desk {
     /// Accepts the messages in the PROCESS and DELIVER frames of one WebSocket message, and queues them for the
-    /// handlers. Returns whether the connection may deliver more at once; otherwise it must [wait](Desk::wait_for_room).
+    /// handlers. Returns whether the connection may deliver more at once; otherwise it must
+    /// [wait](Desk::wait_for_room).
     pub(in crate::consumer) fn accept(
         &self,
         link: LinkId,

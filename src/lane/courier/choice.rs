@@ -46,8 +46,8 @@ pub(super) fn choose(
 /// How many consecutive messages go to the chosen link, which has `room` free places. A consumer that holds consecutive
 /// ids removes them from the sorted set as one range, and each message costs the courier less.
 ///
-/// `share` is what each link would get of the waiting messages if they were divided evenly. A run is not longer, so that
-/// a few messages that arrive together don't all go to one consumer while others are idle. A consumer that
+/// `share` is what each link would get of the waiting messages if they were divided evenly. A run is not longer, so
+/// that a few messages that arrive together don't all go to one consumer while others are idle. A consumer that
 /// [answers soon](Link::answers_soon) is given a [`SHORT_RUN`] in any case: waking a second one takes longer than the
 /// first one needs for these.
 pub(super) fn run_length(line: Line, room: usize, share: usize, answers_soon: bool) -> usize {

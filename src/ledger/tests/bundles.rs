@@ -350,6 +350,97 @@ fn pages_of_any_size_give_each_message_once_and_in_order() {
 }
 
 #[test]
+fn bundles_are_read_by_plain_commands_like_by_the_script() {
+    let mut f = fixture();
+    let epoch = f.acquire(&DispatcherId::generate("a"), Epoch(0)).epoch;
+    let all: Vec<u64> = (1_000..1_000 + 16 * 100).collect();
+    store(&mut f, epoch, &all);
+    let end = MessageId(1 << 40);
+    // How many messages plain commands read from here on; the first of those that the script reads.
+    let read = |f: &mut Fixture, epoch, from: u64, up_to, most, bytes| {
+        let after = MessageId(from - 1);
+        let plain = f.ledger.page_of_bundles(epoch, after, up_to, most, bytes).expect("it is read")?;
+        let count = plain.messages.len();
+        let script = f.ledger.read_page(epoch, after, up_to, count as u64, 1 << 20).expect("it leads");
+        assert_eq!(plain.messages, script.messages);
+        assert_eq!(plain.read_up_to.max(script.read_up_to), script.read_up_to);
+        Some(count)
+    };
+    assert_eq!(read(&mut f, epoch, 1_000, end, 1_000, 1 << 20), Some(1_008));
+    assert_eq!(read(&mut f, epoch, 1_000, end, 1_000, 1 << 18), Some(256), "as many as fit");
+    assert_eq!(read(&mut f, epoch, 1_010, end, 1_000, 1 << 20), Some(998), "from the middle of a bundle on");
+    assert_eq!(read(&mut f, epoch, 1_000, MessageId(1_500), 1_000, 1 << 20), Some(501), "to the middle of one");
+    for (most, bytes) in [(100, 1 << 20), (1_000, 100_000), (1, 1)] {
+        assert_eq!(read(&mut f, epoch, 1_000, end, most, bytes), None, "it is too little");
+    }
+    assert_eq!(read(&mut f, epoch, 1_000 + 16 * 93, end, 1_000, 1 << 20), None, "there are too few");
+    let stale = Epoch(epoch.0 + 1);
+    assert_eq!(read(&mut f, stale, 1_000, end, 1_000, 1 << 20), None);
+    let refused = f.ledger.page(stale, MessageId(999), end, 1_000, 1 << 20).err();
+    assert!(matches!(refused, Some(Error::Fenced { mine, .. }) if mine == stale), "{refused:?}");
+
+    // One is taken apart. What is left of it is read with the bundles.
+    f.ledger.commit(None, None, Raise::Nothing, &(1_112..1_123).map(commit).collect::<Vec<_>>()).expect("recorded");
+    assert_eq!(bundles(&mut f), 99);
+    assert_eq!(read(&mut f, epoch, 1_000, end, 1_000, 1 << 20), Some(7 * 16 + 5 + 56 * 16));
+    // As far as these were read: with two more there are too many.
+    f.ledger.fetch(epoch, &[9, 11].map(|bundle| MessageId(1_000 + bundle * 16)), 1 << 20).expect("it leads");
+    assert_eq!(read(&mut f, epoch, 1_000, end, 1_000, 1 << 20), Some(7 * 16 + 5 + 3 * 16 + 11));
+    f.run(&["HSET", "messages:attempts", "1125", "2"]);
+    assert_eq!(read(&mut f, epoch, 1_000, end, 1_000, 1 << 20), None, "they may have been delivered before");
+    assert_eq!(read(&mut f, epoch, 1_192, end, 1_000, 1 << 20), Some(1_008), "bundles have not");
+    f.run(&["DEL", "messages:attempts"]);
+
+    // What strangers have put there: a bundle at the place of another one, and anything.
+    let words = ["ZRANGEBYSCORE", "messages:pending", "-inf", "+inf", "LIMIT", "0", "1"];
+    let Value::Array(first) = f.run(&words) else { panic!("a list") };
+    let first = text(&first[0]).expect("it is text");
+    f.run(&["ZREM", "messages:pending", first]);
+    f.run(&["ZADD", "messages:pending", &((1_500 - (1_i64 << 53)).to_string()), first, "1200.5", "a stranger"]);
+    assert_eq!(read(&mut f, epoch, 1_016, end, 1_000, 1 << 20), None);
+    let (mut found, mut after) = (Vec::new(), MessageId(999));
+    while let page = f.ledger.page(epoch, after, end, 1_000, 1 << 20).expect("it leads")
+        && let Some(up_to) = page.read_up_to
+    {
+        found.extend(page.messages.iter().map(|message| message.id.0));
+        after = up_to;
+    }
+    assert_eq!(
+        found,
+        all.into_iter().filter(|id| !(1_000..1_016).contains(id) && !(1_112..1_123).contains(id)).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn bundles_that_are_taken_apart_meanwhile_are_read_once() {
+    let mut f = fixture();
+    let epoch = f.acquire(&DispatcherId::generate("a"), Epoch(0)).epoch;
+    let all: Vec<u64> = (1_000..1_000 + 16 * 300).collect();
+    store(&mut f, epoch, &all);
+    let mut other = other(&f);
+    std::thread::scope(|scope| {
+        let taking_apart = scope.spawn(move || {
+            for id in (1_000..1_000 + 16 * 300).step_by(16) {
+                other.fetch(epoch, &[MessageId(id)], 1 << 20).expect("it leads");
+            }
+        });
+        let mut is_last = false;
+        while !is_last {
+            is_last = taking_apart.is_finished();
+            let (mut found, mut after) = (Vec::new(), MessageId::ZERO);
+            while let page = f.ledger.page(epoch, after, MessageId(1 << 40), 1_000, 1 << 20).expect("it leads")
+                && let Some(up_to) = page.read_up_to
+            {
+                found.extend(page.messages.iter().map(|message| message.id.0));
+                after = up_to;
+            }
+            assert_eq!(found, all);
+        }
+    });
+    assert_eq!(bundles(&mut f), 0);
+}
+
+#[test]
 fn strangers_in_great_number_hide_nothing_and_make_no_page_longer() {
     const STRANGERS: u64 = 20_000;
     let (mut f, epoch) = bundled();
