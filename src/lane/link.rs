@@ -30,7 +30,8 @@ const WAIT_FOR_ROOM: Duration = Duration::from_millis(20);
 /// A consumer that may hold fewer is given bundles in parts: it would be idle while it waits for room for a whole one.
 const LEAST_PREFETCH: u32 = 4 * BUNDLE_MESSAGES as u32;
 
-/// A consumer that answers within this time works on a message for much less: ACKs are written together for a while.
+/// Within this time a consumer answers soon. Most often it has worked on the message for much less, because ACKs are
+/// written together for a while. A message behind three others waits for three times this at most.
 const SOON: Duration = Duration::from_millis(2);
 
 /// Ids in one RECORDED, so that it fills about one message.
@@ -62,8 +63,8 @@ pub(super) struct Link {
     pub(super) last_heard: Instant,
     /// When the consumer last answered for a message.
     answered: Instant,
-    /// How long it took for that, since the message was delivered.
-    answered_in: Option<Duration>,
+    /// How long the last message took whose result was recorded, since it was delivered.
+    finished_in: Option<Duration>,
     pub(super) figures: Arc<LinkFigures>,
     pub(super) places: Places,
     pub(super) strays: Strays,
@@ -133,7 +134,7 @@ impl Link {
             leaving: false,
             last_heard: now,
             answered: now,
-            answered_in: None,
+            finished_in: None,
             places: Places::new(prefetch, subprotocol == Subprotocol::Two),
             strays: Strays::new(prefetch, strays_paid_until, now),
             result_bytes: 0,
@@ -238,9 +239,9 @@ impl Link {
         weigh(&self.places, &other.places) < weigh(&other.places, &self.places)
     }
 
-    /// Whether the consumer was quick to answer the last time, so that a few messages hardly wait for each other.
+    /// Whether the consumer was done soon with the last message, so that a few don't wait long for each other.
     pub(super) fn answers_soon(&self) -> bool {
-        self.answered_in.is_some_and(|took| took <= SOON)
+        self.finished_in.is_some_and(|took| took <= SOON)
     }
 
     /// Delivers a message to the consumer.
@@ -319,9 +320,15 @@ impl Link {
     pub(super) fn answer(&mut self, id: MessageId) -> Option<TakenPlace> {
         let held = self.places.answer(id)?;
         self.answered = Instant::now();
-        self.answered_in = Some(held.age(self.answered));
         self.listed.remove(&id);
         self.suspect.take_if(|suspect| *suspect == id);
+        Some(held)
+    }
+
+    /// The same if the result of the message is recorded.
+    pub(super) fn finish(&mut self, id: MessageId) -> Option<TakenPlace> {
+        let held = self.answer(id)?;
+        self.finished_in = Some(held.age(self.answered));
         Some(held)
     }
 

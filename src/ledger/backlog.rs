@@ -26,10 +26,18 @@ impl Ledger {
         most: usize,
         most_bytes: usize,
     ) -> Result<Page> {
-        match self.page_of_bundles(epoch, after, up_to, most, most_bytes)? {
-            Some(page) => Ok(page),
-            None => self.read_page(epoch, after, up_to, most as u64, most_bytes.max(1) as u64),
-        }
+        let most_bytes = most_bytes.max(1);
+        let page = match self.reads_bundles {
+            true => self.page_of_bundles(epoch, after, up_to, most, most_bytes)?,
+            false => None,
+        };
+        let page = match page {
+            Some(page) => page,
+            None => self.read_page(epoch, after, up_to, most as u64, most_bytes as u64)?,
+        };
+        let bundled = page.messages.iter().filter(|message| message.body.position().is_some()).count();
+        self.reads_bundles = 2 * bundled > page.messages.len();
+        Ok(page)
     }
 
     /// Finds the first pending message with `after < id <= up_to` without reading it: an empty page that ends there.
@@ -47,8 +55,14 @@ impl Ledger {
         most_bytes: u64,
     ) -> Result<Page> {
         const DOING: &str = "reading the backlog";
-        let call = PageCall { my_epoch: epoch, after, up_to, most_messages, most_bytes }.on(&self.keys);
+        let call = PageCall { my_epoch: epoch, after, up_to, most_messages, most_bytes, apart: 0 }.on(&self.keys);
         let reply = self.call(DOING, call)?;
+        self.to_page(epoch, after, up_to, reply)
+    }
+
+    /// What the script has read.
+    pub(super) fn to_page(&self, epoch: Epoch, after: MessageId, up_to: MessageId, reply: Value) -> Result<Page> {
+        const DOING: &str = "reading the backlog";
         let parts = self.ok_parts(epoch, DOING, reply)?;
         let [last, counts, members @ ..] = parts.as_slice() else {
             return self.unexpected_reply(DOING, &Value::Array(parts));

@@ -126,6 +126,18 @@ impl Connection {
         call: &ScriptCall,
         replicas: Option<Replicas>,
     ) -> Result<(Value, Option<Confirmed>)> {
+        self.call_behind(doing, None, call, replicas).map(|(_, reply, confirmed)| (reply, confirmed))
+    }
+
+    /// The same behind a command that reads, in one write. Also returns the reply to that.
+    pub(super) fn call_behind(
+        &mut self,
+        doing: &'static str,
+        read: Option<Command>,
+        call: &ScriptCall,
+        replicas: Option<Replicas>,
+    ) -> Result<(Option<Value>, Value, Option<Confirmed>)> {
+        let ahead = read.map(Command::into_bytes);
         let script = call.script;
         let sealed = self.seal.map(|seal| seal.around(script.sent()));
         let text = sealed.as_deref().unwrap_or(script.sent());
@@ -138,15 +150,15 @@ impl Connection {
             }
         };
         let (by_digest, by_text) = call.commands();
-        self.out.clear();
-        call.write(by_digest, digest, &mut self.out);
-        match self.ask_confirmed(doing.into(), replicas) {
+        let ask = |connection: &mut Connection, name, script| {
+            connection.out.clear();
+            connection.out.extend_from_slice(ahead.as_deref().unwrap_or_default());
+            call.write(name, script, &mut connection.out);
+            connection.ask_confirmed(doing.into(), ahead.is_some(), replicas)
+        };
+        match ask(self, by_digest, digest) {
             // Loaded and called in one step, because the server could forget the script between two steps.
-            Err(error) if error.refusal() == Some(Refusal::NoScript) => {
-                self.out.clear();
-                call.write(by_text, text, &mut self.out);
-                self.ask_confirmed(doing.into(), replicas)
-            }
+            Err(error) if error.refusal() == Some(Refusal::NoScript) => ask(self, by_text, text),
             outcome => outcome,
         }
     }
@@ -219,15 +231,23 @@ impl Connection {
         self.checked(step, reply)
     }
 
-    fn ask_confirmed(&mut self, step: Step, replicas: Option<Replicas>) -> Result<(Value, Option<Confirmed>)> {
+    /// Sends the buffer: a command that reads, if there is one ahead, and a call.
+    fn ask_confirmed(
+        &mut self,
+        step: Step,
+        is_behind: bool,
+        replicas: Option<Replicas>,
+    ) -> Result<(Option<Value>, Value, Option<Confirmed>)> {
         if let Some(replicas) = replicas {
             replicas.write(self.timeout, &mut self.out);
         }
-        let (reply, confirmed) = self.exchange(step, |replies| {
+        let (read, reply, confirmed) = self.exchange(step, |replies| {
+            let read = is_behind.then(|| replies.value()).transpose()?;
             let reply = replies.value()?;
-            Ok((reply, replicas.map(|_| replies.value()).transpose()?))
+            Ok((read, reply, replicas.map(|_| replies.value()).transpose()?))
         })?;
-        Ok((self.checked(step, reply)?, confirmed.map(Confirmed::of)))
+        let read = read.map(|read| self.checked(step, read)).transpose()?;
+        Ok((read, self.checked(step, reply)?, confirmed.map(Confirmed::of)))
     }
 
     fn checked(&mut self, step: Step, reply: Value) -> Result<Value> {

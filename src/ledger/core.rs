@@ -40,8 +40,8 @@ pub struct Ledger {
     pub(super) replicas: Option<Replicas>,
     /// What is known of earlier intakes.
     pub(super) attempts: Attempts,
-    /// How many members of their own are read with a page of bundles.
-    pub(super) alone_at_once: usize,
+    /// Whether the last page of the backlog consisted of bundles for the most part.
+    pub(super) reads_bundles: bool,
 }
 
 impl Ledger {
@@ -69,7 +69,7 @@ impl Ledger {
             destination,
             replicas: None,
             attempts: Attempts::default(),
-            alone_at_once: 1,
+            reads_bundles: false,
         }
     }
 
@@ -123,13 +123,28 @@ impl Ledger {
         call: ScriptCall,
         replicas: Option<Replicas>,
     ) -> Result<(Value, Option<Confirmed>)> {
-        self.connection.call(doing, &call, replicas).map_err(|error| {
-            let error = match call.script.command_at(&error.to_string()) {
-                Some(command) => name_the_command(error, command),
-                None => name_the_rights(error, || call.rights()),
-            };
-            self.name_the_key(error)
-        })
+        let outcome = self.connection.call(doing, &call, replicas);
+        outcome.map_err(|error| self.name_what_it_needs(error, &call))
+    }
+
+    /// Reads by a command, then calls a script, in one write. Returns both replies.
+    pub(super) fn read_and_call(
+        &mut self,
+        doing: &'static str,
+        read: Command,
+        call: ScriptCall,
+    ) -> Result<(Value, Value)> {
+        let outcome = self.connection.call_behind(doing, Some(read), &call, None);
+        let (read, reply, _) = outcome.map_err(|error| self.name_what_it_needs(error, &call))?;
+        Ok((read.unwrap_or(Value::Nil), reply))
+    }
+
+    fn name_what_it_needs(&mut self, error: Error, call: &ScriptCall) -> Error {
+        let error = match call.script.command_at(&error.to_string()) {
+            Some(command) => name_the_command(error, command),
+            None => name_the_rights(error, || call.rights()),
+        };
+        self.name_the_key(error)
     }
 
     /// Calls a script that only reads, so that the user needs no right to write its keys where Redis knows such calls.

@@ -143,7 +143,7 @@ scripts! {
 
     PAGE = with_walk!("lua/page.lua");
     keys (epoch, pending, attempts);
-    PageCall { my_epoch: Epoch, after: MessageId, up_to: MessageId, most_messages: u64, most_bytes: u64 }
+    PageCall { my_epoch: Epoch, after: MessageId, up_to: MessageId, most_messages: u64, most_bytes: u64, apart: u64 }
 
     FETCH = with_steps!("lua/fetch.lua");
     keys (epoch, pending, attempts);

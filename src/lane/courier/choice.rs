@@ -48,8 +48,8 @@ pub(super) fn choose(
 ///
 /// `share` is what each link would get of the waiting messages if they were divided evenly. A run is not longer, so
 /// that a few messages that arrive together don't all go to one consumer while others are idle. A consumer that
-/// [answers soon](Link::answers_soon) is given a [`SHORT_RUN`] in any case: waking a second one takes longer than the
-/// first one needs for these.
+/// [answers soon](Link::answers_soon) is given a [`SHORT_RUN`] in any case: most often waking a second one takes
+/// longer than the first one needs for these.
 pub(super) fn run_length(line: Line, room: usize, share: usize, answers_soon: bool) -> usize {
     let share = if answers_soon { share.max(SHORT_RUN) } else { share };
     match line {

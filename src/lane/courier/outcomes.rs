@@ -45,7 +45,7 @@ impl Courier {
         let mut settled = Vec::with_capacity(ids.len());
         let mut recorded = Recorded::default();
         for id in ids {
-            let held = self.links.get_mut(index).and_then(|link| link.answer(*id));
+            let held = self.links.get_mut(index).and_then(|link| link.finish(*id));
             held.iter().for_each(|held| recorded.add(*id, held));
             match held {
                 Some(held) if self.settle(index, *id, held) => settled.push(*id),
@@ -63,7 +63,7 @@ impl Courier {
         let mut settled = Vec::with_capacity(ids.len());
         for id in ids {
             self.confirm(index, *id);
-            if self.links.get_mut(index).and_then(|link| link.answer(*id)).is_some() {
+            if self.links.get_mut(index).and_then(|link| link.finish(*id)).is_some() {
                 self.forget(*id);
                 settled.push(*id);
             }

@@ -69,12 +69,11 @@ fn consecutive_messages_are_sent_in_runs() {
     assert!(held[0].abs_diff(held[1]) <= MAX_RUN, "{held:?}");
 }
 
-/// Each consumer answers for one more message, which took it this long.
-fn answer(courier: &mut Courier, took: Duration) {
-    let since = Instant::now().checked_sub(took).expect("the machine has run for longer");
+/// Each consumer is done with one more message, which it has had since then.
+fn finish(courier: &mut Courier, since: Instant) {
     for link in courier.links.iter_mut() {
         link.places.give(&message(1_000, 1), since);
-        link.answer(MessageId(1_000)).expect("it has a place");
+        link.finish(MessageId(1_000)).expect("it has a place");
     }
 }
 
@@ -86,10 +85,13 @@ fn a_few_messages_are_divided_among_consumers_unless_these_answer_soon() {
         runs(&rig.courier, ids).into_iter().map(|(_, length)| length).collect()
     };
     assert_eq!(lengths(&mut rig, 1..=4), [2, 2], "nothing is known about them");
-    answer(&mut rig.courier, Duration::ZERO);
+    // A time to come, because this thread may be interrupted.
+    let hour = Duration::from_secs(3600);
+    finish(&mut rig.courier, Instant::now() + hour);
     assert_eq!(lengths(&mut rig, 5..=8), [4]);
     assert_eq!(lengths(&mut rig, 9..=14), [4, 2], "the freer one gets the first");
-    answer(&mut rig.courier, Duration::from_secs(1));
+    let slow = Instant::now().checked_sub(Duration::from_millis(10)).expect("the machine has run for longer");
+    finish(&mut rig.courier, slow);
     assert_eq!(lengths(&mut rig, 15..=18), [2, 2]);
 }
 

@@ -9,8 +9,13 @@
 -- small if payloads are large. Members of strangers may have any score, so between two ids as well: where reading ends
 -- at one, the id below is returned, and reading begins at the id above. Limitation: a stranger's member with exactly
 -- the score of a message may hide it.
-local function walk(pending, after, up_to, most, bytes, take, pass)
+--
+-- With `apart`, bundles are not read.
+local function walk(pending, after, up_to, most, bytes, take, pass, apart)
   local low, high = string.format('(%.0f', tonumber(after) - BELOW), select(2, scores_with(up_to))
+  if apart then
+    low, high = '(0', '(0'
+  end
   local bundles, at, read_before, passed, step, taken, read_up_to = {}, 1, 0, 0, 8, 0, nil
 
   -- The next bundle, with its first and its last id.
