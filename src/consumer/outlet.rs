@@ -129,7 +129,7 @@ impl Outlet {
         let _shares = [self.own.take(bytes), self.all.0.take(bytes)];
         let finished = Finished { commit, body, number, epoch, link, _shares };
         let ready = match finished.body.position() {
-            None => self.record_now(finished).map(Ready::One),
+            None => self.record_now(finished, bytes).map(Ready::One),
             Some(_) => {
                 let mut gathering = self.gathering.lock();
                 let ready = gathering.incomplete.add(finished, Instant::now());
@@ -142,9 +142,11 @@ impl Outlet {
         }
     }
 
-    /// Records a result if no other waits and the committer rests; otherwise returns it.
-    fn record_now(&self, finished: Finished) -> Option<Finished> {
-        match self.recorder.get().filter(|_| self.commits.is_empty()) {
+    /// Records a result of so many bytes if no other is unrecorded; otherwise returns it. One that the committer has
+    /// taken, and is about to record, counts as well: so results of one handler thread stay in order.
+    fn record_now(&self, finished: Finished, bytes: usize) -> Option<Finished> {
+        let is_alone = self.own.used_bytes() == bytes;
+        match self.recorder.get().filter(|_| is_alone) {
             Some(recorder) => recorder.record_now(finished),
             None => Some(finished),
         }
@@ -196,6 +198,32 @@ mod tests {
         }
         assert_eq!(woken, [(0, 0), (15, 16)]);
         assert_eq!(results.patience(long), long);
+    }
+
+    /// Counts what is recorded at once.
+    #[derive(Default)]
+    struct Counter(std::sync::atomic::AtomicUsize);
+
+    impl RecordsNow for Counter {
+        fn record_now(&self, _finished: Finished) -> Option<Finished> {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            None
+        }
+    }
+
+    #[test]
+    fn a_result_does_not_overtake_one_that_the_committer_has_taken() {
+        let (outlet, results) = Outlet::new(&Unrecorded::default(), LogContext::of_process());
+        let counter = Arc::<Counter>::default();
+        let recorded = || counter.0.load(std::sync::atomic::Ordering::Relaxed);
+        send(&outlet, 1);
+        let taken = results.ready.try_recv().expect("nothing records it at once");
+        results.allow_at_once(counter.clone());
+        send(&outlet, 1);
+        assert_eq!((recorded(), results.ready.len()), (0, 1), "the first is not recorded yet");
+        drop((taken, results.ready.try_recv()));
+        send(&outlet, 1);
+        assert_eq!((recorded(), results.ready.len()), (1, 0));
     }
 
     #[test]
