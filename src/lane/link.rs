@@ -31,7 +31,7 @@ const WAIT_FOR_ROOM: Duration = Duration::from_millis(20);
 const LEAST_PREFETCH: u32 = 4 * BUNDLE_MESSAGES as u32;
 
 /// Within this time a consumer answers soon. Most often it has worked on the message for much less, because ACKs are
-/// written together for a while. A message behind three others waits for three times this at most.
+/// written together for a while. If not, a message behind three others waits for about three times this.
 const SOON: Duration = Duration::from_millis(2);
 
 /// Ids in one RECORDED, so that it fills about one message.

@@ -27,7 +27,8 @@ impl Ledger {
         most_bytes: usize,
     ) -> Result<Page> {
         let most_bytes = most_bytes.max(1);
-        let page = match self.reads_bundles {
+        // If that fails, the script reads: what a stranger put among the bundles may be too large for a reply.
+        let page = match std::mem::take(&mut self.reads_bundles) {
             true => self.page_of_bundles(epoch, after, up_to, most, most_bytes)?,
             false => None,
         };
