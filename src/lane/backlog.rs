@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::base::id::{IdSet, MessageId};
-use crate::ledger::{MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Page, Pending};
+use crate::ledger::{MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Page, PageRequest, Pending};
 
 /// See the module's text.
 pub(super) struct Backlog {
@@ -23,15 +23,6 @@ pub(super) struct Backlog {
     again: Option<MessageId>,
     /// Messages acknowledged while a page was being read: the page may still show them.
     acked_meanwhile: IdSet,
-}
-
-/// A request for a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PageRequest {
-    pub(super) after: MessageId,
-    pub(super) up_to: MessageId,
-    pub(super) messages: usize,
-    pub(super) bytes: usize,
 }
 
 impl Backlog {

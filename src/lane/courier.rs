@@ -189,7 +189,7 @@ impl Courier {
             self.figures.update(&self.shared.stats, &self.links, &mut self.table, !self.backlog.is_empty());
         }
         *self.shared.undelivered.lock() = self.waiting().map(|undelivered| (self.epoch, undelivered));
-        self.links.iter().for_each(|link| self.sockets.remove(link.stream()));
+        self.links.iter().for_each(|link| self.sockets.remove(link.socket.stream()));
         CourierFigures::end(&self.shared.stats);
         self.end_limits();
         Ok(())

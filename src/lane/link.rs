@@ -1,15 +1,17 @@
 //! A link: the connection to one consumer as the courier sees it, with what the consumer holds.
 //!
-//! The socket never blocks. Bytes that can't be written at once stay in the WebSocket's buffer. The buffer is bounded,
-//! because a consumer is given at most its prefetch and at most [`LINK_BYTES`].
+//! What waits to be written is bounded, because a consumer is given at most its prefetch and at most [`LINK_BYTES`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tungstenite::error::ProtocolError;
-use tungstenite::{Bytes, Message, WebSocket};
+use tungstenite::WebSocket;
 
+mod frame_socket;
+
+use self::frame_socket::{CHUNK_BYTES, FrameSocket};
+pub(super) use self::frame_socket::{EndReason, Incoming};
 use super::greeting::{Greeted, MAX_PREFETCH};
 use super::handshake::Subprotocol;
 use super::places::{LINK_BYTES, Places, TakenPlace};
@@ -19,11 +21,8 @@ use super::strays::Strays;
 use crate::base::bundle::{BUNDLE_MESSAGES, BundlePosition};
 use crate::base::id::{IdSet, MessageId};
 use crate::ledger::{DeliveryNumber, Pending};
-use crate::net::{Stream, is_transient};
-use crate::wire::{self, ErrorCode, Frame, ReadyFlags};
-
-/// Frames are gathered into WebSocket messages of about this size.
-const CHUNK_BYTES: usize = 128 << 10;
+use crate::net::Stream;
+use crate::wire::{self, Frame, ReadyFlags};
 
 /// How long after its last answer a consumer is expected to make room for a whole bundle. Then it is given a part.
 const WAIT_FOR_ROOM: Duration = Duration::from_millis(20);
@@ -76,36 +75,10 @@ pub(super) struct Link {
     listed: IdSet,
     /// Answers to confirm that are not yet written.
     confirmations: Vec<MessageId>,
-    socket: WebSocket<Stream>,
+    pub(super) socket: FrameSocket,
     /// The suspect that the consumer was given, until it has released it.
     suspect: Option<MessageId>,
-    /// Frames not yet given to the socket.
-    chunk: Vec<u8>,
-    /// Whether something was given to the socket since it was flushed.
-    unflushed: bool,
-    /// Whether the socket's buffer is waiting for the peer.
-    congested: bool,
-    /// Bytes written, and when this last grew or nothing was waiting.
-    progress: (u64, Instant),
-    /// What the poller watches the socket for: reading, writing.
-    watched: (bool, bool),
-    last_ping: Instant,
 }
-
-/// The outcome of reading a link.
-pub(super) enum Incoming {
-    /// Frames.
-    Frames(Bytes),
-    /// A ping or pong: the consumer is alive.
-    Alive,
-    /// A message that is not a sequence of frames.
-    Bad(ErrorCode, String),
-    /// Nothing more for now.
-    Nothing,
-}
-
-/// Why a link ends.
-pub(super) type EndReason = String;
 
 impl Link {
     /// `strays_paid_until` continues the rate limit of the consumer's last link.
@@ -141,24 +114,14 @@ impl Link {
             subprotocol,
             listed: IdSet::default(),
             confirmations: Vec::new(),
-            socket,
+            socket: FrameSocket::new(socket, now),
             suspect: None,
-            chunk: Vec::new(),
-            unflushed: false,
-            congested: false,
-            progress: (0, now),
-            watched: (true, false),
-            last_ping: now,
         }
-    }
-
-    pub(super) fn stream(&self) -> &Stream {
-        self.socket.get_ref()
     }
 
     /// Returns the connection, so that it can be closed properly.
     pub(super) fn into_socket(self) -> WebSocket<Stream> {
-        self.socket
+        self.socket.into_inner()
     }
 
     /// Whether the consumer has room for a message of `bytes`.
@@ -258,11 +221,7 @@ impl Link {
             }
             _ => Frame::Process { id, delivery, body: body.payload() },
         };
-        if !self.chunk.is_empty() && self.chunk.len() + body.bytes() > CHUNK_BYTES {
-            self.write_chunk()?;
-        }
-        frame.encode(&mut self.chunk);
-        Ok(())
+        self.socket.gather(&frame, body.bytes())
     }
 
     /// Whether the consumer speaks [`Subprotocol::Two`]. It then keeps each result until it is confirmed.
@@ -281,10 +240,7 @@ impl Link {
     pub(super) fn write_confirmations(&mut self) -> Result<usize, EndReason> {
         let ids = std::mem::take(&mut self.confirmations);
         for ids in ids.chunks(IDS_PER_RECORDED) {
-            if !self.chunk.is_empty() && self.chunk.len() + 8 * ids.len() > CHUNK_BYTES {
-                self.write_chunk()?;
-            }
-            Frame::Recorded(ids.to_vec()).encode(&mut self.chunk);
+            self.socket.gather(&Frame::Recorded(ids.to_vec()), 8 * ids.len())?;
         }
         Ok(ids.len())
     }
@@ -334,7 +290,7 @@ impl Link {
 
     /// Takes out the messages that the consumer has not reported for `limit`.
     pub(super) fn take_overdue(&mut self, limit: Duration, now: Instant) -> Vec<(MessageId, DeliveryNumber)> {
-        if self.congested {
+        if self.socket.is_congested() {
             // The messages may not have been sent yet. `reads_nothing` decides whether the peer reads at all.
             return Vec::new();
         }
@@ -348,16 +304,7 @@ impl Link {
     pub(super) fn excuse(&mut self, now: Instant) {
         self.last_heard = now;
         self.places.received(now);
-        self.progress.1 = now;
-    }
-
-    /// Whether bytes have waited to be written for `limit` and the peer has read none of them.
-    pub(super) fn reads_nothing(&mut self, limit: Duration, now: Instant) -> bool {
-        let written = self.socket.get_ref().written_bytes();
-        if !self.congested || written != self.progress.0 {
-            self.progress = (written, now);
-        }
-        now.saturating_duration_since(self.progress.1) >= limit
+        self.socket.excuse(now);
     }
 
     /// Takes out all messages that are at this consumer as far as the leader is concerned.
@@ -366,90 +313,13 @@ impl Link {
         self.places.take_attached()
     }
 
-    /// Reads what has arrived.
-    pub(super) fn read(&mut self) -> Result<Incoming, EndReason> {
-        match self.socket.read() {
-            Ok(Message::Binary(frames)) => Ok(Incoming::Frames(frames)),
-            Ok(Message::Ping(_) | Message::Pong(_)) => Ok(Incoming::Alive),
-            Ok(Message::Text(_)) => {
-                Ok(Incoming::Bad(ErrorCode::Malformed, "a text message; frames are binary".to_owned()))
-            }
-            Ok(Message::Close(_) | Message::Frame(_)) => Err("it closed the connection".to_owned()),
-            Err(tungstenite::Error::Io(error)) if is_transient(error.kind()) => Ok(Incoming::Nothing),
-            Err(error @ tungstenite::Error::Capacity(_)) => Ok(Incoming::Bad(ErrorCode::TooLarge, error.to_string())),
-            // The end of a stream without a goodbye.
-            Err(tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => {
-                Err("the connection dropped".to_owned())
-            }
-            Err(error @ tungstenite::Error::Protocol(_)) => Ok(Incoming::Bad(ErrorCode::Malformed, error.to_string())),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    /// What the poller must watch the socket for, if that has changed.
-    pub(super) fn change_of_watch(&mut self, readable: bool) -> Option<(bool, bool)> {
-        let wanted = (readable, self.congested);
-        let changed = self.watched != wanted;
-        self.watched = wanted;
-        changed.then_some(wanted)
-    }
-
-    /// Sends a ping if one is due.
-    pub(super) fn ping_if_due(&mut self, every: Duration, now: Instant) -> Result<(), EndReason> {
-        if now.duration_since(self.last_ping) < every {
-            return Ok(());
-        }
-        self.last_ping = now;
-        self.write(Message::Ping(Bytes::new()))
-    }
-
-    /// Sends the peer an ERROR; the caller then drops the link.
-    pub(super) fn send_error(&mut self, code: ErrorCode, text: &str) {
-        let frame = Frame::Error { code, text }.to_vec();
-        // The link ends in any case.
-        let _ = self.write(Message::Binary(frame.into())).and_then(|()| self.flush());
-    }
-
     /// Writes the gathered frames, as far as the socket accepts them.
     pub(super) fn flush(&mut self) -> Result<(), EndReason> {
-        if !self.chunk.is_empty() {
-            self.write_chunk()?;
-        }
-        if !self.unflushed && !self.congested {
-            return Ok(());
-        }
-        self.unflushed = false;
-        let was_congested = self.congested;
-        self.congested = match self.socket.flush() {
-            Ok(()) => false,
-            Err(tungstenite::Error::Io(error)) if is_transient(error.kind()) => true,
-            Err(error) => return Err(error.to_string()),
-        };
-        if was_congested && !self.congested {
-            // The peer has been sent everything only now.
+        if self.socket.flush()? {
+            // The consumer has been sent everything only now.
             self.places.received(Instant::now());
         }
         Ok(())
-    }
-
-    fn write_chunk(&mut self) -> Result<(), EndReason> {
-        // The next chunk is about as large as this one.
-        let room = Vec::with_capacity(self.chunk.len().min(CHUNK_BYTES));
-        let chunk = std::mem::replace(&mut self.chunk, room);
-        self.write(Message::Binary(chunk.into()))
-    }
-
-    fn write(&mut self, message: Message) -> Result<(), EndReason> {
-        self.unflushed = true;
-        match self.socket.write(message) {
-            Ok(()) => Ok(()),
-            // The bytes are in the buffer nevertheless.
-            Err(tungstenite::Error::Io(error)) if is_transient(error.kind()) => {
-                self.congested = true;
-                Ok(())
-            }
-            Err(error) => Err(error.to_string()),
-        }
     }
 }
 

@@ -16,7 +16,6 @@ mod settling;
 mod waiting;
 
 use self::waiting::Waiting;
-use super::backlog::PageRequest;
 use super::dead_letters::DeadLetterLog;
 use super::elected::PENDING_LOST;
 use super::group_settings::KnownSettings;
@@ -31,7 +30,9 @@ use super::tasks::{Claims, RedistributorReply, Task};
 use crate::base::id::{Epoch, IdMap, MessageId};
 use crate::base::text::Quoted;
 use crate::lane::kill_switch::{KillSwitch, Reason};
-use crate::ledger::{Fetched, Gap, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Pending, Returned, Splitter};
+use crate::ledger::{
+    Fetched, Gap, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, PageRequest, Pending, Returned, Splitter,
+};
 
 /// The longest wait for room for a reply, so also how late the kill switch may be noticed.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -205,20 +206,21 @@ impl Redistributor {
 
     /// Reads more of the backlog. If a reply is too large, less is requested. A message that is too large to be read
     /// alone goes to the dead letters, which Redis does without sending it.
-    fn read_page(&mut self, request: PageRequest) -> Result<(), Killed> {
-        let PageRequest { after, up_to, mut messages, mut bytes } = request;
+    fn read_page(&mut self, mut request: PageRequest) -> Result<(), Killed> {
         let epoch = self.epoch;
         let mut splitter = Splitter::default();
         let reason = loop {
-            let read = |ledger: &mut Ledger| ledger.page(epoch, after, up_to, messages, bytes);
-            match self.retry.carry(&mut self.ledger, &mut splitter, messages, read)? {
+            let read = |ledger: &mut Ledger| ledger.page(epoch, request);
+            match self.retry.carry(&mut self.ledger, &mut splitter, request.messages, read)? {
                 Carried::Done(page) => return self.tell(RedistributorReply::Page(page)),
-                Carried::Halve => (messages, bytes) = (messages / 2, bytes / 2),
+                Carried::Halve => {
+                    request = PageRequest { messages: request.messages / 2, bytes: request.bytes / 2, ..request };
+                }
                 Carried::TooLarge(reason) => break reason,
             }
         };
         let ledger = &mut self.ledger;
-        let first = self.retry.until_done(|| ledger.page_without_payloads(epoch, after, up_to))?;
+        let first = self.retry.until_done(|| ledger.page_without_payloads(epoch, request.after, request.up_to))?;
         if let Some(id) = first.read_up_to {
             self.dead_letter_unreadable(id, &reason)?;
         }

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use super::backlog::PageRequest;
 use super::group_settings::KnownSettings;
 use super::replays::Replayed;
 use super::table::Again;
 use crate::base::id::MessageId;
-use crate::ledger::{Answer, Commit, Page, RequestId, Returned};
+use crate::ledger::{Answer, Commit, Page, PageRequest, RequestId, Returned};
 
 /// What the courier asks of the redistributor.
 pub(super) enum Task {

@@ -8,33 +8,25 @@ use super::bundle;
 use super::command::Command;
 use super::core::Ledger;
 use super::member::{self, Body};
+use super::script::ScriptCall;
 use super::scripts::{FetchCall, PageCall};
-use super::types::{Fetched, Page, Pending};
+use super::types::{Fetched, Page, PageRequest, Pending};
 use super::value::{score, text};
 use crate::base::error::Result;
 use crate::base::id::{Epoch, MessageId};
 
 impl Ledger {
-    /// Reads pending messages with `after < id <= up_to`, oldest first, up to a number and about `most_bytes`.
-    ///
-    /// Returns at least one message if there is one, however large.
-    pub fn page(
-        &mut self,
-        epoch: Epoch,
-        after: MessageId,
-        up_to: MessageId,
-        most: usize,
-        most_bytes: usize,
-    ) -> Result<Page> {
-        let most_bytes = most_bytes.max(1);
+    /// Reads pending messages.
+    pub fn page(&mut self, epoch: Epoch, request: PageRequest) -> Result<Page> {
+        let request = PageRequest { bytes: request.bytes.max(1), ..request };
         // If that fails, the script reads: what a stranger put among the bundles may be too large for a reply.
         let page = match std::mem::take(&mut self.reads_bundles) {
-            true => self.page_of_bundles(epoch, after, up_to, most, most_bytes)?,
+            true => self.page_of_bundles(epoch, request)?,
             false => None,
         };
         let page = match page {
             Some(page) => page,
-            None => self.read_page(epoch, after, up_to, most as u64, most_bytes as u64)?,
+            None => self.read_page(epoch, request)?,
         };
         let bundled = page.messages.iter().filter(|message| message.body.position().is_some()).count();
         self.reads_bundles = 2 * bundled > page.messages.len();
@@ -43,26 +35,26 @@ impl Ledger {
 
     /// Finds the first pending message with `after < id <= up_to` without reading it: an empty page that ends there.
     pub fn page_without_payloads(&mut self, epoch: Epoch, after: MessageId, up_to: MessageId) -> Result<Page> {
-        self.read_page(epoch, after, up_to, 1, 0)
+        self.read_page(epoch, PageRequest { after, up_to, messages: 1, bytes: 0 })
     }
 
-    /// See `lua/page.lua`, for which `most_bytes` 0 means to read no payload.
-    pub(super) fn read_page(
-        &mut self,
-        epoch: Epoch,
-        after: MessageId,
-        up_to: MessageId,
-        most_messages: u64,
-        most_bytes: u64,
-    ) -> Result<Page> {
-        const DOING: &str = "reading the backlog";
-        let call = PageCall { my_epoch: epoch, after, up_to, most_messages, most_bytes, apart: 0 }.on(&self.keys);
-        let reply = self.call(DOING, call)?;
-        self.to_page(epoch, after, up_to, reply)
+    /// Reads a page by the script, for which 0 bytes mean to read no payload.
+    pub(super) fn read_page(&mut self, epoch: Epoch, request: PageRequest) -> Result<Page> {
+        let call = self.page_call(epoch, request, 0);
+        let reply = self.call("reading the backlog", call)?;
+        self.to_page(epoch, request, reply)
+    }
+
+    /// See `lua/page.lua`, also for `apart`.
+    pub(super) fn page_call(&self, epoch: Epoch, request: PageRequest, apart: usize) -> ScriptCall {
+        let PageRequest { after, up_to, messages, bytes } = request;
+        let (most_messages, most_bytes) = (messages as u64, bytes as u64);
+        PageCall { my_epoch: epoch, after, up_to, most_messages, most_bytes, apart: apart as u64 }.on(&self.keys)
     }
 
     /// What the script has read.
-    pub(super) fn to_page(&self, epoch: Epoch, after: MessageId, up_to: MessageId, reply: Value) -> Result<Page> {
+    pub(super) fn to_page(&self, epoch: Epoch, request: PageRequest, reply: Value) -> Result<Page> {
+        let PageRequest { after, up_to, .. } = request;
         const DOING: &str = "reading the backlog";
         let parts = self.ok_parts(epoch, DOING, reply)?;
         let [last, counts, members @ ..] = parts.as_slice() else {

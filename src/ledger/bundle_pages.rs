@@ -12,8 +12,7 @@ use super::backlog::first_delivery;
 use super::bundle;
 use super::command::Command;
 use super::core::Ledger;
-use super::scripts::PageCall;
-use super::types::{Page, Pending};
+use super::types::{Page, PageRequest, Pending};
 use super::value::text;
 use crate::base::bundle::{BUNDLE_MESSAGES, MAX_BUNDLE_BYTES};
 use crate::base::error::Result;
@@ -22,26 +21,18 @@ use crate::base::id::{Epoch, MessageId};
 impl Ledger {
     /// The same as [`page`](Ledger::page), or `None` if the script must read it alone: also if a stranger has put
     /// something among the bundles.
-    pub(super) fn page_of_bundles(
-        &mut self,
-        epoch: Epoch,
-        after: MessageId,
-        up_to: MessageId,
-        most: usize,
-        most_bytes: usize,
-    ) -> Result<Option<Page>> {
+    pub(super) fn page_of_bundles(&mut self, epoch: Epoch, request: PageRequest) -> Result<Option<Page>> {
         const DOING: &str = "reading the backlog";
+        let PageRequest { after, up_to, messages: most, bytes: most_bytes } = request;
         let most_bundles = most.div_ceil(BUNDLE_MESSAGES).min(most_bytes / MAX_BUNDLE_BYTES).max(1);
         let low = bundle::scores_with(MessageId(after.0.saturating_add(1))).0.to_string();
         let high = bundle::scores_with(up_to).1.to_string();
         let count = most_bundles.to_string();
         let words = ["ZRANGEBYSCORE", &self.keys.pending, &low, &high, "WITHSCORES", "LIMIT", "0", &count];
-        let (read, apart) = (Command::of(&words), most_bundles as u64);
-        let (most_messages, limit) = (most as u64, most_bytes as u64);
-        let others = PageCall { my_epoch: epoch, after, up_to, most_messages, most_bytes: limit, apart }.on(&self.keys);
-        let (bundles, others) = self.read_and_call(DOING, read, others)?;
+        let others = self.page_call(epoch, request, most_bundles);
+        let (bundles, others) = self.read_and_call(DOING, Command::of(&words), others)?;
         let Value::Array(bundles) = &bundles else { return self.unexpected_reply(DOING, &bundles) };
-        let others = self.to_page(epoch, after, up_to, others)?;
+        let others = self.to_page(epoch, request, others)?;
         let Some(bundled) = bundled(bundles) else { return Ok(None) };
         let mut end = others.read_up_to.unwrap_or(up_to);
         if let Some(last) = bundled.last().filter(|_| bundles.len() == 2 * most_bundles) {

@@ -96,8 +96,8 @@ pub use self::server::{Mistake, Planned, Server};
 pub use self::split::{Split, Splitter};
 pub use self::topology::{Primary, SLOTS, Topology, slot_of};
 pub use self::types::{
-    Acquire, Arrival, Attempt, Commit, Committed, DeliveryNumber, Fetched, Gap, Hold, IntakeAnswer, Page, Pending,
-    Raise, Recall, Recorded, Returned, ServerChange, Settled, Settlement, Settling, Verdict,
+    Acquire, Arrival, Attempt, Commit, Committed, DeliveryNumber, Fetched, Gap, Hold, IntakeAnswer, Page, PageRequest,
+    Pending, Raise, Recall, Recorded, Returned, ServerChange, Settled, Settlement, Settling, Verdict,
 };
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::base::hint::ChosenBy;
 use crate::base::id::{DispatcherId, Epoch, MessageId};
 use crate::lab::{RedisOptions, RedisServer, wait_until};
 
+mod bundle_pages;
 mod bundles;
 mod delays;
 mod followers;
@@ -130,6 +131,11 @@ fn cursor(marker: &str, offset: u64, last_id: u64) -> Cursor {
     Cursor { position: Position { marker: marker.parse().unwrap(), offset }, last_id: MessageId(last_id) }
 }
 
+/// A part of the backlog.
+fn part(after: MessageId, up_to: MessageId, messages: usize, bytes: usize) -> PageRequest {
+    PageRequest { after, up_to, messages, bytes }
+}
+
 fn commit(id: u64) -> Commit {
     Commit { id: MessageId(id), fields: ["message_id", &id.to_string()].into_iter().collect() }
 }
@@ -206,7 +212,7 @@ fn intake_moves_members_and_cursor_together() {
         assert_eq!(again.unwrap(), IntakeAnswer::Moved(Some(next.clone())));
     }
     assert_eq!((f.number(&["ZCARD", "messages:pending"]), f.number(&["XLEN", "messages:dead"])), (2, 1));
-    let page = f.ledger.page(epoch, MessageId::ZERO, MessageId(99), 10, 1000).unwrap();
+    let page = f.ledger.page(epoch, part(MessageId::ZERO, MessageId(99), 10, 1000)).unwrap();
     let payloads: Vec<_> =
         page.messages.iter().map(|message| (message.id.0, message.body.payload().to_vec())).collect();
     assert_eq!(payloads, [(10, b"".to_vec()), (11, b"\0\xff:".to_vec())]);
@@ -262,7 +268,7 @@ fn every_write_of_a_stale_leader_is_refused() {
         ledger.set_consumers(stale, &["c".to_owned()]).err(),
         ledger.record_gap(stale, &gap).err(),
         ledger.publish_marker(stale, &Marker::of_leader(stale, 1), &Interests::in_channel("c")).err(),
-        ledger.page(stale, MessageId::ZERO, MessageId(9), 10, 100).err(),
+        ledger.page(stale, part(MessageId::ZERO, MessageId(9), 10, 100)).err(),
         ledger.fetch(stale, &[MessageId(1)], 100).err(),
     ];
     for refusal in refusals {
@@ -467,14 +473,14 @@ fn the_backlog_is_read_in_pages_bounded_in_messages_and_bytes() {
     let mut after = MessageId::ZERO;
     let mut read = Vec::new();
     while let Page { read_up_to: Some(up_to), messages, .. } =
-        f.ledger.page(epoch, after, MessageId(90), 7, 1 << 20).unwrap()
+        f.ledger.page(epoch, part(after, MessageId(90), 7, 1 << 20)).unwrap()
     {
         assert!(messages.len() <= 7 && up_to > after);
         read.extend(messages.iter().map(|message| message.id.0));
         after = up_to;
     }
     assert_eq!(read, (1..=90).collect::<Vec<_>>());
-    let one = f.ledger.page(epoch, MessageId::ZERO, MessageId(90), 7, 1).unwrap();
+    let one = f.ledger.page(epoch, part(MessageId::ZERO, MessageId(90), 7, 1)).unwrap();
     assert_eq!(one.messages.len(), 1, "one message is returned whatever its size");
 }
 

@@ -120,6 +120,19 @@ pub struct Pending {
     pub body: Body,
 }
 
+/// Which messages of the backlog to read: those with `after < id <= up_to`, oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageRequest {
+    /// The id that the first must exceed.
+    pub after: MessageId,
+    /// The highest id.
+    pub up_to: MessageId,
+    /// How many messages at most, but whole bundles.
+    pub messages: usize,
+    /// How many bytes, about. The first message is read however large it is.
+    pub bytes: usize,
+}
+
 /// A page of the backlog.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {

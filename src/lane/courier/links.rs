@@ -41,7 +41,7 @@ impl Courier {
         let held = std::mem::take(&mut new.greeted.held);
         let mut link = self.links.make(new);
         link.set_leaving(self.roster.leaves(index));
-        self.sockets.add(link.stream(), index)?;
+        self.sockets.add(link.socket.stream(), index)?;
         let believed = self.adopt_held(index, &mut link, &held);
         self.compare_consumers(index, &link.consumer);
         log::info!(
@@ -151,7 +151,7 @@ impl Courier {
     fn end_link(&mut self, index: usize, why: &str, told: bool) {
         let Some(mut link) = self.links.take(index) else { return };
         log_strays(link.strays.rest(), &link.consumer);
-        self.sockets.remove(link.stream());
+        self.sockets.remove(link.socket.stream());
         let verdict = if link.draining { Verdict::Unused } else { Verdict::Lost };
         let mut held = link.take_attached();
         // A consumer that is stopping has announced it.
@@ -232,7 +232,7 @@ impl Courier {
     pub(super) fn bad_frame(&mut self, index: usize, code: ErrorCode, problem: &str) {
         add(&self.shared.stats.bad_frames, 1);
         if let Some(link) = self.links.get_mut(index) {
-            link.send_error(code, problem);
+            link.socket.send_error(code, problem);
         }
         self.end_link(index, problem, true);
     }

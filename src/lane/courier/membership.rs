@@ -54,7 +54,7 @@ impl Courier {
     fn close_drained(&mut self, slot: usize) {
         let Some(mut link) = self.links.take(slot) else { return };
         log_strays(link.strays.rest(), &link.consumer);
-        self.sockets.remove(link.stream());
+        self.sockets.remove(link.socket.stream());
         log::info!("event=consumer-drained consumer={}", Quoted(&link.consumer));
         self.list_members();
         self.dial_again(slot, Some(link.into_socket()));

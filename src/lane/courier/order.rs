@@ -6,11 +6,10 @@
 
 use super::{Courier, READY_LOW};
 use crate::base::id::MessageId;
-use crate::lane::backlog::PageRequest;
 use crate::lane::stats::add;
 use crate::lane::table::key_order::KeyOrder;
 use crate::lane::tasks::Task;
-use crate::ledger::{MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Page, Pending};
+use crate::ledger::{MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Page, PageRequest, Pending};
 
 impl Courier {
     /// Hands a new message to the table, which may leave it to Redis for the sake of its key's order.

@@ -40,7 +40,7 @@ impl Courier {
             let Some(link) = self.links.get_mut(index).filter(|link| link.is_read(self.tasks.result_bytes())) else {
                 return Ok(());
             };
-            let incoming = link.read()?;
+            let incoming = link.socket.read()?;
             if !matches!(incoming, Incoming::Nothing) {
                 link.last_heard = Instant::now();
             }
@@ -140,8 +140,8 @@ impl Courier {
             let Some(link) = self.links.get_mut(index) else { continue };
             let flushed = link.flush();
             let readable = link.is_read(self.tasks.result_bytes());
-            let watched = match link.change_of_watch(readable) {
-                Some((readable, writable)) => self.sockets.watch(link.stream(), index, readable, writable),
+            let watched = match link.socket.change_of_watch(readable) {
+                Some((readable, writable)) => self.sockets.watch(link.socket.stream(), index, readable, writable),
                 None => Ok(()),
             };
             if let Err(failure) = flushed.and_then(|()| watched.map_err(|error| error.to_string())) {
@@ -176,10 +176,10 @@ impl Courier {
             let silent = now.saturating_duration_since(link.last_heard) >= timeout && !unread;
             let outcome = if silent {
                 Err(format!("nothing arrived for {} ms", timeout.as_millis()))
-            } else if link.reads_nothing(2 * timeout, now) {
+            } else if link.socket.reads_nothing(2 * timeout, now) {
                 Err(format!("it has read nothing for {} ms", 2 * timeout.as_millis()))
             } else {
-                link.ping_if_due(timeout / 3, now)
+                link.socket.ping_if_due(timeout / 3, now)
             };
             if let Err(failure) = outcome {
                 self.drop_link(index, &failure);

@@ -23,15 +23,15 @@ fn unsent_messages_are_not_overdue() {
     let (mut link, peer) = link(10_000);
     let now = Instant::now();
     let mut last = 0;
-    while !link.congested {
+    while !link.socket.is_congested() {
         last += 1;
         link.deliver(&message(last, CHUNK_BYTES), now).expect("the peer is there");
         link.flush().expect("the peer is there");
     }
     let much_later = now + Duration::from_secs(3600);
     assert_eq!(link.take_overdue(Duration::from_secs(1), much_later), []);
-    assert_eq!(link.change_of_watch(true), Some((true, true)));
-    assert_eq!(link.change_of_watch(true), None);
+    assert_eq!(link.socket.change_of_watch(true), Some((true, true)));
+    assert_eq!(link.socket.change_of_watch(true), None);
     drop(peer);
 }
 
@@ -51,22 +51,22 @@ fn a_peer_that_reads_nothing_of_what_waits_is_given_up() {
     let (mut link, mut peer) = link(10_000);
     let (now, limit) = (Instant::now(), Duration::from_secs(6));
     let mut last = 0;
-    while !link.congested {
+    while !link.socket.is_congested() {
         last += 1;
         link.deliver(&message(last, CHUNK_BYTES), now).expect("the peer is there");
         link.flush().expect("the peer is there");
-        assert!(!link.reads_nothing(limit, now + limit), "nothing waited until now");
+        assert!(!link.socket.reads_nothing(limit, now + limit), "nothing waited until now");
     }
-    assert!(!link.reads_nothing(limit, now + limit), "it has only just begun to wait");
-    assert!(link.reads_nothing(limit, now + 2 * limit + Duration::from_secs(1)));
+    assert!(!link.socket.reads_nothing(limit, now + limit), "it has only just begun to wait");
+    assert!(link.socket.reads_nothing(limit, now + 2 * limit + Duration::from_secs(1)));
     // It reads something, and more can be written.
-    let before = link.progress.0;
+    let before = link.socket.stream().written_bytes();
     let mut read = vec![0; CHUNK_BYTES];
-    while link.socket.get_ref().written_bytes() == before {
+    while link.socket.stream().written_bytes() == before {
         std::io::Read::read_exact(&mut peer, &mut read).expect("there is more");
         link.flush().expect("the peer is there");
     }
-    assert!(!link.reads_nothing(limit, now + 3 * limit));
+    assert!(!link.socket.reads_nothing(limit, now + 3 * limit));
 }
 
 #[test]
@@ -77,12 +77,12 @@ fn confirmations_are_written_in_frames_that_fit_a_message_and_only_where_they_ar
         link.write_confirmations().expect("the peer is there")
     };
     let (mut old, _peer) = link(10);
-    assert_eq!((confirmed(&mut old), old.chunk.len()), (0, 0));
+    assert_eq!((confirmed(&mut old), old.socket.gathered().len()), (0, 0));
     let (mut new, _new_peer) = link_that_speaks(Subprotocol::Two, 10);
     assert_eq!(confirmed(&mut new), ids.len());
     // The last one waits for more.
     let last = *ids.last().expect("there are some");
-    assert_eq!(new.chunk, Frame::Recorded(vec![last]).to_vec());
+    assert_eq!(new.socket.gathered(), Frame::Recorded(vec![last]).to_vec());
     assert_eq!(new.write_confirmations(), Ok(0), "each is written once");
 }
 

@@ -26,7 +26,7 @@ use crate::ledger::member::Body;
 use crate::ledger::seal::Seal;
 use crate::ledger::subscription::{Channels, Seen, Subscriber, Subscription};
 use crate::ledger::types::{
-    Acquire, Arrival, Commit, DeliveryNumber, Gap, Hold, IntakeAnswer, Raise, Returned, Settling, Verdict,
+    Acquire, Arrival, Commit, DeliveryNumber, Gap, Hold, IntakeAnswer, PageRequest, Raise, Returned, Settling, Verdict,
 };
 
 /// Makes a consumer's first message pending, in a script that records results.
@@ -149,7 +149,7 @@ impl Steps<'_> {
     /// What a leader does with messages after it has stored them.
     fn deliver(&mut self, epoch: Epoch, first: MessageId) -> Result<()> {
         let id = |count: u64| MessageId(first.0 + count);
-        self.ledger.page(epoch, MessageId::ZERO, id(4), 10, 1 << 20)?;
+        self.ledger.page(epoch, PageRequest { after: MessageId::ZERO, up_to: id(4), messages: 10, bytes: 1 << 20 })?;
         self.ledger.fetch(epoch, &[id(1)], 1 << 20)?;
         self.ledger.not_pending(&[id(1)])?;
         self.ledger.settings()?;

@@ -34,7 +34,7 @@ impl Fixture {
     }
 
     fn whole_page(&mut self, epoch: Epoch) -> Page {
-        self.ledger.page(epoch, MessageId::ZERO, MessageId(100), 100, 1 << 20).expect("it is read")
+        self.ledger.page(epoch, part(MessageId::ZERO, MessageId(100), 100, 1 << 20)).expect("it is read")
     }
 }
 

@@ -61,8 +61,10 @@ fn a_reply_that_grows_too_large_is_refused_and_its_parts_can_be_read() {
     let payload = "x".repeat(MAX_BODY_BYTES);
     f.pend(epoch, &(1..=300).collect::<Vec<_>>());
     f.run(&["ZADD", "messages:pending", "301", &format!("{:016x}:{payload}", 301)]);
-    let page =
-        f.ledger.page(epoch, MessageId::ZERO, MessageId(999), MAX_BATCH_MESSAGES, MAX_BATCH_BYTES).expect("it fits");
+    let page = f
+        .ledger
+        .page(epoch, part(MessageId::ZERO, MessageId(999), MAX_BATCH_MESSAGES, MAX_BATCH_BYTES))
+        .expect("it fits");
     assert_eq!(page.messages.len(), 301);
     let fetched = f.ledger.fetch(epoch, &[MessageId(301)], MAX_BATCH_BYTES).expect("it fits").messages;
     assert_eq!(fetched.len(), 1);

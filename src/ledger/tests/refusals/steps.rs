@@ -175,8 +175,13 @@ fn bundle_steps() -> Vec<Step> {
         settle("settle released messages of a bundle", |c| c.settle(&RELEASED)).begins_with(BUNDLED),
         script("withdraw a bundle", &WITHDRAW, Caller::withdraw_bundle).begins_with(BUNDLED),
         script("put back into a bundle", &PUT_BACK, Caller::put_back).begins_with(BUNDLED),
-        script("page with a bundle", &PAGE, |c| came(c.ledger.page(MINE, MessageId(1), MessageId(5), 3, 1_000)))
+        script("page with a bundle", &PAGE, |c| came(c.ledger.page(MINE, part(MessageId(1), MessageId(5), 3, 1_000))))
             .begins_with(BUNDLED).reads(),
+        script("page of bundles", &PAGE, |c| {
+            c.ledger.reads_bundles = true;
+            came(c.ledger.page(MINE, part(MessageId(1), MessageId(16), 16, 1 << 20)))
+        })
+        .begins_with(BUNDLED).reads(),
         script("fetch from a bundle", &FETCH, |c| came(c.ledger.fetch(MINE, &[1, 900, 2].map(MessageId), 1_000)))
             .begins_with(BUNDLED),
         script("count deliveries in a bundle", &COUNT, |c| came(c.ledger.count_deliveries(MINE, &COUNTED)))
@@ -200,7 +205,7 @@ fn reports_and_reads() -> Vec<Step> {
             came(c.ledger.publish_marker(MINE, &Marker::of_leader(MINE, 1), &interests))
         })
         .reads(),
-        script("page", &PAGE, |c| came(c.ledger.page(MINE, MessageId(1), MessageId(5), 3, 1_000))).reads(),
+        script("page", &PAGE, |c| came(c.ledger.page(MINE, part(MessageId(1), MessageId(5), 3, 1_000)))).reads(),
         script("page without payloads", &PAGE,
             |c| came(c.ledger.page_without_payloads(MINE, MessageId(1), MessageId(5)))).reads(),
         script("fetch", &FETCH, |c| came(c.ledger.fetch(MINE, &[1, 900, 2].map(MessageId), 1_000))).reads(),
