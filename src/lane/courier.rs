@@ -171,7 +171,7 @@ impl Courier {
             let ready = self.sockets.wait(patience)?;
             self.follow_roster();
             self.hear_dialers()?;
-            self.read_links(&ready);
+            self.read_links(ready);
             self.hear_replays();
             self.hear_settings();
             self.hear_redistributor();

@@ -278,7 +278,7 @@ impl Courier {
                 RedistributorReply::Missing(id) => self.missing(id),
                 RedistributorReply::NotPending(claims) => self.drop_not_pending(claims),
                 RedistributorReply::Committed { link: index, serial, ids, bytes } => {
-                    // A link that was not read may have bytes in its buffer, where the poller does not see them.
+                    // Links that were not read may have something, which the poller has reported already.
                     self.links.read_paused_again(self.tasks.result_bytes());
                     self.tasks.confirm_commit(bytes);
                     if let Some(link) = self.links.get_same(index, serial) {

@@ -10,7 +10,6 @@ use super::outcomes::Mistake;
 use super::{Courier, PATIENCE};
 use crate::base::text::Quoted;
 use crate::lane::link::{EndReason, Incoming, Link};
-use crate::lane::sockets::Readiness;
 use crate::lane::stats::add;
 use crate::ledger::{Commit, Verdict, Words};
 use crate::wire::{self, ErrorCode, Frame, MessageResult};
@@ -21,10 +20,8 @@ const READS_PER_ROUND: usize = 64;
 const READ_BYTES_PER_ROUND: usize = 1 << 20;
 
 impl Courier {
-    pub(super) fn read_links(&mut self, ready: &[Readiness]) {
-        let again = self.links.take_unread();
-        let readable = ready.iter().filter(|socket| socket.readable).map(|socket| socket.key);
-        let mut keys: Vec<usize> = readable.chain(again).collect();
+    pub(super) fn read_links(&mut self, mut keys: Vec<usize>) {
+        keys.extend(self.links.take_unread());
         keys.sort_unstable();
         keys.dedup();
         for index in keys {
@@ -134,17 +131,11 @@ impl Courier {
         }
     }
 
-    /// Writes the gathered frames, and makes the poller watch for what each link waits for.
+    /// Writes the gathered frames.
     pub(super) fn flush_links(&mut self) {
         for index in 0..self.links.slots() {
             let Some(link) = self.links.get_mut(index) else { continue };
-            let flushed = link.flush();
-            let readable = link.is_read(self.tasks.result_bytes());
-            let watched = match link.socket.change_of_watch(readable) {
-                Some((readable, writable)) => self.sockets.watch(link.socket.stream(), index, readable, writable),
-                None => Ok(()),
-            };
-            if let Err(failure) = flushed.and_then(|()| watched.map_err(|error| error.to_string())) {
+            if let Err(failure) = link.flush() {
                 self.drop_link(index, &failure);
             }
         }

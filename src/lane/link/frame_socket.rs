@@ -26,8 +26,6 @@ pub(in crate::lane) struct FrameSocket {
     congested: bool,
     /// Bytes written, and when this last grew or nothing was waiting.
     progress: (u64, Instant),
-    /// What the poller watches the socket for: reading, writing.
-    watched: (bool, bool),
     last_ping: Instant,
 }
 
@@ -51,7 +49,6 @@ impl FrameSocket {
             unflushed: false,
             congested: false,
             progress: (0, now),
-            watched: (true, false),
             last_ping: now,
         }
     }
@@ -82,14 +79,6 @@ impl FrameSocket {
             Err(error @ tungstenite::Error::Protocol(_)) => Ok(Incoming::Bad(ErrorCode::Malformed, error.to_string())),
             Err(error) => Err(error.to_string()),
         }
-    }
-
-    /// What the poller must watch the socket for, if that has changed.
-    pub(in crate::lane) fn change_of_watch(&mut self, readable: bool) -> Option<(bool, bool)> {
-        let wanted = (readable, self.congested);
-        let changed = self.watched != wanted;
-        self.watched = wanted;
-        changed.then_some(wanted)
     }
 
     /// Adds a frame of about so many bytes to what is written next.
