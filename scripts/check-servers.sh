@@ -36,10 +36,10 @@ passed() {
         END { print count[wanted] + 0 }' "$2.err" "$2"
 }
 
-# Runs all tests with one server; prints its row: kind, version, package, package's version.
+# Runs all tests with one server; prints its row: kind, version, package, package's version, file.
 check() {
     local kind=$1 version=$2 source="\`$3\` $4" log=$TARGET/$1-$2.log left_out column count row begin=$SECONDS
-    [ "$3" != PATH ] || source="Debian's \`redis-server\`"
+    [ "$3" != PATH ] || source="\`$5\` on \`PATH\`"
     # shellcheck disable=SC2086
     if ! PATH="$TARGET/$kind-$version:$PATH" ONCECAST_TEST_SERVER="$kind $version" RUST_TEST_THREADS=$THREADS \
         cargo test --locked --no-fail-fast --lib --test integration --test faults -- $GUARD ${TESTS[*]} \
@@ -80,13 +80,13 @@ rows=$TARGET/table.md
     echo '|---|---|--:|--:|--:|--:|--:|--:|--:|--:|'
 } >"$rows"
 all=true
-while read -r kind version package package_version _; do
+while read -r kind version package package_version _ file _; do
     if [ -n "${SERVERS:-}" ] && [[ " $SERVERS " != *" $kind-$version "* ]] || [ ! -e "$TARGET/$kind-$version" ]; then
         echo "$kind $version was not run"
         all=false
         continue
     fi
-    check "$kind" "$version" "$package" "$package_version" >>"$rows" </dev/null
+    check "$kind" "$version" "$package" "$package_version" "$file" >>"$rows" </dev/null
 done < <(grep -E '^(redis|valkey) ' scripts/servers.txt)
 cat "$rows"
 if $all && [ -z "${CI:-}" ]; then

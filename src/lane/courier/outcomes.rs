@@ -256,7 +256,7 @@ impl Courier {
         outcome
     }
 
-    fn record(&mut self, index: usize, commits: Vec<Commit>, bytes: usize, adopted: bool) {
+    pub(super) fn record(&mut self, index: usize, commits: Vec<Commit>, bytes: usize, adopted: bool) {
         let Some(link) = self.links.get_mut(index) else { return };
         link.result_bytes += bytes;
         self.tasks.push_commit(CommitTask { link: index, serial: link.serial, commits, bytes, adopted });
@@ -278,8 +278,7 @@ impl Courier {
                 RedistributorReply::Missing(id) => self.missing(id),
                 RedistributorReply::NotPending(claims) => self.drop_not_pending(claims),
                 RedistributorReply::Committed { link: index, serial, ids, bytes } => {
-                    // Links that were not read may have something, which the poller has reported already.
-                    self.links.read_paused_again(self.tasks.result_bytes());
+                    self.links.read_put_off();
                     self.tasks.confirm_commit(bytes);
                     if let Some(link) = self.links.get_same(index, serial) {
                         link.result_bytes -= bytes;

@@ -1,3 +1,4 @@
+use std::io::Write;
 use std::net::TcpStream;
 
 use crossbeam_channel::bounded;
@@ -9,12 +10,13 @@ use crate::lane::dialers::Dialers;
 use crate::lane::group_settings::KnownSettings;
 use crate::lane::table::{Again, Loss, Whereabouts};
 use crate::lane::tests::{lane_of, link, message};
-use crate::ledger::{GroupSettings, Page, Pause, PauseEnd, SettingsReading};
+use crate::ledger::{Commit, GroupSettings, Page, Pause, PauseEnd, SettingsReading, Words};
 
 /// A courier with links to peers that read nothing. The fields are in the order in which they must be dropped.
 struct Rig {
     courier: Courier,
-    _peers: Vec<TcpStream>,
+    peers: Vec<TcpStream>,
+    replies: Sender<RedistributorReply>,
     _dialers: Dialers,
 }
 
@@ -23,21 +25,19 @@ impl Rig {
         let addresses: Vec<String> = (1..=prefetches.len()).map(|port| format!("127.0.0.1:{port}")).collect();
         let shared = &lane_of(addresses);
         let dialers = Dialers::start(shared).expect("threads");
-        let channels = CourierChannels {
-            arrivals: bounded(1).1,
-            replies: bounded(1).1,
-            tasks: bounded(1).0,
-            dial: dialers.requests(),
-        };
+        let (redistributor, replies) = bounded(1);
+        let channels =
+            CourierChannels { arrivals: bounded(1).1, replies, tasks: bounded(1).0, dial: dialers.requests() };
         let kill = KillSwitch::until(Instant::now() + Duration::from_secs(3600));
         let sockets = Sockets::new().expect("a poller");
         let mut courier = Courier::new(shared, Epoch(1), (MessageId::ZERO, None), kill, sockets, channels);
         let (links, peers) = prefetches.iter().map(|prefetch| link(*prefetch)).unzip::<_, _, Vec<_>, _>();
         for (slot, link) in links.into_iter().enumerate() {
             courier.links.open(slot);
+            courier.sockets.add(link.socket.stream(), slot).expect("it is watched");
             courier.links.put(slot, link);
         }
-        Rig { courier, _peers: peers, _dialers: dialers }
+        Rig { courier, peers, replies: redistributor, _dialers: dialers }
     }
 }
 
@@ -272,4 +272,38 @@ fn what_must_wait_is_not_delivered_unless_a_consumer_has_it_already() {
     courier.deliver();
     let at = |id| courier.table.whereabouts(MessageId(id));
     assert_eq!([1, 2, 3].map(at), [Some(Whereabouts::Sent(0)), Some(Whereabouts::Sent(0)), Some(Whereabouts::Away)]);
+}
+
+#[test]
+fn a_link_that_was_put_off_is_read_when_results_are_recorded_although_nothing_new_arrives() {
+    let mut rig = Rig::new(&[10, 10]);
+    let courier = &mut rig.courier;
+    // More than may wait for one link, and less.
+    let (much, little) = (5 << 20, 1 << 10);
+    let long_ago = Instant::now().checked_sub(Duration::from_secs(60)).expect("the machine has run for longer");
+    for (link, bytes) in [(0, much), (1, little)] {
+        courier.record(link, vec![Commit { id: MessageId(1), fields: Words::default() }], bytes, false);
+        courier.links.get_mut(link).expect("it is there").last_heard = long_ago;
+    }
+    // An empty ping of WebSocket.
+    rig.peers.iter_mut().for_each(|peer| peer.write_all(&[0x89, 0]).expect("it is written"));
+    let mut reported = Vec::new();
+    while reported.len() < 2 {
+        let keys = courier.sockets.wait(Duration::from_secs(10)).expect("it waits");
+        assert!(!keys.is_empty(), "{reported:?}");
+        reported.extend(keys.iter().copied());
+        courier.read_links(keys);
+    }
+    let heard = |courier: &Courier| courier.links.iter().map(|link| link.last_heard > long_ago).collect::<Vec<_>>();
+    assert_eq!(heard(courier), [false, true]);
+    assert_eq!(courier.sockets.wait(Duration::ZERO).expect("it waits"), [0; 0], "reported once");
+    assert_ne!(courier.longest_wait(), Duration::ZERO, "nobody waits for it in vain");
+
+    let serial = courier.links.get(0).expect("it is there").serial;
+    let recorded = RedistributorReply::Committed { link: 0, serial, ids: vec![], bytes: much };
+    rig.replies.send(recorded).expect("the courier has the other end");
+    courier.hear_redistributor();
+    assert_eq!(courier.longest_wait(), Duration::ZERO);
+    courier.read_links(Vec::new());
+    assert_eq!(heard(courier), [true, true]);
 }

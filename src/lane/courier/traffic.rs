@@ -34,9 +34,11 @@ impl Courier {
     fn read_link(&mut self, index: usize) -> Result<(), EndReason> {
         let mut read_bytes = 0;
         for _ in 0..READS_PER_ROUND {
-            let Some(link) = self.links.get_mut(index).filter(|link| link.is_read(self.tasks.result_bytes())) else {
+            let Some(link) = self.links.get_mut(index) else { return Ok(()) };
+            if !link.is_read(self.tasks.result_bytes()) {
+                self.links.put_off(index);
                 return Ok(());
-            };
+            }
             let incoming = link.socket.read()?;
             if !matches!(incoming, Incoming::Nothing) {
                 link.last_heard = Instant::now();

@@ -1,6 +1,7 @@
 //! The socket of a link. It never blocks: frames are gathered into WebSocket messages, and bytes that can't be written
 //! at once stay in the WebSocket's buffer. Whoever uses it bounds them, by what a consumer may be given.
 
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use tungstenite::error::ProtocolError;
@@ -70,7 +71,9 @@ impl FrameSocket {
                 Ok(Incoming::Bad(ErrorCode::Malformed, "a text message; frames are binary".to_owned()))
             }
             Ok(Message::Close(_) | Message::Frame(_)) => Err("it closed the connection".to_owned()),
-            Err(tungstenite::Error::Io(error)) if is_transient(error.kind()) => Ok(Incoming::Nothing),
+            // Nothing else ends the reading of a link that lives: the poller does not report the rest again.
+            Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(Incoming::Nothing),
+            Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::Interrupted => self.read(),
             Err(error @ tungstenite::Error::Capacity(_)) => Ok(Incoming::Bad(ErrorCode::TooLarge, error.to_string())),
             // The end of a stream without a goodbye.
             Err(tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => {

@@ -79,10 +79,11 @@ fn a_new_leader_recalls_all_that_is_pending() {
     assert_eq!(record(&mut consumer, &[1]), None);
     assert_eq!(recall_of(&consumer), Some((epoch, 2)));
     assert_eq!(counts(&mut f), (0, 3));
-    f.run(&["CONFIG", "SET", "maxmemory", "1"]);
     let mut full = other(&f);
-    let before = epoch;
-    let Lease { epoch, .. } = f.acquire(&DispatcherId::generate("b"), Epoch(0));
+    let (before, b) = (epoch, DispatcherId::generate("b"));
+    let _subscription = f.listen(&b);
+    f.run(&["CONFIG", "SET", "maxmemory", "1"]);
+    let Lease { epoch, .. } = f.lease(&b, Epoch(0));
     assert!(epoch > before && full.recall_now().epoch == epoch, "a full Redis gets its leader");
     f.ledger.settle(epoch, 5, &[settling(&returned(3, Verdict::Lost), 1)]).expect("and has its messages settled");
     assert_eq!(full.recall_now().up_to, MessageId(3));
