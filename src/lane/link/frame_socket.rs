@@ -71,7 +71,7 @@ impl FrameSocket {
                 Ok(Incoming::Bad(ErrorCode::Malformed, "a text message; frames are binary".to_owned()))
             }
             Ok(Message::Close(_) | Message::Frame(_)) => Err("it closed the connection".to_owned()),
-            // Nothing else ends the reading of a link that lives: the poller does not report the rest again.
+            // Only here is there nothing more for now: what is left unread is not reported again.
             Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(Incoming::Nothing),
             Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::Interrupted => self.read(),
             Err(error @ tungstenite::Error::Capacity(_)) => Ok(Incoming::Bad(ErrorCode::TooLarge, error.to_string())),

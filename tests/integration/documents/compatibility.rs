@@ -19,7 +19,7 @@ fn the_table_has_the_servers_that_are_fetched() {
     let listed = SERVERS.lines().filter(|line| !line.starts_with(['#']) && !line.starts_with("library"));
     let listed: BTreeSet<Row> = listed
         .map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
-            [kind, version, "PATH", ..] => (format!("{kind} {version}"), "Debian's `redis-server`".to_owned()),
+            [kind, version, "PATH", _, _, file, ..] => (format!("{kind} {version}"), format!("`{file}` on `PATH`")),
             [kind, version, package, of_package, ..] => {
                 (format!("{kind} {version}"), format!("`{package}` {of_package}"))
             }
