@@ -132,6 +132,8 @@ fn the_publisher_follows_a_sharded_channel_to_a_promoted_replica() {
             rest.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()).expect("a number")
         };
         assert_eq!(figure("recorded twice"), 0, "{text}");
+        // Shown if the test fails.
+        println!("{text}");
         (figure("lost") == 0).then_some(())
     });
     let summary = publisher.stdout().all().pop().expect("a summary");
