@@ -8,7 +8,7 @@
 use std::fmt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -28,6 +28,8 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 const OUTPUT_LIMIT: Duration = Duration::from_secs(1);
 /// How many lines of its output an error shows.
 const SHOWN_LINES: usize = 20;
+/// How many a failed test shows of each of its processes.
+const LINES_AT_PANIC: usize = 200;
 
 /// See the module's text.
 pub struct ChildProcess {
@@ -172,6 +174,10 @@ impl Drop for ChildProcess {
         // The pipes end with the process. If it could not be killed, joining their readers could block for ever.
         for reader in self.readers.drain(..).filter(|_| gone) {
             let _ = reader.join();
+        }
+        // A test has failed: what the process logged may say why.
+        if thread::panicking() {
+            eprintln!("{} wrote:{}{}", self.name, self.stdout.tail(LINES_AT_PANIC), self.stderr.tail(LINES_AT_PANIC));
         }
     }
 }

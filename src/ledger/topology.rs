@@ -3,7 +3,7 @@
 //! Read from `CLUSTER SLOTS`, which all versions have. What a node tells may be out of date: another node may tell
 //! something else at the same time, and only the refusal of a command (`MOVED`) is certain.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use redis::Value;
@@ -74,6 +74,29 @@ pub struct Replica {
     pub primary: String,
 }
 
+/// Why a topology that a node tells is not believed as it is.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Doubts {
+    /// Some slots are told to have no owner.
+    pub unnamed: bool,
+    /// Owners that are named by a node that may not have heard of the last change. They know better themselves.
+    pub named: Vec<Address>,
+}
+
+impl Doubts {
+    /// Whether there is none.
+    pub fn is_none(&self) -> bool {
+        !self.unnamed && self.named.is_empty()
+    }
+
+    /// This owner is named.
+    pub fn note_named(&mut self, owner: &Address) {
+        if !self.named.contains(owner) {
+            self.named.push(owner.clone());
+        }
+    }
+}
+
 impl Topology {
     /// Reads the answer to `CLUSTER SLOTS` of the node at `asked`. Ranges and nodes that can't be read are left out:
     /// a slot without an owner is one without a node that could be named.
@@ -98,29 +121,52 @@ impl Topology {
         Some(Topology { primaries: owners.into_iter().map(primary).collect(), replicas })
     }
 
-    /// Gives each slot without an owner the one that it had before. Returns whether there was such a slot.
-    ///
-    /// While one node takes the place of another, others may name neither of the two for a moment.
-    pub fn complete_from(&mut self, before: &Topology) -> bool {
-        let mut owned = vec![false; usize::from(SLOTS)];
-        self.primaries.iter().flat_map(|primary| primary.slots.iter().cloned().flatten()).for_each(|slot| {
-            owned[usize::from(slot)] = true;
-        });
-        let mut completed = false;
-        for former in &before.primaries {
-            let slots = former.slots.iter().cloned().flatten().filter(|slot| !owned[usize::from(*slot)]);
-            let missing = joined(slots.map(|slot| slot..=slot).collect());
-            if missing.is_empty() {
-                continue;
-            }
-            completed = true;
-            match self.primaries.iter_mut().find(|primary| primary.id == former.id) {
-                Some(primary) => primary.slots = joined([&primary.slots[..], &missing].concat()),
-                None => self.primaries.push(Primary { slots: missing, ..former.clone() }),
+    /// What of this is believed, told by the node at `by`, where `before` was known. A slot keeps the owner that it had
+    /// if no owner is told, or another one by a node that is neither of the two: while one node takes the place of
+    /// another, others may name neither of them for a moment, or still the former one.
+    pub fn believed(self, by: &Address, before: &Topology) -> (Topology, Doubts) {
+        let (told, known) = (self.owners(), before.owners());
+        let mut doubts = Doubts::default();
+        let mut believed: BTreeMap<&str, (&Primary, Vec<RangeInclusive<u16>>)> = BTreeMap::new();
+        let mut kept: BTreeSet<&str> = BTreeSet::new();
+        for slot in 0..SLOTS {
+            let owner = match (told[usize::from(slot)], known[usize::from(slot)]) {
+                (Some(told), Some(known)) if told.id != known.id && *by != told.address && *by != known.address => {
+                    doubts.note_named(&told.address);
+                    kept.insert(&known.id);
+                    known
+                }
+                (Some(told), _) => told,
+                (None, Some(known)) => {
+                    doubts.unnamed = true;
+                    kept.insert(&known.id);
+                    known
+                }
+                (None, None) => continue,
+            };
+            believed.entry(&owner.id).or_insert((owner, Vec::new())).1.push(slot..=slot);
+        }
+        let is_primary = |replica: &&Replica| believed.values().any(|(owner, _)| owner.address == replica.address);
+        let as_before = before.replicas.iter().filter(|replica| kept.contains(&replica.primary[..]));
+        let mut replicas: Vec<Replica> = Vec::new();
+        for replica in as_before.chain(&self.replicas).filter(|replica| !is_primary(replica)) {
+            if !replicas.iter().any(|listed| listed.address == replica.address) {
+                replicas.push(replica.clone());
             }
         }
-        self.primaries.sort_by(|one, other| one.id.cmp(&other.id));
-        completed
+        let primary = |(owner, slots): (&Primary, _)| Primary { slots: joined(slots), ..owner.clone() };
+        (Topology { primaries: believed.into_values().map(primary).collect(), replicas }, doubts)
+    }
+
+    /// The owner of each slot.
+    fn owners(&self) -> Vec<Option<&Primary>> {
+        let mut owners = vec![None; usize::from(SLOTS)];
+        for primary in &self.primaries {
+            for slot in primary.slots.iter().cloned().flatten() {
+                owners[usize::from(slot)] = Some(primary);
+            }
+        }
+        owners
     }
 
     /// The primary that owns a slot.
@@ -266,25 +312,57 @@ mod tests {
         assert_eq!(topology.nodes().count(), 3);
     }
 
+    fn primary(id: &str, slots: &[RangeInclusive<u16>]) -> Primary {
+        Primary { id: id.to_owned(), address: tcp(id, 6379), slots: slots.to_vec() }
+    }
+
+    fn replica(address: &str, primary: &str) -> Replica {
+        Replica { address: tcp(address, 6379), primary: primary.to_owned() }
+    }
+
     #[test]
     fn slots_without_an_owner_keep_the_one_that_they_had() {
-        let primary = |id: &str, slots: &[RangeInclusive<u16>]| Primary {
-            id: id.to_owned(),
-            address: tcp(id, 6379),
-            slots: slots.to_vec(),
-        };
         let of = |primaries: Vec<Primary>| Topology { primaries, replicas: Vec::new() };
+        let by = tcp("d", 6379);
         let before = of(vec![primary("a", &[0..=99]), primary("b", &[100..=199]), primary("c", &[200..=16_383])]);
-        let mut told = of(vec![primary("a", &[0..=49, 150..=159]), primary("d", &[200..=16_383])]);
-        assert!(told.complete_from(&before));
+        let told = of(vec![primary("a", &[0..=49]), primary("d", &[150..=159, 200..=16_383])]);
+        let (believed, doubts) = told.believed(&by, &before);
+        assert_eq!(doubts, Doubts { unnamed: true, named: Vec::new() });
         let completed =
-            [primary("a", &[0..=99, 150..=159]), primary("b", &[100..=149, 160..=199]), primary("d", &[200..=16_383])];
-        assert_eq!(told.primaries, completed);
-        assert!(!told.complete_from(&before), "all slots have owners");
-        let mut none = Topology::default();
-        assert!(none.complete_from(&before) && !none.complete_from(&before));
-        assert_eq!(none.primaries, before.primaries);
-        assert!(!of(vec![primary("a", &[0..=1])]).complete_from(&Topology::default()), "nothing was known before");
+            [primary("a", &[0..=99]), primary("b", &[100..=149, 160..=199]), primary("d", &[150..=159, 200..=16_383])];
+        assert_eq!(believed.primaries, completed);
+        let (again, doubts) = believed.clone().believed(&by, &believed);
+        assert_eq!((again, doubts.is_none()), (believed, true), "all slots have owners");
+        let (none, doubts) = Topology::default().believed(&by, &before);
+        assert_eq!((none.primaries, doubts.unnamed), (before.primaries, true));
+        let first = of(vec![primary("a", &[0..=1])]);
+        let (believed, doubts) = first.clone().believed(&by, &Topology::default());
+        assert_eq!((believed, doubts.is_none()), (first, true), "nothing was known before");
+    }
+
+    /// `n` has taken the place of `o`.
+    #[test]
+    fn only_the_former_and_the_new_owner_are_believed_that_a_slot_has_moved() {
+        let of = |owner: &str, other: &str| Topology {
+            primaries: vec![primary("c", &[0..=99]), primary(owner, &[100..=16_383])],
+            replicas: vec![replica("r", "c"), replica(other, owner)],
+        };
+        let (former, new) = (of("o", "n"), of("n", "o"));
+        let (third, doubted) = (tcp("c", 6379), |owner: &str| Doubts { unnamed: false, named: vec![tcp(owner, 6379)] });
+        let sorted = |(mut believed, doubts): (Topology, Doubts)| {
+            believed.replicas.sort_by_key(|replica| replica.address.to_string());
+            (believed, doubts)
+        };
+        let kept = |topology: &Topology| sorted((topology.clone(), Doubts::default())).0;
+        assert_eq!(sorted(former.clone().believed(&third, &new)), (kept(&new), doubted("o")), "it has not heard of it");
+        assert_eq!(sorted(new.clone().believed(&third, &former)), (kept(&former), doubted("n")), "it may be right");
+        for by in ["o", "n"] {
+            let believed = new.clone().believed(&tcp(by, 6379), &former);
+            assert_eq!(sorted(believed), (kept(&new), Doubts::default()), "{by} knows it");
+        }
+        let mut renamed = former.clone();
+        renamed.primaries[1].address = tcp("elsewhere", 6379);
+        assert_eq!(renamed.clone().believed(&third, &former), (renamed, Doubts::default()), "the same node");
     }
 
     #[test]

@@ -5,8 +5,9 @@
 //! take [`ANSWER_LIMIT`]; those that do not answer are asked last next time. `MOVED` names the new owner at once. A
 //! failed connection, `CLUSTERDOWN` or `READONLY` show that what is known may be wrong: then other nodes are asked
 //! first. A slot for which a node names no owner, as some do for a moment after a failover, keeps the one that it had.
-//! Threads that look at the same time wait for one answer, and after a failure nobody asks for
-//! [`PAUSE`](board::PAUSE), so that a cluster in trouble is not flooded.
+//! So does one for which it names another owner, until that one or the former one has said so itself: the node may not
+//! have heard of a failover, and would lead back to the former primary. Threads that look at the same time wait for one
+//! answer, and after a failure nobody asks for [`PAUSE`](board::PAUSE), so that a cluster in trouble is not flooded.
 //!
 //! Limitation: a node that is cut off from the others still names the old owner. Such an owner refuses writes after
 //! `cluster-node-timeout`, and then another node is asked.
@@ -16,7 +17,7 @@ mod question;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -187,20 +188,25 @@ impl Cluster {
         seeds.join(",")
     }
 
-    /// Asks one node after the other until one answers.
+    /// Asks one node after the other until one answers, and then those of which it is in doubt what they own.
     fn ask_around(&self, board: &mut Board, slot: Option<u16>, limit: Duration) {
         let deadline = Instant::now() + limit;
         let (mut problems, mut refused, mut asked) = (Vec::new(), Vec::new(), 0);
-        let nodes = board.nodes(&self.seeds, slot);
+        let mut nodes = VecDeque::from(board.nodes(&self.seeds, slot));
         let count = nodes.len();
-        for node in nodes {
+        let mut answered = Vec::new();
+        while let Some(node) = nodes.pop_front() {
             let left = deadline.saturating_duration_since(Instant::now());
             if asked > 0 && left.is_zero() {
                 break;
             }
             asked += 1;
             match (self.ask)(&node, ANSWER_LIMIT.min(left)) {
-                Ok(topology) => return board.note(topology, node, asked, Instant::now()),
+                Ok(topology) => {
+                    answered.push(node.clone());
+                    let doubted = board.note(topology, node, asked, Instant::now());
+                    nodes = doubted.into_iter().filter(|node| !answered.contains(node)).collect();
+                }
                 Err(Problem::Login) => {
                     problems.push(format!("{node}: {REFUSES_LOGIN}"));
                     refused.push(Silence::Login(node));
@@ -211,6 +217,9 @@ impl Cluster {
                 }
                 Err(Problem::Other(problem)) => problems.push(format!("{node}: {problem}")),
             }
+        }
+        if !answered.is_empty() {
+            return;
         }
         board.turns += asked;
         board.asked = Some(Instant::now());

@@ -13,9 +13,9 @@ const FRESH_FOR: Duration = Duration::from_millis(300);
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
 /// How long a node is remembered that is named no longer.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
-/// For how long a slot for which a node names no owner keeps the one that it had. A replica that takes the place of its
-/// primary is known to all nodes much sooner.
-const COMPLETED_FOR: Duration = Duration::from_secs(10);
+/// For how long a slot keeps the owner that it had if a node names none, or one that does not say so itself. A replica
+/// that takes the place of its primary is known to all nodes much sooner.
+const KEPT_FOR: Duration = Duration::from_secs(10);
 
 /// What was learned last.
 #[derive(Default)]
@@ -35,8 +35,8 @@ pub(super) struct Board {
     pub(super) silence: Option<Silence>,
     /// Whether there is a sign that the topology is no longer right.
     pub(super) suspect: bool,
-    /// Since when nodes have not named owners that were known before.
-    pub(super) incomplete: Option<Instant>,
+    /// Since when nodes name no owner, or another one, for slots whose owner is known otherwise.
+    pub(super) doubtful: Option<Instant>,
     /// How many nodes were asked in vain: where to begin.
     pub(super) turns: usize,
 }
@@ -48,23 +48,31 @@ impl Board {
         if self.suspect { since(self.asked, PAUSE) } else { since(self.read, FRESH_FOR) }
     }
 
-    /// A node, one of so many that were asked, has told the topology. Of a slot whose owner it does not know, what was
-    /// known before still counts [for a while](COMPLETED_FOR), and other nodes are asked next.
-    pub(super) fn note(&mut self, told: Topology, node: Address, asked: usize, now: Instant) {
+    /// A node, one of so many that were asked, has told the topology. Where that is [in doubt](Topology::believed),
+    /// what was known before still counts [for a while](KEPT_FOR). Returns the owners that it names and that should be
+    /// asked themselves now.
+    pub(super) fn note(&mut self, told: Topology, node: Address, asked: usize, now: Instant) -> Vec<Address> {
         let known: Vec<Address> = self.topology.nodes().chain(self.moved.values()).cloned().collect();
         self.former.retain(|(node, last)| now.duration_since(*last) < REMEMBERED_FOR && !known.contains(node));
         self.former.extend(known.into_iter().map(|node| (node, now)));
-        self.moved.retain(|slot, _| told.owner(*slot).is_none());
-        let mut topology = told.clone();
-        let is_incomplete = topology.complete_from(&self.topology);
-        let incomplete = is_incomplete.then(|| self.incomplete.unwrap_or(now));
-        if incomplete.is_some_and(|since| now.duration_since(since) >= COMPLETED_FOR) {
-            // It stays so: the slots have no owner.
+        let (mut topology, mut doubts) = told.clone().believed(&node, &self.topology);
+        self.moved.retain(|slot, owner| match told.owner(*slot).map(|primary| &primary.address) {
+            Some(told) if node == *told || node == *owner => false,
+            Some(told) if told != owner => {
+                doubts.note_named(told);
+                true
+            }
+            _ => topology.owner(*slot).is_none_or(|primary| primary.address != *owner),
+        });
+        let is_doubtful = !doubts.is_none();
+        let doubtful = is_doubtful.then(|| self.doubtful.unwrap_or(now));
+        if doubtful.is_some_and(|since| now.duration_since(since) >= KEPT_FOR) {
+            // It stays so.
             topology = told;
             self.moved.clear();
         }
         let turns = match topology.nodes().position(|told| *told == node) {
-            Some(at) if is_incomplete => at + 1,
+            Some(at) if is_doubtful => at + 1,
             _ if self.suspect => self.turns + asked,
             _ => 0,
         };
@@ -76,10 +84,11 @@ impl Board {
             read: Some(now),
             asked: Some(now),
             silence: None,
-            suspect: is_incomplete,
-            incomplete,
+            suspect: is_doubtful,
+            doubtful,
             turns,
         };
+        doubts.named
     }
 
     /// The node that owns a slot.

@@ -153,13 +153,69 @@ fn a_node_that_is_named_no_longer_is_remembered_however_long_ago_it_was_named() 
     assert_eq!(cluster.nodes(None, LIMIT).expect("a node answers"), [5, 9].map(node), "a name is not looked up");
     let long_ago = Instant::now().checked_sub(Duration::from_secs(600));
     for owner in [6, 7] {
-        world.says.lock().insert(1, owner);
+        world.says.lock().extend([(1, owner), (6, owner), (7, owner)]);
         cluster.board.lock().read = long_ago;
         // Its replica has taken its place, and nobody says yet what it is now.
         let known = cluster.nodes(None, LIMIT).expect("a node answers");
         let expected: Vec<Address> = [owner, 9].into_iter().chain(5..owner).map(node).collect();
         assert_eq!(known, expected);
         assert_eq!(cluster.nodes(Some(7), LIMIT).expect("a node answers"), known, "of the shard, and those");
+    }
+}
+
+/// A replica, 9, has taken the place of its primary, 5, and the first of the nodes has not heard of it.
+#[test]
+fn a_node_that_has_not_heard_of_a_failover_moves_nothing_back() {
+    let world = Arc::new(World::default());
+    world.says.lock().extend([(1, 5), (5, 9), (9, 9)]);
+    for moved in [false, true] {
+        let cluster = cluster(&world, &[1, 9]);
+        let known = cluster.known(Some(7));
+        let find = || {
+            let mut board = cluster.board.lock();
+            (board.read, board.asked, board.suspect) = (None, None, true);
+            drop(board);
+            world.asked.lock().clear();
+            port(cluster.find(Some(7), &known, LIMIT))
+        };
+        if moved {
+            assert_eq!(port(cluster.find(Some(7), &known, LIMIT)), Ok(5));
+            assert!(cluster.judge(Some(7), &known, 0, "MOVED 7 n:9"));
+        } else {
+            cluster.board.lock().answered = Some(node(9));
+            assert_eq!(port(cluster.find(Some(7), &known, LIMIT)), Ok(9));
+        }
+        let generation = known.generation();
+        for _ in 0..4 {
+            assert_eq!(find(), Ok(9));
+            assert_eq!(known.generation(), generation);
+        }
+        world.says.lock().remove(&5);
+        for _ in 0..4 {
+            assert_eq!((find(), known.generation()), (Ok(9), generation), "the former primary does not answer");
+        }
+        world.says.lock().insert(5, 9);
+    }
+}
+
+#[test]
+fn a_failover_is_known_at_once_from_a_node_that_takes_no_part() {
+    for moved in [false, true] {
+        let world = Arc::new(World::default());
+        world.says.lock().extend([(1, 5), (5, 5)]);
+        let cluster = cluster(&world, &[1]);
+        let known = cluster.known(Some(7));
+        assert_eq!(port(cluster.find(Some(7), &known, LIMIT)), Ok(5));
+        *world.says.lock() = BTreeMap::from([(1, 9)]);
+        if moved {
+            assert!(cluster.judge(Some(7), &known, 0, "MOVED 7 n:9"));
+        } else {
+            world.says.lock().insert(9, 9);
+        }
+        let mut board = cluster.board.lock();
+        (board.read, board.asked, board.suspect) = (None, None, true);
+        drop(board);
+        assert_eq!((port(cluster.find(Some(7), &known, LIMIT)), known.generation()), (Ok(9), 1), "moved: {moved}");
     }
 }
 
