@@ -14,7 +14,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 .PHONY: help demo chaos bench bench-peers micro-bench takeovers test faults model check fuzz cargo redis monitoring-check
-.PHONY: deny check-sdk check-servers servers interpreters workers
+.PHONY: deny check-sdk check-python check-node check-servers servers interpreters workers
 .PHONY: check-compose check-kubernetes check-without-tls
 .PHONY: compose-test build man book install uninstall dist deb check-systemd check-packaging systemd-test cargo-deb
 
@@ -119,10 +119,13 @@ servers: interpreters
 check-servers: cargo redis interpreters
 	@bash scripts/check-servers.sh
 
+# Both at once, since both wait more than they work.
 check-sdk: cargo redis interpreters
 	cargo build --locked --bins
-	@ONCECAST_BIN=$(CURDIR)/target/debug bash scripts/check-sdk-python.sh
-	@ONCECAST_BIN=$(CURDIR)/target/debug bash scripts/check-sdk-node.sh
+	@ONCECAST_BIN=$(CURDIR)/target/debug $(MAKE) --no-print-directory --jobs 2 --output-sync check-python check-node
+
+check-python check-node:
+	@bash scripts/check-sdk-$(@:check-%=%).sh
 
 # Coverage instrumentation is a nightly feature; this variable enables it in stable Rust.
 fuzz: cargo
