@@ -74,29 +74,6 @@ pub struct Replica {
     pub primary: String,
 }
 
-/// Why a topology that a node tells is not believed as it is.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Doubts {
-    /// Some slots are told to have no owner.
-    pub unnamed: bool,
-    /// Owners that are named by a node that may not have heard of the last change. They know better themselves.
-    pub named: Vec<Address>,
-}
-
-impl Doubts {
-    /// Whether there is none.
-    pub fn is_none(&self) -> bool {
-        !self.unnamed && self.named.is_empty()
-    }
-
-    /// This owner is named.
-    pub fn note_named(&mut self, owner: &Address) {
-        if !self.named.contains(owner) {
-            self.named.push(owner.clone());
-        }
-    }
-}
-
 impl Topology {
     /// Reads the answer to `CLUSTER SLOTS` of the node at `asked`. Ranges and nodes that can't be read are left out:
     /// a slot without an owner is one without a node that could be named.
@@ -121,45 +98,37 @@ impl Topology {
         Some(Topology { primaries: owners.into_iter().map(primary).collect(), replicas })
     }
 
-    /// What of this is believed, told by the node at `by`, where `before` was known. A slot keeps the owner that it had
-    /// if no owner is told, or another one by a node that is neither of the two: while one node takes the place of
-    /// another, others may name neither of them for a moment, or still the former one.
-    pub fn believed(self, by: &Address, before: &Topology) -> (Topology, Doubts) {
-        let (told, known) = (self.owners(), before.owners());
-        let mut doubts = Doubts::default();
-        let mut believed: BTreeMap<&str, (&Primary, Vec<RangeInclusive<u16>>)> = BTreeMap::new();
-        let mut kept: BTreeSet<&str> = BTreeSet::new();
-        for slot in 0..SLOTS {
-            let owner = match (told[usize::from(slot)], known[usize::from(slot)]) {
-                (Some(told), Some(known)) if told.id != known.id && *by != told.address && *by != known.address => {
-                    doubts.note_named(&told.address);
-                    kept.insert(&known.id);
-                    known
-                }
-                (Some(told), _) => told,
-                (None, Some(known)) => {
-                    doubts.unnamed = true;
-                    kept.insert(&known.id);
-                    known
-                }
-                (None, None) => continue,
-            };
-            believed.entry(&owner.id).or_insert((owner, Vec::new())).1.push(slot..=slot);
+    /// This one, but where `kept` is true of a slot, with the owner that the slot had before, and with the replicas of
+    /// that.
+    pub fn keeping(&self, kept: &[bool], before: &Topology) -> Topology {
+        let mut owners: BTreeMap<&str, (&Primary, Vec<RangeInclusive<u16>>)> = BTreeMap::new();
+        let mut kept_owners: BTreeSet<&str> = BTreeSet::new();
+        let owner_of = self.owners().into_iter().zip(before.owners()).zip(kept);
+        for (slot, ((told, before), kept)) in (0..SLOTS).zip(owner_of) {
+            let Some(owner) = (if *kept { before } else { told }) else { continue };
+            if *kept {
+                kept_owners.insert(&owner.id);
+            }
+            owners.entry(&owner.id).or_insert((owner, Vec::new())).1.push(slot..=slot);
         }
-        let is_primary = |replica: &&Replica| believed.values().any(|(owner, _)| owner.address == replica.address);
-        let as_before = before.replicas.iter().filter(|replica| kept.contains(&replica.primary[..]));
+        let is_primary = |replica: &&Replica| owners.values().any(|(owner, _)| owner.address == replica.address);
+        let as_before = before.replicas.iter().filter(|replica| kept_owners.contains(&replica.primary[..]));
         let mut replicas: Vec<Replica> = Vec::new();
         for replica in as_before.chain(&self.replicas).filter(|replica| !is_primary(replica)) {
             if !replicas.iter().any(|listed| listed.address == replica.address) {
                 replicas.push(replica.clone());
             }
         }
-        let primary = |(owner, slots): (&Primary, _)| Primary { slots: joined(slots), ..owner.clone() };
-        (Topology { primaries: believed.into_values().map(primary).collect(), replicas }, doubts)
+        let primaries = owners.into_values().map(|(owner, slots)| {
+            // Its address may have changed.
+            let told = self.primaries.iter().find(|told| told.id == owner.id);
+            Primary { slots: joined(slots), ..told.unwrap_or(owner).clone() }
+        });
+        Topology { primaries: primaries.collect(), replicas }
     }
 
     /// The owner of each slot.
-    fn owners(&self) -> Vec<Option<&Primary>> {
+    pub fn owners(&self) -> Vec<Option<&Primary>> {
         let mut owners = vec![None; usize::from(SLOTS)];
         for primary in &self.primaries {
             for slot in primary.slots.iter().cloned().flatten() {
@@ -321,48 +290,28 @@ mod tests {
     }
 
     #[test]
-    fn slots_without_an_owner_keep_the_one_that_they_had() {
-        let of = |primaries: Vec<Primary>| Topology { primaries, replicas: Vec::new() };
-        let by = tcp("d", 6379);
-        let before = of(vec![primary("a", &[0..=99]), primary("b", &[100..=199]), primary("c", &[200..=16_383])]);
-        let told = of(vec![primary("a", &[0..=49]), primary("d", &[150..=159, 200..=16_383])]);
-        let (believed, doubts) = told.believed(&by, &before);
-        assert_eq!(doubts, Doubts { unnamed: true, named: Vec::new() });
-        let completed =
+    fn slots_that_are_kept_have_the_owner_that_they_had() {
+        let before = Topology {
+            primaries: vec![primary("a", &[0..=99]), primary("b", &[100..=199]), primary("c", &[200..=16_383])],
+            replicas: vec![replica("r", "a"), replica("s", "b"), replica("d", "c")],
+        };
+        let mut told = Topology {
+            primaries: vec![primary("a", &[0..=49]), primary("d", &[150..=159, 200..=16_383])],
+            replicas: vec![replica("r", "a"), replica("s", "d"), replica("c", "d")],
+        };
+        told.primaries[0].address = tcp("moved", 6379);
+        let kept: Vec<bool> = (0..SLOTS).map(|slot| told.owner(slot).is_none()).collect();
+        let keeping = told.keeping(&kept, &before);
+        let mut completed =
             [primary("a", &[0..=99]), primary("b", &[100..=149, 160..=199]), primary("d", &[150..=159, 200..=16_383])];
-        assert_eq!(believed.primaries, completed);
-        let (again, doubts) = believed.clone().believed(&by, &believed);
-        assert_eq!((again, doubts.is_none()), (believed, true), "all slots have owners");
-        let (none, doubts) = Topology::default().believed(&by, &before);
-        assert_eq!((none.primaries, doubts.unnamed), (before.primaries, true));
-        let first = of(vec![primary("a", &[0..=1])]);
-        let (believed, doubts) = first.clone().believed(&by, &Topology::default());
-        assert_eq!((believed, doubts.is_none()), (first, true), "nothing was known before");
-    }
-
-    /// `n` has taken the place of `o`.
-    #[test]
-    fn only_the_former_and_the_new_owner_are_believed_that_a_slot_has_moved() {
-        let of = |owner: &str, other: &str| Topology {
-            primaries: vec![primary("c", &[0..=99]), primary(owner, &[100..=16_383])],
-            replicas: vec![replica("r", "c"), replica(other, owner)],
-        };
-        let (former, new) = (of("o", "n"), of("n", "o"));
-        let (third, doubted) = (tcp("c", 6379), |owner: &str| Doubts { unnamed: false, named: vec![tcp(owner, 6379)] });
-        let sorted = |(mut believed, doubts): (Topology, Doubts)| {
-            believed.replicas.sort_by_key(|replica| replica.address.to_string());
-            (believed, doubts)
-        };
-        let kept = |topology: &Topology| sorted((topology.clone(), Doubts::default())).0;
-        assert_eq!(sorted(former.clone().believed(&third, &new)), (kept(&new), doubted("o")), "it has not heard of it");
-        assert_eq!(sorted(new.clone().believed(&third, &former)), (kept(&former), doubted("n")), "it may be right");
-        for by in ["o", "n"] {
-            let believed = new.clone().believed(&tcp(by, 6379), &former);
-            assert_eq!(sorted(believed), (kept(&new), Doubts::default()), "{by} knows it");
-        }
-        let mut renamed = former.clone();
-        renamed.primaries[1].address = tcp("elsewhere", 6379);
-        assert_eq!(renamed.clone().believed(&third, &former), (renamed, Doubts::default()), "the same node");
+        completed[0].address = tcp("moved", 6379);
+        assert_eq!(keeping.primaries, completed);
+        assert_eq!(keeping.replicas, [replica("r", "a"), replica("s", "b"), replica("c", "d")]);
+        let none = [false; SLOTS as usize];
+        assert_eq!(keeping.keeping(&none, &before), keeping);
+        let all = [true; SLOTS as usize];
+        assert_eq!(Topology::default().keeping(&all, &before), before);
+        assert_eq!(told.keeping(&all, &Topology::default()).covered(), 0, "nothing was known before");
     }
 
     #[test]

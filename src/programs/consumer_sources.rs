@@ -9,7 +9,7 @@ use crate::programs::common::{TLS_CA, TLS_CERT};
 /// The setting's name.
 const NAME: &str = "consumers";
 const MAX_ENTRIES: usize = 1_024;
-const TAKES: &str = "addresses separated by commas, host:port,wss://host:port, and dns:name:port or file:PATH";
+const TAKES: &str = "addresses separated by commas, each host:port, wss://host:port, dns:name:port or file:PATH";
 
 /// Reads and checks the setting.
 pub fn consumer_sources(values: &Values<'_>) -> Result<Vec<ConsumerSource>, ConfigError> {

@@ -5,19 +5,20 @@
 //! take [`ANSWER_LIMIT`]; those that do not answer are asked last next time. `MOVED` names the new owner at once. A
 //! failed connection, `CLUSTERDOWN` or `READONLY` show that what is known may be wrong: then other nodes are asked
 //! first. A slot for which a node names no owner, as some do for a moment after a failover, keeps the one that it had.
-//! So does one for which it names another owner, until that one or the former one has said so itself: the node may not
-//! have heard of a failover, and would lead back to the former primary. Threads that look at the same time wait for one
-//! answer, and after a failure nobody asks for [`PAUSE`](board::PAUSE), so that a cluster in trouble is not flooded.
+//! If it names another owner than the known one, that one is asked itself, and the known one if it does not answer: the
+//! node may not have heard of a failover, and would lead back to the former primary. Threads that look at the same time
+//! wait for one answer, and after a failure nobody asks for [`PAUSE`](board::PAUSE), so that a cluster in trouble is
+//! not flooded.
 //!
-//! Limitation: a node that is cut off from the others still names the old owner. Such an owner refuses writes after
-//! `cluster-node-timeout`, and then another node is asked.
+//! Limitation: a node that is cut off from the others, or was until just now, still names the old owner, also if it is
+//! that one itself. Such an owner refuses writes after `cluster-node-timeout`, and then another node is asked.
 
 mod board;
 mod question;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use self::board::Board;
+use self::board::{Answers, Board};
 pub(super) use self::question::{Ask, Problem, ask};
 use self::question::{Silence, owner_in, with_reason};
 use super::guides::ask_all;
@@ -172,7 +173,7 @@ impl Cluster {
     /// `MOVED` named the slot's new owner.
     fn note_moved(&self, slot: u16, owner: Address) {
         let mut board = self.board.lock();
-        // The new owner knows best, the next time that somebody asks.
+        // The new owner knows best. It is asked next, unless there is a sign of trouble.
         board.answered = Some(owner.clone());
         board.moved.insert(slot, owner);
     }
@@ -188,24 +189,24 @@ impl Cluster {
         seeds.join(",")
     }
 
-    /// Asks one node after the other until one answers, and then those of which it is in doubt what they own.
+    /// Asks one node after the other until one answers.
     fn ask_around(&self, board: &mut Board, slot: Option<u16>, limit: Duration) {
         let deadline = Instant::now() + limit;
         let (mut problems, mut refused, mut asked) = (Vec::new(), Vec::new(), 0);
-        let mut nodes = VecDeque::from(board.nodes(&self.seeds, slot));
+        let nodes = board.nodes(&self.seeds, slot);
         let count = nodes.len();
-        let mut answered = Vec::new();
-        while let Some(node) = nodes.pop_front() {
+        for node in nodes {
             let left = deadline.saturating_duration_since(Instant::now());
             if asked > 0 && left.is_zero() {
                 break;
             }
             asked += 1;
             match (self.ask)(&node, ANSWER_LIMIT.min(left)) {
-                Ok(topology) => {
-                    answered.push(node.clone());
-                    let doubted = board.note(topology, node, asked, Instant::now());
-                    nodes = doubted.into_iter().filter(|node| !answered.contains(node)).collect();
+                Ok(told) => {
+                    let disputes = board.disputes(&node, &told);
+                    let mut answers = Answers::from([(node.clone(), told)]);
+                    self.settle(disputes, &mut answers, deadline);
+                    return board.note(node, &answers, asked, Instant::now());
                 }
                 Err(Problem::Login) => {
                     problems.push(format!("{node}: {REFUSES_LOGIN}"));
@@ -218,9 +219,6 @@ impl Cluster {
                 Err(Problem::Other(problem)) => problems.push(format!("{node}: {problem}")),
             }
         }
-        if !answered.is_empty() {
-            return;
-        }
         board.turns += asked;
         board.asked = Some(Instant::now());
         board.suspect = true;
@@ -231,6 +229,30 @@ impl Cluster {
         // If not all refuse, others may answer later.
         let refuse = refused.len() == count;
         board.silence = refused.into_iter().next().filter(|_| refuse).or(Some(Silence::NoAnswer(problem)));
+    }
+
+    /// Asks those who know best whether a slot has moved from the first owner to the second: this one, and the first if
+    /// it does not answer.
+    fn settle(&self, disputes: Vec<(Address, Address)>, answers: &mut Answers, deadline: Instant) {
+        let mut silent: Vec<Address> = Vec::new();
+        for (known, told) in disputes {
+            for node in [told, known] {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if answers.contains_key(&node) {
+                    break;
+                }
+                if left.is_zero() || silent.contains(&node) {
+                    continue;
+                }
+                match (self.ask)(&node, ANSWER_LIMIT.min(left)) {
+                    Ok(topology) => {
+                        answers.insert(node, topology);
+                        break;
+                    }
+                    Err(_) => silent.push(node),
+                }
+            }
+        }
     }
 }
 

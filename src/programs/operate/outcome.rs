@@ -65,7 +65,10 @@ impl Outcome {
                 text,
                 "the leader {id} has not confirmed this yet: it may hang, or be of a release that does not know it"
             ),
-            Leader::None => writeln!(text, "no leader: the next one will keep to this"),
+            Leader::None => writeln!(
+                text,
+                "no leader: the next one will keep to this; if one should lead, check --group and --redis-url"
+            ),
         };
         text
     }

@@ -128,18 +128,15 @@ impl Status {
         if report.stream.is_empty() && report.consumers.is_empty() {
             problems.push(format!("no consumer is connected{}", tried(&report.missing)));
         }
-        let waits = self.known(Part::Pending, self.snapshot.pending).is_some_and(|pending| pending > 0);
-        if waits
-            && !report.consumers.is_empty()
-            && report.consumers.iter().all(|consumer| consumer.draining || consumer.leaving)
-        {
-            problems.push(
-                "no consumer accepts messages: each is stopping or no longer listed, its handler can't work, or Redis \
-                 takes no results from it (its log says which: event=unable)"
-                    .to_owned(),
-            );
+        if self.waits() && none_accepts(report) {
+            problems.push(NONE_ACCEPTS.to_owned());
         }
         problems
+    }
+
+    /// Whether messages are pending.
+    fn waits(&self) -> bool {
+        self.known(Part::Pending, self.snapshot.pending).is_some_and(|pending| pending > 0)
     }
 
     /// What is worth knowing, but needs no attention now.
@@ -175,6 +172,9 @@ impl Status {
             notes.extend(
                 self.pause().map(|pause| format!("{}: messages are stored and not delivered", paused_in_words(pause))),
             );
+            if !self.waits() && none_accepts(report) {
+                notes.push(NONE_ACCEPTS.to_owned());
+            }
             notes.extend(notes_on_sources(report));
             notes.extend(notes_on_secrets(report));
             if self.left_for_consumers() > 0 {
@@ -236,6 +236,14 @@ impl Status {
         };
         by_command.into_iter().map(note).collect()
     }
+}
+
+const NONE_ACCEPTS: &str = "no consumer accepts messages: each is stopping or no longer listed, its handler can't \
+                            work, or Redis takes no results from it (its log says which: event=unable)";
+
+/// Whether consumers are connected, and none takes messages. That is no problem before there is a message.
+fn none_accepts(report: &Report) -> bool {
+    !report.consumers.is_empty() && report.consumers.iter().all(|consumer| consumer.draining || consumer.leaving)
 }
 
 /// Which lists of consumers can't be followed.

@@ -264,6 +264,11 @@ fn problems_are_named_and_change_the_exit_code() {
         make(&mut status);
         assert_eq!((status.problems(), status.exit_code()), (vec![expected.to_owned()], NEEDS_ATTENTION));
     }
+    let mut unable = status();
+    leaders_report(&mut unable).consumers.iter_mut().for_each(|consumer| consumer.draining = true);
+    unable.snapshot.pending = 0;
+    assert_eq!(unable.exit_code(), 0, "no message waits");
+    assert!(unable.notes().iter().any(|note| note.starts_with("no consumer accepts messages")), "{unable}");
     let mut dying = status();
     leaders_report(&mut dying).recent_deaths = MANY_DEATHS - 1;
     assert_eq!(dying.exit_code(), 0, "a few are no problem");

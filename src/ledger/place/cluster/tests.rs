@@ -163,60 +163,97 @@ fn a_node_that_is_named_no_longer_is_remembered_however_long_ago_it_was_named() 
     }
 }
 
-/// A replica, 9, has taken the place of its primary, 5, and the first of the nodes has not heard of it.
+/// Lets the next lookup ask, as after a sign of trouble, and returns what it finds for slot 7 and which nodes it asks.
+fn find_anew(cluster: &Cluster, world: &World) -> (Result<u16, String>, Vec<u16>) {
+    let mut board = cluster.board.lock();
+    (board.read, board.asked, board.suspect) = (None, None, true);
+    drop(board);
+    world.asked.lock().clear();
+    let found = port(cluster.find(Some(7), &cluster.known(Some(7)), LIMIT));
+    (found, std::mem::take(&mut world.asked.lock()))
+}
+
+/// The word of the owner that is named decides, else that of the known one, else what the third says: 1 says that 6
+/// owns the slot, and 5 is known.
 #[test]
-fn a_node_that_has_not_heard_of_a_failover_moves_nothing_back() {
-    let world = Arc::new(World::default());
-    world.says.lock().extend([(1, 5), (5, 9), (9, 9)]);
-    for moved in [false, true] {
-        let cluster = cluster(&world, &[1, 9]);
-        let known = cluster.known(Some(7));
-        let find = || {
+fn a_third_is_believed_unless_an_owner_knows_better() {
+    for (named, known, found, asked) in [
+        (Some(6), None, 6, vec![1, 6]),
+        (Some(6), Some(5), 6, vec![1, 6]),
+        (Some(5), None, 5, vec![1, 6]),
+        (Some(9), Some(9), 5, vec![1, 6]),
+        (None, Some(5), 5, vec![1, 6, 5]),
+        (None, Some(6), 6, vec![1, 6, 5]),
+        (None, Some(9), 6, vec![1, 6, 5]),
+        (None, None, 6, vec![1, 6, 5]),
+    ] {
+        for moved in [false, true] {
+            let world = Arc::new(World::default());
+            let cluster = cluster(&world, &[1]);
+            let (slot, case) = (cluster.known(Some(7)), format!("{named:?} {known:?} {moved}"));
+            world.says.lock().insert(1, if moved { 4 } else { 5 });
+            assert_eq!(find_anew(&cluster, &world).0, Ok(if moved { 4 } else { 5 }));
+            if moved {
+                assert!(cluster.judge(Some(7), &slot, 0, "MOVED 7 n:5"));
+            }
+            let generation = slot.generation();
+            let says = [(1, Some(6)), (6, named), (5, known)];
+            *world.says.lock() = says.into_iter().filter_map(|(node, says)| Some((node, says?))).collect();
+            cluster.board.lock().answered = Some(node(1));
             let mut board = cluster.board.lock();
-            (board.read, board.asked, board.suspect) = (None, None, true);
+            (board.read, board.suspect) = (None, false);
             drop(board);
             world.asked.lock().clear();
-            port(cluster.find(Some(7), &known, LIMIT))
-        };
-        if moved {
-            assert_eq!(port(cluster.find(Some(7), &known, LIMIT)), Ok(5));
-            assert!(cluster.judge(Some(7), &known, 0, "MOVED 7 n:9"));
-        } else {
-            cluster.board.lock().answered = Some(node(9));
-            assert_eq!(port(cluster.find(Some(7), &known, LIMIT)), Ok(9));
+            assert_eq!(port(cluster.find(Some(7), &slot, LIMIT)), Ok(found), "{case}");
+            // The known owner of the other slots, if that is another one.
+            let asked = asked.iter().flat_map(|asked| if moved && *asked == 5 { vec![4, 5] } else { vec![*asked] });
+            assert_eq!(*world.asked.lock(), asked.collect::<Vec<u16>>(), "{case}");
+            assert_eq!(slot.generation() - generation, u64::from(found == 6), "{case}");
+            let board = cluster.board.lock();
+            assert_eq!((board.suspect, board.moved.len()), (found == 5, usize::from(moved && found == 5)), "{case}");
         }
-        let generation = known.generation();
-        for _ in 0..4 {
-            assert_eq!(find(), Ok(9));
-            assert_eq!(known.generation(), generation);
-        }
-        world.says.lock().remove(&5);
-        for _ in 0..4 {
-            assert_eq!((find(), known.generation()), (Ok(9), generation), "the former primary does not answer");
-        }
-        world.says.lock().insert(5, 9);
     }
 }
 
+/// As while the owners hang.
 #[test]
-fn a_failover_is_known_at_once_from_a_node_that_takes_no_part() {
-    for moved in [false, true] {
-        let world = Arc::new(World::default());
-        world.says.lock().extend([(1, 5), (5, 5)]);
+fn threads_that_wait_for_the_word_of_an_owner_share_it() {
+    let world = Arc::new(World::default());
+    world.says.lock().insert(1, 5);
+    let cluster = cluster(&world, &[1]);
+    assert_eq!(find_anew(&cluster, &world).0, Ok(5));
+    world.says.lock().extend([(1, 6), (5, 5)]);
+    let (found, asked) = find_anew(&cluster, &world);
+    assert!(found == Ok(5) && asked.ends_with(&[1, 6, 5]), "{found:?} {asked:?}");
+    assert_eq!(port(cluster.find(Some(7), &cluster.known(Some(7)), LIMIT)), Ok(5));
+    assert_eq!(*world.asked.lock(), [0; 0], "it was asked just before");
+}
+
+/// An owner speaks for itself, and `MOVED` is the word of the one that it was.
+#[test]
+fn an_owner_that_is_asked_first_is_believed_at_once() {
+    let world = Arc::new(World::default());
+    world.says.lock().extend([(1, 5), (5, 9), (9, 9)]);
+    for first in [5, 9] {
         let cluster = cluster(&world, &[1]);
-        let known = cluster.known(Some(7));
-        assert_eq!(port(cluster.find(Some(7), &known, LIMIT)), Ok(5));
-        *world.says.lock() = BTreeMap::from([(1, 9)]);
-        if moved {
-            assert!(cluster.judge(Some(7), &known, 0, "MOVED 7 n:9"));
-        } else {
-            world.says.lock().insert(9, 9);
-        }
+        assert_eq!(find_anew(&cluster, &world).0, Ok(5));
         let mut board = cluster.board.lock();
-        (board.read, board.asked, board.suspect) = (None, None, true);
+        (board.answered, board.read, board.suspect) = (Some(node(first)), None, false);
         drop(board);
-        assert_eq!((port(cluster.find(Some(7), &known, LIMIT)), known.generation()), (Ok(9), 1), "moved: {moved}");
+        world.asked.lock().clear();
+        assert_eq!(port(cluster.find(Some(7), &cluster.known(Some(7)), LIMIT)), Ok(9));
+        assert_eq!(*world.asked.lock(), [first]);
     }
+    let cluster = cluster(&world, &[1]);
+    assert_eq!(find_anew(&cluster, &world).0, Ok(5));
+    assert!(cluster.judge(Some(7), &cluster.known(Some(7)), 0, "MOVED 7 n:9"));
+    *world.says.lock() = BTreeMap::from([(1, 9), (5, 5)]);
+    let mut board = cluster.board.lock();
+    (board.answered, board.read, board.suspect) = (Some(node(1)), None, false);
+    drop(board);
+    let topology = cluster.topology(LIMIT).expect("an answer");
+    let owner = |slot| topology.owner(slot).map(|owner| owner.address.clone());
+    assert_eq!((owner(7), owner(8)), (Some(node(9)), Some(node(5))), "a third agrees with it");
 }
 
 /// As while a replica takes the place of its primary, and the node that is asked has only heard that this is a replica.
@@ -261,20 +298,21 @@ fn a_slot_that_stays_without_an_owner_has_none() {
     let mut hole = owned_by(5);
     hole.primaries[0].slots = vec![8..=16_383];
     let (mut board, begin) = (Board::default(), Instant::now());
-    let after = |seconds| begin + Duration::from_secs(seconds);
-    board.note(owned_by(5), node(9), 1, begin);
-    assert!(!board.suspect);
+    let mut note = |told: &Topology, seconds| {
+        let answers = Answers::from([(node(9), told.clone())]);
+        board.note(node(9), &answers, 1, begin + Duration::from_secs(seconds));
+        (board.owner(7), board.suspect)
+    };
+    assert_eq!(note(&owned_by(5), 0), (Some(node(5)), false));
     for seconds in [1, 5, 10] {
-        board.note(hole.clone(), node(9), 1, after(seconds));
-        assert_eq!((board.owner(7), board.suspect), (Some(node(5)), true), "{seconds}");
+        assert_eq!(note(&hole, seconds), (Some(node(5)), true), "{seconds}");
     }
-    board.note(owned_by(5), node(5), 1, after(11));
-    board.note(hole.clone(), node(9), 1, after(12));
-    assert_eq!(board.owner(7), Some(node(5)), "meanwhile it was known");
-    board.note(hole.clone(), node(9), 1, after(22));
-    assert_eq!(board.owner(7), None);
-    board.note(hole, node(9), 1, after(23));
-    assert_eq!((board.owner(7), board.suspect), (None, false), "as all say");
+    assert_eq!(note(&owned_by(5), 11), (Some(node(5)), false));
+    assert_eq!(note(&hole, 12).0, Some(node(5)), "meanwhile it was known");
+    assert_eq!(note(&hole, 40).0, Some(node(5)), "nobody has asked for long");
+    assert_eq!(note(&hole, 49).0, Some(node(5)));
+    assert_eq!(note(&hole, 50).0, None);
+    assert_eq!(note(&hole, 51), (None, false), "as all say");
 }
 
 #[test]
