@@ -111,7 +111,13 @@ impl Topology {
             }
             owners.entry(&owner.id).or_insert((owner, Vec::new())).1.push(slot..=slot);
         }
-        let is_primary = |replica: &&Replica| owners.values().any(|(owner, _)| owner.address == replica.address);
+        let primary = |(owner, slots): (&Primary, Vec<_>)| {
+            // Its address may have changed.
+            let told = self.primaries.iter().find(|told| told.id == owner.id);
+            Primary { slots: joined(slots), ..told.unwrap_or(owner).clone() }
+        };
+        let primaries: Vec<Primary> = owners.into_values().map(primary).collect();
+        let is_primary = |replica: &&Replica| primaries.iter().any(|owner| owner.address == replica.address);
         let as_before = before.replicas.iter().filter(|replica| kept_owners.contains(&replica.primary[..]));
         let mut replicas: Vec<Replica> = Vec::new();
         for replica in as_before.chain(&self.replicas).filter(|replica| !is_primary(replica)) {
@@ -119,12 +125,7 @@ impl Topology {
                 replicas.push(replica.clone());
             }
         }
-        let primaries = owners.into_values().map(|(owner, slots)| {
-            // Its address may have changed.
-            let told = self.primaries.iter().find(|told| told.id == owner.id);
-            Primary { slots: joined(slots), ..told.unwrap_or(owner).clone() }
-        });
-        Topology { primaries: primaries.collect(), replicas }
+        Topology { primaries, replicas }
     }
 
     /// The owner of each slot.

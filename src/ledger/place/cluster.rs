@@ -5,13 +5,13 @@
 //! take [`ANSWER_LIMIT`]; those that do not answer are asked last next time. `MOVED` names the new owner at once. A
 //! failed connection, `CLUSTERDOWN` or `READONLY` show that what is known may be wrong: then other nodes are asked
 //! first. A slot for which a node names no owner, as some do for a moment after a failover, keeps the one that it had.
-//! If it names another owner than the known one, that one is asked itself, and the known one if it does not answer: the
-//! node may not have heard of a failover, and would lead back to the former primary. Threads that look at the same time
-//! wait for one answer, and after a failure nobody asks for [`PAUSE`](board::PAUSE), so that a cluster in trouble is
-//! not flooded.
+//! If it names another owner than the known one, both are asked themselves: the node may not have heard of a failover,
+//! and would lead back to the former primary. Threads that look at the same time wait for one answer, and after a
+//! failure nobody asks for [`PAUSE`](board::PAUSE), so that a cluster in trouble is not flooded.
 //!
-//! Limitation: a node that is cut off from the others, or was until just now, still names the old owner, also if it is
-//! that one itself. Such an owner refuses writes after `cluster-node-timeout`, and then another node is asked.
+//! Limitations: a node that is cut off from the others, or was until just now, still names the old owner, also if it is
+//! that one itself. Such an owner refuses writes after `cluster-node-timeout`, and then another node is asked. What a
+//! node says of the address of the known owner is believed.
 
 mod board;
 mod question;
@@ -195,22 +195,24 @@ impl Cluster {
         let (mut problems, mut refused, mut asked) = (Vec::new(), Vec::new(), 0);
         let nodes = board.nodes(&self.seeds, slot);
         let count = nodes.len();
-        for node in nodes {
+        for node in &nodes {
             let left = deadline.saturating_duration_since(Instant::now());
             if asked > 0 && left.is_zero() {
                 break;
             }
             asked += 1;
-            match (self.ask)(&node, ANSWER_LIMIT.min(left)) {
+            match (self.ask)(node, ANSWER_LIMIT.min(left)) {
                 Ok(told) => {
-                    let disputes = board.disputes(&node, &told);
-                    let mut answers = Answers::from([(node.clone(), told)]);
-                    self.settle(disputes, &mut answers, deadline);
-                    return board.note(node, &answers, asked, Instant::now());
+                    let mut witnesses = board.witnesses(node, &told);
+                    // Those that were asked before it have not answered.
+                    witnesses.retain(|witness| !nodes[..asked].contains(witness));
+                    let mut answers = self.hear(witnesses);
+                    answers.insert(node.clone(), told);
+                    return board.note(node.clone(), &answers, asked, Instant::now());
                 }
                 Err(Problem::Login) => {
                     problems.push(format!("{node}: {REFUSES_LOGIN}"));
-                    refused.push(Silence::Login(node));
+                    refused.push(Silence::Login(node.clone()));
                 }
                 Err(Problem::Refused { problem, reply }) => {
                     problems.push(format!("{node}: {problem}"));
@@ -231,28 +233,10 @@ impl Cluster {
         board.silence = refused.into_iter().next().filter(|_| refuse).or(Some(Silence::NoAnswer(problem)));
     }
 
-    /// Asks those who know best whether a slot has moved from the first owner to the second: this one, and the first if
-    /// it does not answer.
-    fn settle(&self, disputes: Vec<(Address, Address)>, answers: &mut Answers, deadline: Instant) {
-        let mut silent: Vec<Address> = Vec::new();
-        for (known, told) in disputes {
-            for node in [told, known] {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if answers.contains_key(&node) {
-                    break;
-                }
-                if left.is_zero() || silent.contains(&node) {
-                    continue;
-                }
-                match (self.ask)(&node, ANSWER_LIMIT.min(left)) {
-                    Ok(topology) => {
-                        answers.insert(node, topology);
-                        break;
-                    }
-                    Err(_) => silent.push(node),
-                }
-            }
-        }
+    /// What these nodes answer, within a time of their own, since all threads that wait share it.
+    fn hear(&self, witnesses: Vec<Address>) -> Answers {
+        let answers = ask_all(witnesses, |witness| (self.ask)(witness, ANSWER_LIMIT).map_err(|_| String::new()));
+        answers.into_iter().filter_map(|(witness, told)| Some((witness, told.ok()?))).collect()
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Board {
     pub(super) topology: Topology,
     /// The nodes that were known before, each with the time of the answer that followed.
     pub(super) former: Vec<(Address, Instant)>,
-    /// Owners that `MOVED` named since then.
+    /// Owners that `MOVED` named, and that no answer has confirmed or refuted.
     pub(super) moved: BTreeMap<u16, Address>,
     /// The node that answered last.
     pub(super) answered: Option<Address>,
@@ -35,7 +35,7 @@ pub(super) struct Board {
     pub(super) silence: Option<Silence>,
     /// Whether there is a sign that the topology is no longer right.
     pub(super) suspect: bool,
-    /// Since when nodes have not named owners that were known before.
+    /// Since when nodes have not named owners that were known before: one time for all such slots.
     pub(super) incomplete: Option<Instant>,
     /// How many nodes were asked in vain: where to begin.
     pub(super) turns: usize,
@@ -57,10 +57,15 @@ impl<'a> Owner<'a> {
         self.id.map_or(*self.address == primary.address, |id| id == primary.id)
     }
 
-    /// Whether it says that it owns the slot; `None` if it has not answered.
-    fn claims(&self, slot: u16, answers: &Answers) -> Option<bool> {
-        let said = answers.get(self.address)?;
-        Some(said.owner(slot).is_some_and(|owner| self.is(owner)))
+    /// Whether it has lost the slot to the one that `node` tells. Each of the two speaks for itself; if neither
+    /// answers, the third is believed.
+    fn has_lost(&self, slot: u16, told: &Primary, node: &Address, answers: &Answers) -> bool {
+        let claims = answers.get(&told.address).map(|said| said.owner(slot).is_some_and(|owner| owner.id == told.id));
+        let gives = || {
+            let said = answers.get(self.address)?;
+            Some(said.owner(slot).is_none_or(|owner| owner.id == told.id))
+        };
+        [self.address, &told.address].contains(&node) || claims.or_else(gives).unwrap_or(true)
     }
 }
 
@@ -74,25 +79,28 @@ impl Board {
         if self.suspect { since(self.asked, PAUSE) } else { since(self.read, FRESH_FOR) }
     }
 
-    /// The owner that is known, and the other one that is told, of each slot for which these differ. Not those that the
-    /// node which tells it can't be wrong about, because it is one of the two.
-    pub(super) fn disputes(&self, node: &Address, told: &Topology) -> Vec<(Address, Address)> {
-        let mut disputes: Vec<(Address, Address)> = Vec::new();
+    /// The owners that know whether a slot has moved that this node says has moved: the known one and the one that it
+    /// names. None if it is one of the two itself.
+    pub(super) fn witnesses(&self, node: &Address, told: &Topology) -> Vec<Address> {
+        let mut witnesses: Vec<Address> = Vec::new();
         for (slot, (known, told)) in (0..SLOTS).zip(self.topology.owners().into_iter().zip(told.owners())) {
             if let (Some(known), Some(told)) = (self.known(slot, known), told)
                 && !known.is(told)
                 && ![known.address, &told.address].contains(&node)
-                && !disputes.iter().any(|(one, other)| one == known.address && *other == told.address)
             {
-                disputes.push((known.address.clone(), told.address.clone()));
+                for owner in [known.address, &told.address] {
+                    if !witnesses.contains(owner) {
+                        witnesses.push(owner.clone());
+                    }
+                }
             }
         }
-        disputes
+        witnesses
     }
 
-    /// Of the answers of a round in which so many nodes were asked, that of this node counts. The others say whether a
-    /// slot has moved that it says has moved: the new owner knows best, then the known one. A slot for which it names
-    /// no owner keeps the known one [for a while](KEPT_FOR). If it can't be right, other nodes are asked next.
+    /// Of the answers of a round in which so many nodes were asked, that of this node counts. The others are those of
+    /// its [witnesses](Board::witnesses). A slot for which it names no owner keeps the known one
+    /// [for a while](KEPT_FOR). If it can't be right, other nodes are asked next.
     pub(super) fn note(&mut self, node: Address, answers: &Answers, asked: usize, now: Instant) {
         let told = &answers[&node];
         let were_known: Vec<Address> = self.topology.nodes().chain(self.moved.values()).cloned().collect();
@@ -110,10 +118,7 @@ impl Board {
         let kept: Vec<bool> = (0..SLOTS)
             .zip(&owners)
             .map(|(slot, owners)| match owners {
-                (Some(known), Some(told)) if !known.is(told) => {
-                    let has_moved = Owner::of(told).claims(slot, answers).or(known.claims(slot, answers).map(|it| !it));
-                    has_moved == Some(false)
-                }
+                (Some(known), Some(told)) => !known.is(told) && !known.has_lost(slot, told, &node, answers),
                 (Some(_), None) => completes,
                 _ => false,
             })

@@ -177,56 +177,69 @@ fn find_anew(cluster: &Cluster, world: &World) -> (Result<u16, String>, Vec<u16>
 /// owns the slot, and 5 is known.
 #[test]
 fn a_third_is_believed_unless_an_owner_knows_better() {
-    for (named, known, found, asked) in [
-        (Some(6), None, 6, vec![1, 6]),
-        (Some(6), Some(5), 6, vec![1, 6]),
-        (Some(5), None, 5, vec![1, 6]),
-        (Some(9), Some(9), 5, vec![1, 6]),
-        (None, Some(5), 5, vec![1, 6, 5]),
-        (None, Some(6), 6, vec![1, 6, 5]),
-        (None, Some(9), 6, vec![1, 6, 5]),
-        (None, None, 6, vec![1, 6, 5]),
+    for (named, known, found) in [
+        (Some(6), None, 6),
+        (Some(6), Some(5), 6),
+        (Some(6), Some(6), 6),
+        (Some(5), None, 5),
+        (Some(5), Some(6), 5),
+        (Some(9), Some(9), 5),
+        (None, Some(5), 5),
+        (None, Some(6), 6),
+        (None, Some(9), 5),
+        (None, None, 6),
     ] {
         for moved in [false, true] {
             let world = Arc::new(World::default());
             let cluster = cluster(&world, &[1]);
             let (slot, case) = (cluster.known(Some(7)), format!("{named:?} {known:?} {moved}"));
-            world.says.lock().insert(1, if moved { 4 } else { 5 });
-            assert_eq!(find_anew(&cluster, &world).0, Ok(if moved { 4 } else { 5 }));
+            let first = if moved { 4 } else { 5 };
+            world.says.lock().insert(1, first);
+            assert_eq!(find_anew(&cluster, &world).0, Ok(first));
             if moved {
                 assert!(cluster.judge(Some(7), &slot, 0, "MOVED 7 n:5"));
             }
             let generation = slot.generation();
             let says = [(1, Some(6)), (6, named), (5, known)];
             *world.says.lock() = says.into_iter().filter_map(|(node, says)| Some((node, says?))).collect();
-            cluster.board.lock().answered = Some(node(1));
             let mut board = cluster.board.lock();
-            (board.read, board.suspect) = (None, false);
+            (board.answered, board.read, board.suspect) = (Some(node(1)), None, false);
             drop(board);
             world.asked.lock().clear();
-            assert_eq!(port(cluster.find(Some(7), &slot, LIMIT)), Ok(found), "{case}");
-            // The known owner of the other slots, if that is another one.
-            let asked = asked.iter().flat_map(|asked| if moved && *asked == 5 { vec![4, 5] } else { vec![*asked] });
-            assert_eq!(*world.asked.lock(), asked.collect::<Vec<u16>>(), "{case}");
+            // However short the caller's time is.
+            assert_eq!(port(cluster.find(Some(7), &slot, Duration::ZERO)), Ok(found), "{case}");
+            let mut asked = std::mem::take(&mut *world.asked.lock());
+            assert_eq!(asked.remove(0), 1, "{case}");
+            asked.sort();
+            assert!(asked == if moved { vec![4, 5, 6] } else { vec![5, 6] }, "{case} {asked:?}");
             assert_eq!(slot.generation() - generation, u64::from(found == 6), "{case}");
             let board = cluster.board.lock();
             assert_eq!((board.suspect, board.moved.len()), (found == 5, usize::from(moved && found == 5)), "{case}");
+            assert_eq!(board.nodes(&[], Some(7))[0] == node(1), found == 6, "others are asked next, {case}");
         }
     }
 }
 
-/// As while the owners hang.
+/// Otherwise each thread that waits would ask anew.
 #[test]
-fn threads_that_wait_for_the_word_of_an_owner_share_it() {
-    let world = Arc::new(World::default());
-    world.says.lock().insert(1, 5);
-    let cluster = cluster(&world, &[1]);
-    assert_eq!(find_anew(&cluster, &world).0, Ok(5));
-    world.says.lock().extend([(1, 6), (5, 5)]);
-    let (found, asked) = find_anew(&cluster, &world);
-    assert!(found == Ok(5) && asked.ends_with(&[1, 6, 5]), "{found:?} {asked:?}");
-    assert_eq!(port(cluster.find(Some(7), &cluster.known(Some(7)), LIMIT)), Ok(5));
-    assert_eq!(*world.asked.lock(), [0; 0], "it was asked just before");
+fn an_answer_is_as_old_as_the_last_word_of_an_owner() {
+    let (moved, ended) = (Arc::new(Mutex::new(false)), Arc::new(Mutex::new(None)));
+    let (moved_here, ended_here) = (moved.clone(), ended.clone());
+    let ask = move |at: &Address, _: Duration| match at {
+        Address::Tcp { port: 6, .. } => {
+            *ended_here.lock() = Some(Instant::now());
+            Err(Problem::Other("it hangs".to_owned()))
+        }
+        _ => Ok(owned_by(if *moved_here.lock() && *at == node(1) { 6 } else { 5 })),
+    };
+    let cluster = Cluster::new(vec![node(1)], Box::new(ask));
+    let known = cluster.known(Some(7));
+    assert_eq!(port(cluster.find(Some(7), &known, LIMIT)), Ok(5));
+    *moved.lock() = true;
+    cluster.board.lock().read = None;
+    assert_eq!(port(cluster.find(Some(7), &known, LIMIT)), Ok(5));
+    let ended = ended.lock().expect("it was asked");
+    assert!(cluster.board.lock().asked.is_some_and(|asked| asked >= ended));
 }
 
 /// An owner speaks for itself, and `MOVED` is the word of the one that it was.
