@@ -262,8 +262,8 @@ fn size(letter: &Entry) -> (usize, usize) {
 fn ask(verb: &str, letters: u64, place: &str) -> Result<()> {
     let mut input = io::stdin().lock();
     if !io::stdin().is_terminal() {
-        let problem =
-            format!("no, and standard input is no terminal to ask whether to {verb} what was found ({letters})");
+        let letters = if letters == 1 { "1 letter".to_owned() } else { format!("{letters} letters") };
+        let problem = format!("no, and standard input is no terminal to ask whether to {verb} {letters}");
         return Err(ConfigError::new("yes", problem, "--yes to agree, or --dry-run to change nothing").into());
     }
     output::print(format_args!("{verb} {letters} dead letters of {place}? [y/N] "))?;
