@@ -83,8 +83,8 @@ impl Board {
     /// names. None if it is one of the two itself.
     pub(super) fn witnesses(&self, node: &Address, told: &Topology) -> Vec<Address> {
         let mut witnesses: Vec<Address> = Vec::new();
-        for (slot, (known, told)) in (0..SLOTS).zip(self.topology.owners().into_iter().zip(told.owners())) {
-            if let (Some(known), Some(told)) = (self.known(slot, known), told)
+        for (_, known, told) in self.owners(told) {
+            if let (Some(known), Some(told)) = (known, told)
                 && !known.is(told)
                 && ![known.address, &told.address].contains(&node)
             {
@@ -106,23 +106,17 @@ impl Board {
         let were_known: Vec<Address> = self.topology.nodes().chain(self.moved.values()).cloned().collect();
         self.former.retain(|(node, last)| now.duration_since(*last) < REMEMBERED_FOR && !were_known.contains(node));
         self.former.extend(were_known.into_iter().map(|node| (node, now)));
-        let owners: Vec<(Option<Owner<'_>>, Option<&Primary>)> = (0..SLOTS)
-            .zip(self.topology.owners().into_iter().zip(told.owners()))
-            .map(|(slot, (known, told))| (self.known(slot, known), told))
-            .collect();
-        let is_incomplete = owners.iter().any(|(known, told)| known.is_some() && told.is_none());
+        let is_incomplete = self.owners(told).any(|(_, known, told)| known.is_some() && told.is_none());
         // If nobody has asked for long, that it was incomplete then says nothing.
         let since = self.incomplete.filter(|_| self.read.is_some_and(|read| now.duration_since(read) < KEPT_FOR));
         let incomplete = is_incomplete.then(|| since.unwrap_or(now));
         let completes = incomplete.is_some_and(|since| now.duration_since(since) < KEPT_FOR);
-        let kept: Vec<bool> = (0..SLOTS)
-            .zip(&owners)
-            .map(|(slot, owners)| match owners {
-                (Some(known), Some(told)) => !known.is(told) && !known.has_lost(slot, told, &node, answers),
-                (Some(_), None) => completes,
-                _ => false,
-            })
-            .collect();
+        let is_kept = |(slot, known, told): (u16, Option<Owner<'_>>, Option<&Primary>)| match (known, told) {
+            (Some(known), Some(told)) => !known.is(told) && !known.has_lost(slot, told, &node, answers),
+            (Some(_), None) => completes,
+            (None, _) => false,
+        };
+        let kept: Vec<bool> = self.owners(told).map(is_kept).collect();
         let topology = told.keeping(&kept, &self.topology);
         let is_doubtful = is_incomplete || kept.contains(&true);
         let turns = match topology.nodes().position(|told| *told == node) {
@@ -145,9 +139,12 @@ impl Board {
         };
     }
 
-    fn known<'a>(&'a self, slot: u16, told_before: Option<&'a Primary>) -> Option<Owner<'a>> {
-        let moved = self.moved.get(&slot).map(|address| Owner { id: None, address });
-        moved.or(told_before.map(Owner::of))
+    /// Of each slot the owner that is known, and the one that is told.
+    fn owners<'a>(&'a self, told: &'a Topology) -> impl Iterator<Item = (u16, Option<Owner<'a>>, Option<&'a Primary>)> {
+        (0..SLOTS).zip(self.topology.owners().into_iter().zip(told.owners())).map(|(slot, (known, told))| {
+            let moved = self.moved.get(&slot).map(|address| Owner { id: None, address });
+            (slot, moved.or(known.map(Owner::of)), told)
+        })
     }
 
     /// The node that owns a slot.
